@@ -1,0 +1,78 @@
+"""Exact speculative decoding: a transformer generates the same text, sooner.
+
+Three altitudes over one code path: `generate` for one call, `Engine` for many prompts and
+streams, `Drafter.propose` for a draft of your own.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from draftsmith.api import generate, load_engine
+    from draftsmith.core.params import SamplingParams
+    from draftsmith.drafters import (
+        BlockDrafter,
+        Draft,
+        DraftContext,
+        Drafter,
+        ModelDrafter,
+        NgramDrafter,
+        NgramTable,
+        PromptLookupDrafter,
+        RandomDrafter,
+    )
+    from draftsmith.engine.engine import Engine
+    from draftsmith.engine.hierarchical import SpeculativeDrafter
+    from draftsmith.engine.result import Completion, GenerationResult, StreamEvent
+    from draftsmith.errors import DraftsmithError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BlockDrafter": "draftsmith.drafters",
+    "Completion": "draftsmith.engine.result",
+    "Draft": "draftsmith.drafters",
+    "DraftContext": "draftsmith.drafters",
+    "Drafter": "draftsmith.drafters",
+    "DraftsmithError": "draftsmith.errors",
+    "Engine": "draftsmith.engine.engine",
+    "GenerationResult": "draftsmith.engine.result",
+    "ModelDrafter": "draftsmith.drafters",
+    "NgramDrafter": "draftsmith.drafters",
+    "NgramTable": "draftsmith.drafters",
+    "PromptLookupDrafter": "draftsmith.drafters",
+    "RandomDrafter": "draftsmith.drafters",
+    "SamplingParams": "draftsmith.core.params",
+    "SpeculativeDrafter": "draftsmith.engine.hierarchical",
+    "StreamEvent": "draftsmith.engine.result",
+    "generate": "draftsmith.api",
+    "load_engine": "draftsmith.api",
+}
+
+__all__ = [
+    "BlockDrafter",
+    "Completion",
+    "Draft",
+    "DraftContext",
+    "Drafter",
+    "DraftsmithError",
+    "Engine",
+    "GenerationResult",
+    "ModelDrafter",
+    "NgramDrafter",
+    "NgramTable",
+    "PromptLookupDrafter",
+    "RandomDrafter",
+    "SamplingParams",
+    "SpeculativeDrafter",
+    "StreamEvent",
+    "generate",
+    "load_engine",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """Import a public name when it is first used: torch is not needed for `--help`."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'draftsmith' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: no file, no clock, no environment."""

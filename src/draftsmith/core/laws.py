@@ -1,0 +1,222 @@
+"""The sampling transform: logits and the tokens before them, to the law at that position.
+
+Plain decoding, target and draft all call it, so they can never mean different distributions.
+"Standardized sampling" of Leviathan et al. (arXiv:2211.17192), section 2.2.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from draftsmith.core.params import SamplingParams
+
+__all__ = ["History", "Law", "SamplingLaw", "point_masses"]
+
+
+class History(NamedTuple):
+    """The committed tokens of one sequence."""
+
+    prompt: Int[Tensor, " prompt"]
+    output: Int[Tensor, " output"]
+
+
+@runtime_checkable
+class Law(Protocol):
+    """Turns logits into distributions."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether every distribution is a point mass."""
+        ...
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """The laws of consecutive positions; the last row follows all of `drafted`.
+
+        With `rows` = 1 + drafts that is one row after each prefix of the draft; a drafter that
+        asks for one row at a time passes all that it has drafted so far. A row of logits that is
+        no distribution (NaN, infinite, nothing allowed) gives a law without mass: zeros.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SamplingLaw:
+    """The transform that `SamplingParams` describes: float32 in, float32 out, row by row.
+
+    Order: bias and bans, penalties, temperature, top-k, top-p, min-p. A row's law depends on that
+    row alone, never on how many rows are transformed together.
+
+    Example:
+        >>> import torch
+        >>> law = SamplingLaw(SamplingParams(temperature=1.0, top_k=1), eos_token_ids=())
+        >>> empty = torch.empty(0, dtype=torch.long)
+        >>> law(torch.tensor([[1.0, 3.0, 2.0]]), History(empty, empty), empty).tolist()
+        [[0.0, 1.0, 0.0]]
+    """
+
+    params: SamplingParams
+    eos_token_ids: tuple[int, ...]
+    """The ids that a minimum length bans, beside the request's own stop ids."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether every distribution is a point mass."""
+        return self.params.is_greedy
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """The laws of consecutive positions; the last row follows all of `drafted`."""
+        scores = self._adjusted(logits, history, drafted)
+        best = scores.amax(-1, keepdim=True)
+        if self.params.is_greedy:
+            law = point_masses(scores)
+        else:
+            # The maximum goes first: a tiny temperature must not overflow.
+            law = self._filtered((scores - best) / self.params.temperature)
+        return torch.where(best.isfinite(), law, 0.0)
+
+    def _adjusted(
+        self,
+        logits: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """Bias, bans and penalties, in float32; the input is left as it is."""
+        params, vocab = self.params, logits.shape[-1]
+        scores = logits.float()
+        if params.logit_bias:
+            ids = torch.tensor(_within(tuple(params.logit_bias), vocab), device=logits.device)
+            values = [params.logit_bias[token] for token in ids.tolist()]
+            bias = torch.zeros(vocab, device=logits.device)
+            bias[ids.long()] = torch.tensor(values, device=logits.device)
+            scores = scores + bias
+        if params.banned_token_ids or params.allowed_token_ids is not None:
+            scores = scores.masked_fill(self._banned(vocab, logits.device), -torch.inf)
+        if params.has_penalties:
+            scores = _penalised(scores, params, history, drafted)
+        if params.min_tokens > len(history.output):
+            scores = self._without_early_end(scores, len(history.output), len(drafted))
+        return scores
+
+    def _banned(self, vocab: int, device: torch.device) -> Bool[Tensor, " vocab"]:
+        allowed = self.params.allowed_token_ids
+        banned = torch.full((vocab,), allowed is not None, device=device)
+        banned[list(_within(allowed or (), vocab))] = False
+        banned[list(_within(self.params.banned_token_ids, vocab))] = True
+        return banned
+
+    def _without_early_end(
+        self, scores: Float[Tensor, "rows vocab"], num_output: int, num_drafted: int
+    ) -> Float[Tensor, "rows vocab"]:
+        """Ban the ending ids in the rows that stand before the minimum length."""
+        rows = len(scores)
+        first = num_output + num_drafted - (rows - 1)
+        lengths = torch.arange(first, first + rows, device=scores.device)
+        endings = self.params.stop_token_ids
+        if not self.params.ignore_eos:
+            endings += self.eos_token_ids
+        is_ending = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        is_ending[list(_within(endings, scores.shape[-1]))] = True
+        is_early = (lengths < self.params.min_tokens).unsqueeze(1)
+        return scores.masked_fill(is_early & is_ending, -torch.inf)
+
+    def _filtered(self, scores: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
+        """Softmax, and what top-k, top-p and min-p leave of it, normalised."""
+        params = self.params
+        if 0 < params.top_k < scores.shape[-1]:
+            scores = scores.masked_fill(~_largest(scores, params.top_k), -torch.inf)
+        probs = scores.softmax(dim=-1)
+        if params.top_p < 1:
+            probs = probs * _nucleus(probs, params.top_p)
+        if params.min_p > 0:
+            probs = probs * (probs >= params.min_p * probs.amax(-1, keepdim=True))
+        if params.top_p < 1 or params.min_p > 0:
+            probs = probs / probs.sum(dim=-1, keepdim=True)
+        return probs
+
+
+def point_masses(scores: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
+    """All mass on the largest score of each row, ties to the lowest id."""
+    return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
+
+
+def _within(ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:
+    """The ids that this vocabulary has: a padded twin may have fewer."""
+    return tuple(token for token in ids if token < vocab)
+
+
+def _penalised(
+    scores: Float[Tensor, "rows vocab"],
+    params: SamplingParams,
+    history: History,
+    drafted: Int[Tensor, " drafts"],
+) -> Float[Tensor, "rows vocab"]:
+    """Repetition, frequency and presence penalties, each row with its own prefix."""
+    counts = _output_counts(scores, history, drafted)
+    seen = counts > 0
+    if params.repetition_penalty != 1:
+        in_prompt = torch.zeros_like(seen[0]).index_fill_(0, history.prompt, True)
+        divided = torch.where(
+            scores > 0, scores / params.repetition_penalty, scores * params.repetition_penalty
+        )
+        scores = torch.where(seen | in_prompt, divided, scores)
+    return scores - params.frequency_penalty * counts - params.presence_penalty * seen.float()
+
+
+def _output_counts(
+    scores: Float[Tensor, "rows vocab"], history: History, drafted: Int[Tensor, " drafts"]
+) -> Float[Tensor, "rows vocab"]:
+    """How often each token occurs in the output before each row, drafts before it included."""
+    rows, vocab = scores.shape
+    first = len(drafted) - (rows - 1)
+    settled = torch.cat([history.output, drafted[:first]])
+    counts = torch.zeros_like(scores)
+    counts += torch.bincount(settled, minlength=vocab)[:vocab]
+    for row in range(1, rows):
+        counts[row:, drafted[first + row - 1]] += 1
+    return counts
+
+
+def _largest(values: Float[Tensor, "rows vocab"], count: int) -> Bool[Tensor, "rows vocab"]:
+    """Exactly the `count` largest of each row, ties at the cut-off to the lowest ids."""
+    threshold = values.topk(count, dim=-1).values[:, -1:]
+    return _at_least(values, threshold, torch.full_like(threshold, count).long())
+
+
+def _at_least(
+    values: Float[Tensor, "rows vocab"],
+    threshold: Float[Tensor, "rows 1"],
+    count: Int[Tensor, "rows 1"],
+) -> Bool[Tensor, "rows vocab"]:
+    """Values above the threshold, and of those equal to it the lowest ids up to `count`."""
+    above = values > threshold
+    ties = values == threshold
+    room = count - above.sum(-1, keepdim=True)
+    return above | (ties & (ties.cumsum(-1) <= room))
+
+
+def _nucleus(probs: Float[Tensor, "rows vocab"], top_p: float) -> Bool[Tensor, "rows vocab"]:
+    """The smallest set of likeliest tokens whose mass is at least `top_p`."""
+    vocab = probs.shape[-1]
+    width = min(vocab, 256)
+    while True:
+        largest = probs.topk(width, dim=-1).values
+        mass = largest.double().cumsum(dim=-1)
+        if width == vocab or bool((mass[:, -1] >= top_p).all()):
+            break
+        width = min(vocab, 8 * width)
+    # Rounding may leave the whole row below top_p; then the whole row is the nucleus.
+    count = ((mass < top_p).sum(-1, keepdim=True) + 1).clamp(max=width)
+    return _at_least(probs, largest.gather(-1, count - 1), count)

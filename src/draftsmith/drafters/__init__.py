@@ -1,0 +1,20 @@
+"""What guesses: models, tables, copies of the context, and the contract for your own."""
+
+from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.drafters.model import ModelDrafter
+from draftsmith.drafters.ngram import NgramDrafter, NgramTable
+from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
+from draftsmith.drafters.simple import BlockDrafter, RandomDrafter
+
+__all__ = [
+    "BlockDrafter",
+    "Draft",
+    "DraftContext",
+    "Drafter",
+    "ModelDrafter",
+    "NgramDrafter",
+    "NgramTable",
+    "PromptLookupDrafter",
+    "RandomDrafter",
+    "SequenceView",
+]

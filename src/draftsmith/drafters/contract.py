@@ -1,0 +1,124 @@
+"""The contract of a drafter: one method, which guesses the next few tokens of each sequence.
+
+Any drafter is safe by construction: a wrong guess costs speed, never correctness, as long as the
+law that it reports is the law that its tokens were drawn from. `DraftContext.draw` sees to that.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from draftsmith.core.verdict import PAD_TOKEN
+
+__all__ = ["Draft", "DraftContext", "Drafter", "SequenceView"]
+
+
+@dataclass(frozen=True)
+class SequenceView:
+    """What a drafter may know of one sequence."""
+
+    id: int
+    """The same from round to round, never used again for another sequence."""
+    tokens: Sequence[int]
+    """Committed tokens, prompt and output; for an encoder-decoder, the decoder's."""
+    num_prompt: int
+    """How many of `tokens` are the prompt."""
+    source: Sequence[int]
+    """The encoder's tokens; empty for a decoder-only model."""
+    gamma: int
+    """At most this many tokens are wanted; 0 wants none."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One proposal for each sequence of a batch: a chain of tokens and their laws.
+
+    Example:
+        >>> Draft.certain([[5, 6], []], torch.device("cpu")).num_drafted.tolist()
+        [2, 0]
+    """
+
+    tokens: Int[Tensor, "batch gamma"]
+    """Drafted ids; `PAD_TOKEN` from `num_drafted` on."""
+    num_drafted: Int[Tensor, " batch"]
+    probs: Float[Tensor, "batch gamma vocab"] | None
+    """The laws that the tokens were drawn from; None: each token was certain (a point mass)."""
+    parents: Int[Tensor, "batch gamma"] | None = None
+    """Room for draft trees: the column of each token's parent; None is a chain, the only shape
+    that the verifiers take today."""
+
+    @classmethod
+    def certain(cls, tokens: Sequence[Sequence[int]], device: torch.device) -> "Draft":
+        """A deterministic draft: tokens without a law, `[]` for none."""
+        width = max((len(row) for row in tokens), default=0)
+        table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in tokens]
+        return cls(
+            torch.tensor(table, dtype=torch.long, device=device).view(len(tokens), width),
+            torch.tensor([len(row) for row in tokens], device=device),
+            None,
+        )
+
+    def dense_probs(self, vocab: int) -> Float[Tensor, "batch gamma {vocab}"]:
+        """The laws as a tensor; point masses where the tokens were certain."""
+        if self.probs is not None:
+            return self.probs
+        index = self.tokens.clamp(min=0).unsqueeze(-1)
+        masses = torch.zeros(*self.tokens.shape, vocab, device=self.tokens.device)
+        return masses.scatter_(-1, index, 1.0)
+
+
+@runtime_checkable
+class DraftContext(Protocol):
+    """One round, as the drafter sees it."""
+
+    @property
+    def sequences(self) -> Sequence[SequenceView]:
+        """The batch, in order."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the draft is wanted."""
+        ...
+
+    def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
+        """Draw the next drafted token of some sequences, and record it with its law.
+
+        The logits go through the target's own sampling transform, with the prefix that holds if
+        everything drawn before is kept; ids that the target does not know lose their mass.
+
+        Args:
+            rows: Indices into `sequences`, each with room left for a token.
+            logits: The drafter's logits, a row for each of them.
+        """
+        ...
+
+    def drawn(self) -> Draft:
+        """Everything that `draw` has recorded in this round."""
+        ...
+
+
+class Drafter(ABC):
+    """Guesses the next tokens.
+
+    Example:
+        class Repeat(Drafter):
+            def propose(self, context):
+                rows = [[s.tokens[-1]] * s.gamma for s in context.sequences]
+                return Draft.certain(rows, context.device)
+    """
+
+    name: str = "drafter"
+
+    @abstractmethod
+    def propose(self, context: DraftContext) -> Draft:
+        """Guess up to `gamma` tokens for each sequence.
+
+        How many may depend on anything but the tokens that are drawn in this round, unless the
+        draft is deterministic (`Draft.certain`) or the verifier is `coupled`.
+        """

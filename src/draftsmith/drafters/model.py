@@ -1,0 +1,44 @@
+"""A smaller model as the draft: it runs gamma passes of its own, one token each."""
+
+import torch
+
+from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.follower import Follower
+
+__all__ = ["ModelDrafter"]
+
+
+class ModelDrafter(Drafter):
+    """Drafts with a language model (Leviathan et al., section 3.6; Chen et al., section 5).
+
+    Args:
+        model: Decoder-only for decoder-only targets, encoder-decoder for encoder-decoder ones.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.name = model.traits.name
+        self._follower = Follower(model)
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Run the model token by token; each token is drawn from its law."""
+        self._follower.release_all_but(context.sequences)
+        wanted = [i for i, view in enumerate(context.sequences) if self._is_wanted(view)]
+        views = [context.sequences[i] for i in wanted]
+        feeds = {i: self._follower.catch_up(context.sequences[i]) for i in wanted}
+        for step in range(max((view.gamma for view in views), default=0)):
+            live = [i for i in wanted if context.sequences[i].gamma > step]
+            logits = self._follower.forward(
+                [context.sequences[i] for i in live], [feeds[i] for i in live]
+            )
+            rows = torch.arange(len(live), device=logits.device)
+            last = torch.tensor([len(feeds[i]) - 1 for i in live], device=logits.device)
+            drawn = context.draw(live, logits[rows, last])
+            feeds = {i: [token] for i, token in zip(live, drawn, strict=True)}
+        return context.drawn()
+
+    def _is_wanted(self, view: SequenceView) -> bool:
+        length = self.model.traits.context_length
+        has_room = length is None or len(view.tokens) + view.gamma <= length
+        return view.gamma > 0 and has_room

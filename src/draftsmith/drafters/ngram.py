@@ -1,0 +1,136 @@
+"""Unigram and bigram tables: drafts of negligible cost (Leviathan et al., section 3.6)."""
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from draftsmith.drafters.contract import Draft, DraftContext, Drafter
+from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFoundError
+
+__all__ = ["NgramDrafter", "NgramTable"]
+
+_FORMAT = 1
+
+
+class NgramTable:
+    """Counts of tokens, and of pairs of tokens for a bigram.
+
+    The unigram law is the plain share of each token. The bigram law after `a` is
+    (count(a, b) + unigram(b)) / (count(a) + 1): one pseudo-count, spread as the unigram is, so
+    that a token never seen before backs off to the unigram. Tokens never seen have no mass.
+
+    Args:
+        counts: How often each token occurred.
+        pairs: Distinct (first, second) pairs, sorted by first; None for a unigram.
+        pair_counts: How often each pair occurred.
+    """
+
+    def __init__(
+        self,
+        counts: Int[Tensor, " vocab"],
+        pairs: Int[Tensor, "pairs 2"] | None = None,
+        pair_counts: Int[Tensor, " pairs"] | None = None,
+    ) -> None:
+        self.counts = counts
+        self.pairs = pairs
+        self.pair_counts = pair_counts
+        self._unigram = counts.float() / counts.sum().clamp(min=1)
+        if pairs is not None:
+            firsts = pairs[:, 0].contiguous()
+            self._ends = torch.searchsorted(firsts, torch.arange(len(counts)), right=True)
+
+    @classmethod
+    def from_tokens(
+        cls, texts: Iterable[Sequence[int]], vocab_size: int, order: int = 2
+    ) -> "NgramTable":
+        """Count tokens (order 1) or pairs (order 2) in tokenised texts.
+
+        A text may be a corpus, or what a target generated.
+
+        Raises:
+            InvalidRequestError: If there is not one token, or one is not of the vocabulary.
+        """
+        if order not in (1, 2):
+            raise InvalidRequestError(f"order must be 1 or 2, got {order}")
+        counts = torch.zeros(vocab_size, dtype=torch.long)
+        codes: list[Tensor] = []
+        for text in texts:
+            tokens = torch.tensor(list(text), dtype=torch.long)
+            if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
+                raise InvalidRequestError(f"n-gram texts need ids below {vocab_size}")
+            counts += torch.bincount(tokens, minlength=vocab_size)
+            codes.append(tokens[:-1] * vocab_size + tokens[1:])
+        if not int(counts.sum()):
+            raise InvalidRequestError("an n-gram table needs at least one token of text")
+        if order == 1:
+            return cls(counts)
+        pairs, pair_counts = torch.cat(codes).unique(return_counts=True)
+        split = torch.stack([pairs // vocab_size, pairs % vocab_size], dim=1)
+        return cls(counts, split, pair_counts)
+
+    @property
+    def order(self) -> int:
+        """1 for a unigram, 2 for a bigram."""
+        return 1 if self.pairs is None else 2
+
+    def law(self, token: int) -> Float[Tensor, " vocab"]:
+        """The law of the token after `token`."""
+        if self.pairs is None or token >= len(self.counts):
+            return self._unigram
+        assert self.pair_counts is not None
+        start = int(self._ends[token - 1]) if token else 0
+        stop = int(self._ends[token])
+        counts = self._unigram.clone()
+        counts[self.pairs[start:stop, 1]] += self.pair_counts[start:stop]
+        return counts / (self.pair_counts[start:stop].sum() + 1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as an `.npz` file."""
+        arrays = {"format": np.array(_FORMAT), "counts": self.counts.numpy()}
+        if self.pairs is not None and self.pair_counts is not None:
+            arrays |= {"pairs": self.pairs.numpy(), "pair_counts": self.pair_counts.numpy()}
+        with Path(path).open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NgramTable":
+        """Read a table that `save` wrote.
+
+        Raises:
+            ModelNotFoundError: If there is no such file.
+            ModelFormatError: If it is not a table.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                if int(arrays["format"]) != _FORMAT:
+                    raise ModelFormatError(f"{path} is an n-gram table of another version")
+                parts = {name: torch.from_numpy(arrays[name]) for name in arrays if name != "format"}
+        except FileNotFoundError as error:
+            raise ModelNotFoundError(f"n-gram table {path} does not exist") from error
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, TypeError) as error:
+            raise ModelFormatError(f"{path} is not an n-gram table: build it again") from error
+        return cls(parts["counts"], parts.get("pairs"), parts.get("pair_counts"))
+
+
+class NgramDrafter(Drafter):
+    """Drafts from a table, through the target's own sampling transform."""
+
+    def __init__(self, table: NgramTable) -> None:
+        self.table = table
+        self.name = "unigram" if table.order == 1 else "bigram"
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Draw token after token, each from the law after the one before."""
+        last = [view.tokens[-1] for view in context.sequences]
+        for step in range(max(view.gamma for view in context.sequences)):
+            live = [i for i, view in enumerate(context.sequences) if view.gamma > step]
+            laws = torch.stack([self.table.law(last[i]) for i in live])
+            drawn = context.draw(live, laws.log().to(context.device))
+            for i, token in zip(live, drawn, strict=True):
+                last[i] = token
+        return context.drawn()

@@ -1,0 +1,82 @@
+"""Prompt lookup: copy what followed the last time that the text ran like this.
+
+"Copy from context" of Leviathan et al., section 3.6; prompt lookup decoding (Saxena 2023).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.errors import InvalidRequestError
+
+__all__ = ["PromptLookupDrafter"]
+
+_MAX_CANDIDATES = 64
+"""Earlier places that are compared, newest first, so that a round costs microseconds."""
+
+
+class _Index:
+    """Where each n-gram of one growing sequence ends."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._num_read = 0
+        self._ends: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Take in the tokens that are new."""
+        for end in range(max(self._num_read + 1, self._size), len(tokens) + 1):
+            self._ends[tuple(tokens[end - self._size : end])].append(end)
+        self._num_read = len(tokens)
+
+    def earlier_ends(self, tokens: Sequence[int]) -> list[int]:
+        """Where the last n-gram of `tokens` ended before, newest first."""
+        ends = self._ends.get(tuple(tokens[-self._size :]), [])
+        return [end for end in reversed(ends[-_MAX_CANDIDATES - 1 :]) if end < len(tokens)]
+
+
+class PromptLookupDrafter(Drafter):
+    """Copies the continuation of the longest earlier match of the last tokens.
+
+    The match may lie in the prompt, in the output, or in an encoder's source; of equal matches
+    the newest counts. The draft is deterministic: a point mass at each token.
+
+    Args:
+        min_ngram: Shortest match that is followed, in tokens.
+        max_ngram: Longest match that is told apart from longer ones.
+    """
+
+    name = "prompt-lookup"
+
+    def __init__(self, min_ngram: int = 2, max_ngram: int = 16) -> None:
+        if not 1 <= min_ngram <= max_ngram:
+            raise InvalidRequestError(
+                f"min_ngram must be between 1 and max_ngram ({max_ngram}), got {min_ngram}"
+            )
+        self._min_ngram = min_ngram
+        self._max_ngram = max_ngram
+        self._indices: dict[int, _Index] = {}
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Copy up to gamma tokens for each sequence that has a match."""
+        present = {view.id for view in context.sequences}
+        self._indices = {id: index for id, index in self._indices.items() if id in present}
+        return Draft.certain([self._copy(view) for view in context.sequences], context.device)
+
+    def _copy(self, view: SequenceView) -> list[int]:
+        text = [*view.source, *view.tokens] if view.source else view.tokens
+        index = self._indices.setdefault(view.id, _Index(self._min_ngram))
+        index.read(text)
+        ends = index.earlier_ends(text)
+        if not ends or not view.gamma:
+            return []
+        # max() keeps the first of equals, which is the newest.
+        end = max(ends, key=lambda end: self._match_length(text, end))
+        return list(text[end : end + view.gamma])
+
+    def _match_length(self, text: Sequence[int], end: int) -> int:
+        """How many tokens before `end` equal the last tokens of the text."""
+        length = 0
+        while length < min(self._max_ngram, end) and text[end - 1 - length] == text[-1 - length]:
+            length += 1
+        return length

@@ -1,0 +1,50 @@
+"""Drafters without memory: random tokens, and the one-pass (non-autoregressive) interface."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+
+__all__ = ["BlockDrafter", "RandomDrafter"]
+
+
+class BlockDrafter(Drafter):
+    """A drafter whose one call gives the laws of all gamma tokens (Stern et al. 2018).
+
+    Override `block_logits`. The tokens are drawn in order, so that penalties and bans see the
+    ones before, but no law may depend on a token that is drawn in the same round.
+    """
+
+    @abstractmethod
+    def block_logits(
+        self, sequences: Sequence[SequenceView], gamma: int
+    ) -> Float[Tensor, "batch {gamma} vocab"]:
+        """Logits of the next `gamma` tokens of every sequence, from one pass."""
+
+    def propose(self, context: DraftContext) -> Draft:
+        """One pass, then gamma draws."""
+        gamma = max(view.gamma for view in context.sequences)
+        logits = self.block_logits(context.sequences, gamma)
+        for step in range(gamma):
+            live = [i for i, view in enumerate(context.sequences) if view.gamma > step]
+            context.draw(live, logits[live, step])
+        return context.drawn()
+
+
+class RandomDrafter(BlockDrafter):
+    """Uniformly random tokens: the theoretical case of Leviathan et al., section 3.6."""
+
+    name = "random"
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+
+    def block_logits(
+        self, sequences: Sequence[SequenceView], gamma: int
+    ) -> Float[Tensor, "batch {gamma} vocab"]:
+        """Zeros: every token is as likely as any other."""
+        return torch.zeros(()).expand(len(sequences), gamma, self._vocab_size)

@@ -1,0 +1,1 @@
+"""Rounds, sequences, batches and results."""

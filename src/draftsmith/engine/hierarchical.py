@@ -1,0 +1,75 @@
+"""A drafter that is itself accelerated by a faster drafter (Leviathan et al., section 6)."""
+
+from draftsmith.core.params import MAX_GAMMA
+from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.engine.round import Outcome, RoundContext, Turn, check_drafts
+from draftsmith.errors import DraftError
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.follower import Follower
+
+__all__ = ["SpeculativeDrafter"]
+
+
+class SpeculativeDrafter(Drafter):
+    """Drafts with a model, by speculative rounds of its own.
+
+    Its tokens are exact draws from the model's law, and that law is known from the model's own
+    checks, so the target can verify them like any other draft. The noise of every level is apart.
+
+    Args:
+        model: The draft model, which plays the target to `inner`.
+        inner: The faster drafter.
+        inner_gamma: Tokens that `inner` guesses in each inner round.
+    """
+
+    def __init__(self, model: LanguageModel, inner: Drafter, inner_gamma: int = 4) -> None:
+        self.model = model
+        self.inner = inner
+        self.inner_gamma = inner_gamma
+        self.name = f"{model.traits.name} over {inner.name}"
+        self._follower = Follower(model)
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Run inner rounds until every sequence has its gamma tokens."""
+        if not isinstance(context, RoundContext):
+            raise DraftError("a hierarchical drafter runs inside an Engine only")
+        self._follower.release_all_but(context.sequences)
+        live = [turn for turn in context.turns if self._has_room(turn)]
+        num_rounds = 0
+        while live := [turn for turn in live if len(turn.drawn) < turn.view.gamma]:
+            inner = [self._inner_turn(turn, num_rounds) for turn in live]
+            outcomes = self._inner_round(inner, context)
+            for turn, outcome in zip(live, outcomes, strict=True):
+                for token, law in zip(outcome.tokens, outcome.laws, strict=False):
+                    context.record(turn, token, law)
+            pairs = zip(live, outcomes, strict=True)
+            live = [turn for turn, outcome in pairs if outcome.error is None]
+            num_rounds += 1
+        return context.drawn()
+
+    def _inner_round(self, turns: list[Turn], context: RoundContext) -> list[Outcome]:
+        inner_context = RoundContext(turns, context.vocab_size, context.device)
+        draft = self.inner.propose(inner_context)
+        return check_drafts(self._follower, turns, draft, context.vocab_size)
+
+    def _has_room(self, turn: Turn) -> bool:
+        length = self.model.traits.context_length
+        return length is None or len(turn.view.tokens) + turn.view.gamma <= length
+
+    def _inner_turn(self, turn: Turn, num_rounds: int) -> Turn:
+        """The same sequence with its draft so far taken as kept."""
+        view, drawn = turn.view, list(turn.drawn)
+        # One token of the rest is the inner round's emitted one.
+        gamma = min(self.inner_gamma, view.gamma - len(drawn) - 1)
+        tokens = [*view.tokens, *drawn]
+        return Turn(
+            SequenceView(view.id, tokens, view.num_prompt, view.source, gamma),
+            turn.law,
+            turn.verifier,
+            turn.history,
+            turn.make_noise,
+            level=turn.level + 1,
+            prefix=[*turn.prefix, *drawn],
+            inner_round=turn.inner_round * MAX_GAMMA + num_rounds,
+        )
+

@@ -1,0 +1,142 @@
+"""What generation returns: frozen records, whose `str` is the text."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from draftsmith.core.statistics import SpeculationStatistics
+
+__all__ = [
+    "Completion",
+    "FinishReason",
+    "GenerationResult",
+    "Origin",
+    "StreamEvent",
+    "TokenTrace",
+    "TopLogprob",
+]
+
+
+class FinishReason(StrEnum):
+    """Why a text ended."""
+
+    STOP = "stop"
+    """An end-of-sequence id, a stop id or a stop string."""
+    LENGTH = "length"
+    """`max_tokens`, or the model's context."""
+    ERROR = "error"
+    """This request could not be served, or could not go on; `error` says why."""
+    ABORT = "abort"
+    """The caller stopped."""
+
+
+class Origin(StrEnum):
+    """Where a token came from."""
+
+    KEPT = "kept"
+    """Drafted, and kept by the check."""
+    RESIDUAL = "residual"
+    """Emitted in the place of a rejected draft."""
+    BONUS = "bonus"
+    """Emitted after a draft that was kept whole (or empty, as in plain decoding)."""
+
+
+class TopLogprob(NamedTuple):
+    """A token and the log of its probability under the target, before sampling processing."""
+
+    token_id: int
+    logprob: float
+
+
+class TokenTrace(NamedTuple):
+    """One output token and how it came about."""
+
+    token_id: int
+    origin: Origin
+    round: int
+    """The round that decided it, from 0."""
+    rejected: int | None
+    """The drafted token whose place it took, if any."""
+    logprob: float | None
+    """Log-probability under the target's raw law, if asked for."""
+    top_logprobs: tuple[TopLogprob, ...]
+    """The likeliest tokens at this position, if asked for."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled text."""
+
+    index: int
+    """Which of the request's `n` samples."""
+    text: str
+    token_ids: tuple[int, ...]
+    """Output ids, the one that ended the text included."""
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    """The stop string or the id that ended the text."""
+    statistics: SpeculationStatistics
+    trace: tuple[TokenTrace, ...]
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """All samples of one prompt."""
+
+    prompt_token_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+    elapsed_s: float
+    """Seconds from the first round of this prompt to its end (others may share them)."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def text(self) -> str:
+        """Text of the first sample."""
+        return self.completions[0].text
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Output ids of the first sample."""
+        return self.completions[0].token_ids
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first sample ended."""
+        return self.completions[0].finish_reason
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong with the first sample, if anything."""
+        return self.completions[0].error
+
+    @property
+    def statistics(self) -> SpeculationStatistics:
+        """Counts over all samples."""
+        return sum((one.statistics for one in self.completions), SpeculationStatistics())
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens of all samples over `elapsed_s`."""
+        num_tokens = sum(len(one.token_ids) for one in self.completions)
+        return num_tokens / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """New text of one sample, as a round makes it certain."""
+
+    prompt_index: int
+    sample_index: int
+    text: str
+    """Whole characters only; may be empty."""
+    tokens: tuple[TokenTrace, ...]
+    completion: Completion | None
+    """The whole sample, in its last event."""
+    result: GenerationResult | None
+    """The whole prompt, in the last event of its last sample."""

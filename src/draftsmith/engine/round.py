@@ -1,0 +1,228 @@
+"""One round: draft, check in one pass of the target, verdict. Nothing is committed here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.core.laws import History, Law
+from draftsmith.core.noise import RoundNoise
+from draftsmith.core.verdict import PAD_TOKEN
+from draftsmith.core.verify import Check, Verifier
+from draftsmith.drafters.contract import Draft, Drafter, SequenceView
+from draftsmith.errors import DraftError
+from draftsmith.models.follower import Follower
+
+__all__ = ["NoiseMaker", "Outcome", "RoundContext", "Turn", "check_drafts", "run_round"]
+
+NoiseMaker: TypeAlias = Callable[[int, int, int], RoundNoise]
+"""(level, inner round, tokens drafted above) to the noise of that round."""
+
+
+@dataclass
+class Turn:
+    """One sequence in one round: what it is, its rules, its noise, and its draft so far."""
+
+    view: SequenceView
+    law: Law
+    verifier: Verifier
+    history: History
+    make_noise: NoiseMaker
+    level: int = 0
+    """0 checks with the target; 1 and up with a drafter that speculates itself."""
+    prefix: list[int] = field(default_factory=list)
+    """Drafted tokens of the round above, taken as kept; the end of `view.tokens`."""
+    inner_round: int = 0
+    """Which round of its level this is."""
+    drawn: list[int] = field(default_factory=list)
+    laws: list[Tensor] = field(default_factory=list)
+    """The law of each drawn token, `[vocab]`."""
+
+    def __post_init__(self) -> None:
+        """Set up the noise of this round."""
+        self.noise = self.make_noise(self.level, self.inner_round, len(self.prefix))
+
+    def laws_after(
+        self, logits: Float[Tensor, "rows vocab"], drafted: Sequence[int]
+    ) -> Float[Tensor, "rows vocab"]:
+        """The laws of consecutive positions; the last row follows all of `drafted`."""
+        tokens = torch.tensor([*self.prefix, *drafted], dtype=torch.long, device=logits.device)
+        return self.law(logits, self.history, tokens)
+
+
+class Outcome(NamedTuple):
+    """The verdict on one sequence."""
+
+    tokens: list[int]
+    """The kept drafted tokens and the emitted one; only kept ones if `error` is set."""
+    drafted: list[int]
+    num_accepted: int
+    laws: Float[Tensor, "rows vocab"]
+    """The target's laws along the draft, a row for each token in `tokens`, and perhaps more."""
+    logits: Float[Tensor, "rows vocab"]
+    error: str | None
+
+
+class RoundContext:
+    """The engine's side of `DraftContext`."""
+
+    def __init__(self, turns: Sequence[Turn], vocab_size: int, device: torch.device) -> None:
+        self.turns = turns
+        self.vocab_size = vocab_size
+        self._device = device
+
+    @property
+    def sequences(self) -> Sequence[SequenceView]:
+        """The batch, in order."""
+        return [turn.view for turn in self.turns]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the draft is wanted."""
+        return self._device
+
+    def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
+        """Draw the next drafted token of some sequences, and record it with its law."""
+        fitted = _fit(logits.to(self._device).float(), self.vocab_size)
+        for row, line in zip(rows, fitted.unsqueeze(1), strict=True):
+            turn = self.turns[row]
+            law = _law_with_mass(turn, line)
+            # The sync is the draft's own: its next pass needs the token.
+            token = int(turn.verifier.draw(law, turn.noise, len(turn.drawn)))
+            self.record(turn, token, law[0])
+        return [self.turns[row].drawn[-1] for row in rows]
+
+    def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"]) -> None:
+        """Add a token and the law that it was drawn from to a sequence's draft."""
+        if len(turn.drawn) >= turn.view.gamma:
+            raise DraftError(f"a drafter drew more than gamma = {turn.view.gamma} tokens")
+        turn.drawn.append(token)
+        if turn.verifier.needs_draft_probs:
+            turn.laws.append(law)
+
+    def drawn(self) -> Draft:
+        """Everything that was drawn in this round."""
+        draft = Draft.certain([turn.drawn for turn in self.turns], self._device)
+        if not any(turn.laws for turn in self.turns):
+            return draft
+        probs = torch.zeros(*draft.tokens.shape, self.vocab_size, device=self._device)
+        for row, turn in enumerate(self.turns):
+            for column, law in enumerate(turn.laws):
+                probs[row, column] = law
+        return Draft(draft.tokens, draft.num_drafted, probs)
+
+
+def run_round(
+    target: Follower, drafter: Drafter | None, turns: Sequence[Turn]
+) -> list[Outcome]:
+    """Draft, check, decide, for every sequence of a batch."""
+    context = RoundContext(turns, target.model.traits.vocab_size, target.model.device)
+    if drafter is None or not any(turn.view.gamma for turn in turns):
+        draft = Draft.certain([[] for _ in turns], context.device)
+    else:
+        draft = drafter.propose(context)
+        _check_contract(draft, turns, context.vocab_size, drafter.name)
+    return check_drafts(target, turns, draft, context.vocab_size)
+
+
+def check_drafts(
+    target: Follower, turns: Sequence[Turn], draft: Draft, vocab_size: int
+) -> list[Outcome]:
+    """Run the target once over every draft, and give the verdicts over `vocab_size` ids."""
+    lengths = draft.num_drafted.tolist()
+    drafted = [row[:length] for row, length in zip(draft.tokens.tolist(), lengths, strict=True)]
+    feeds = [target.catch_up(turn.view) for turn in turns]
+    logits = target.forward(
+        [turn.view for turn in turns],
+        [feed + tokens for feed, tokens in zip(feeds, drafted, strict=True)],
+    )
+    outcomes: list[Outcome] = []
+    for row, (turn, feed, tokens) in enumerate(zip(turns, feeds, drafted, strict=True)):
+        first = len(feed) - 1
+        rows = _fit(logits[row, first : first + len(tokens) + 1], vocab_size)
+        outcomes.append(_judge(turn, rows, tokens, _one_row(draft, row, len(tokens))))
+    return outcomes
+
+
+def _judge(
+    turn: Turn, logits: Float[Tensor, "rows vocab"], drafted: list[int], draft: Draft
+) -> Outcome:
+    """The verdict on one draft; a row that is no distribution ends the sequence, if reached."""
+    laws = turn.laws_after(logits, drafted)
+    is_bad = ~(laws.sum(dim=-1) > 0)
+    # A stand-in law keeps the verdict on the rows before it exact.
+    laws = torch.where(is_bad.unsqueeze(1), 1 / laws.shape[-1], laws)
+    needs_probs = turn.verifier.needs_draft_probs
+    check = Check(
+        draft.tokens,
+        draft.num_drafted,
+        draft.dense_probs(laws.shape[-1]) if needs_probs else None,
+        laws.unsqueeze(0),
+    )
+    verdict = turn.verifier.verify(check, turn.noise)
+    num_accepted = int(verdict.num_accepted)
+    reached_bad = is_bad[: num_accepted + 1].nonzero()
+    if len(reached_bad):
+        first = int(reached_bad[0])
+        return Outcome(drafted[:first], drafted, first, laws, logits, _why_bad(logits[first]))
+    tokens = verdict.tokens[0, : num_accepted + 1].tolist()
+    return Outcome(tokens, drafted, num_accepted, laws, logits, None)
+
+
+def _why_bad(logits: Float[Tensor, " vocab"]) -> str:
+    if bool(logits.isnan().any()):
+        return "the model's logits are NaN: try another dtype"
+    if bool((logits == torch.inf).any()):
+        return "the model's logits are infinite: try another dtype"
+    return "no token is allowed here: loosen bans, allowed_token_ids or min_tokens"
+
+
+def _law_with_mass(
+    turn: Turn, logits: Float[Tensor, "1 vocab"]
+) -> Float[Tensor, "1 vocab"]:
+    """The draft's law; where its logits are none, or all banned, any token that is allowed."""
+    law = turn.laws_after(logits, turn.drawn)
+    if bool(law.sum() > 0):
+        return law
+    law = turn.laws_after(torch.zeros_like(logits), turn.drawn)
+    return law if bool(law.sum() > 0) else torch.full_like(law, 1 / law.shape[-1])
+
+
+def _fit(logits: Float[Tensor, "rows v"], vocab_size: int) -> Float[Tensor, "rows w"]:
+    """Logits over the target's ids: padding of either vocabulary has no mass."""
+    missing = vocab_size - logits.shape[-1]
+    if missing <= 0:
+        return logits[:, :vocab_size]
+    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+
+
+def _one_row(draft: Draft, row: int, length: int) -> Draft:
+    """One sequence's draft, without the padding of its batch."""
+    rows = slice(row, row + 1)
+    probs = None if draft.probs is None else draft.probs[rows, :length]
+    return Draft(draft.tokens[rows, :length], draft.num_drafted[rows], probs)
+
+
+def _check_contract(
+    draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str
+) -> None:
+    """Catch a drafter that proposes what nothing could be.
+
+    Raises:
+        DraftError: If lengths, ids or shapes are off, or the draft is a tree.
+    """
+    if draft.parents is not None:
+        raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
+    lengths, tokens = draft.num_drafted.tolist(), draft.tokens.tolist()
+    if len(lengths) != len(turns):
+        raise DraftError(f"drafter {name} gave {len(lengths)} drafts for {len(turns)} sequences")
+    for turn, length, row in zip(turns, lengths, tokens, strict=True):
+        if not 0 <= length <= min(turn.view.gamma, len(row)):
+            raise DraftError(f"drafter {name} drafted {length} tokens of {turn.view.gamma}")
+        if not all(0 <= token < vocab_size for token in row[:length]):
+            raise DraftError(f"drafter {name} drafted an id outside 0 … {vocab_size - 1}")
+    if draft.probs is not None and draft.probs.shape != (*draft.tokens.shape, vocab_size):
+        raise DraftError(f"drafter {name} gave laws of shape {tuple(draft.probs.shape)}")

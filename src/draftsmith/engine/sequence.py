@@ -1,0 +1,175 @@
+"""One output in the making: its tokens, its rules, and the single place where it ends."""
+
+import itertools
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+import torch
+
+from draftsmith.core.laws import History, Law
+from draftsmith.core.noise import CounterNoise, NoiseKeys, PointMassNoise, RoundNoise
+from draftsmith.core.params import SamplingParams
+from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
+from draftsmith.core.verify import Verifier
+from draftsmith.drafters.contract import SequenceView
+from draftsmith.engine.result import Completion, FinishReason, TokenTrace
+from draftsmith.engine.text import OutputText
+
+__all__ = ["Limits", "Sequence"]
+
+_ids = itertools.count()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a sequence, beside its stop strings."""
+
+    max_tokens: int
+    context_length: int | None
+    stop_token_ids: frozenset[int]
+
+
+@dataclass
+class Sequence:
+    """The state of one sample of one prompt.
+
+    `commit` is the only way in which it grows, one token at a time, in order. So it ends exactly
+    where plain decoding would have ended, wherever in a kept block that may be.
+    """
+
+    prompt: list[int]
+    source: list[int]
+    params: SamplingParams
+    law: Law
+    verifier: Verifier
+    seed: int
+    sample_index: int
+    limits: Limits
+    output: OutputText
+    device: torch.device
+    id: int = field(default_factory=_ids.__next__)
+    tokens: list[int] = field(init=False)
+    trace: list[TokenTrace] = field(default_factory=list)
+    records: list[RoundRecord] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Start with the prompt, in a list and in a tensor that both only grow."""
+        self.tokens = list(self.prompt)
+        self._num_taken = 0
+        self._ids = torch.tensor(self.tokens, dtype=torch.long, device=self.device)
+
+    @property
+    def num_output(self) -> int:
+        """Tokens generated so far."""
+        return len(self.tokens) - len(self.prompt)
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still come."""
+        left = self.limits.max_tokens - self.num_output
+        if self.limits.context_length is None:
+            return left
+        return min(left, self.limits.context_length - len(self.tokens))
+
+    def view(self, gamma: int) -> SequenceView:
+        """What a drafter may see, with at most `gamma` tokens wanted.
+
+        The last token of the room is the round's emitted one, so it is never drafted.
+        """
+        gamma = max(0, min(gamma, self.room - 1))
+        return SequenceView(self.id, self.tokens, len(self.prompt), self.source, gamma)
+
+    def history(self) -> History:
+        """The committed tokens as tensors."""
+        if len(self._ids) < len(self.tokens):
+            # Doubling keeps the cost of a long output linear.
+            grown = self._ids.new_zeros(2 * len(self.tokens) + 64)
+            grown[: len(self.tokens)] = torch.tensor(self.tokens, device=self.device)
+            self._ids = grown
+        num_prompt = len(self.prompt)
+        return History(self._ids[:num_prompt], self._ids[num_prompt : len(self.tokens)])
+
+    def noise(self, level: int = 0, inner_round: int = 0, num_ahead: int = 0) -> RoundNoise:
+        """The random numbers of the round in hand.
+
+        Args:
+            level: 0 for the target, 1 and up for drafters that speculate themselves.
+            inner_round: Which of the drafter's own rounds within this one.
+            num_ahead: Tokens drafted above, which the inner round takes as kept.
+        """
+        if self.law.is_greedy:
+            return PointMassNoise(1, self.device)
+        signed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
+        keys = NoiseKeys(self._scalar(signed), self._scalar(self.sample_index))
+        rounds = self._scalar(len(self.records))
+        position = self._scalar(len(self.tokens) + num_ahead)
+        return CounterNoise(keys, rounds, position, level, inner_round)
+
+    def commit_round(self, tokens: Tokens[TokenTrace], num_drafted: int, num_accepted: int) -> None:
+        """Append a round's tokens up to the one that ends the sequence, and count them."""
+        num_before = self.num_output
+        for token in tokens:
+            self._commit(token)
+            if self.finish_reason is not None:
+                break
+        num_committed = self.num_output - num_before
+        # Drafts behind the end were never wanted: plain decoding would not have come there.
+        num_kept = min(num_accepted, num_committed)
+        is_cut = num_committed <= num_accepted
+        num_tested = num_kept if is_cut else min(num_accepted + 1, num_drafted)
+        self.records.append(RoundRecord(num_drafted, num_tested, num_kept, num_committed))
+
+    def take_new_traces(self) -> tuple[TokenTrace, ...]:
+        """The traces since the last call."""
+        new = tuple(self.trace[self._num_taken :])
+        self._num_taken = len(self.trace)
+        return new
+
+    def fail(self, message: str) -> None:
+        """End with an error; what was committed stays."""
+        self._finish(FinishReason.ERROR, None)
+        self.error = message
+
+    def abort(self) -> None:
+        """End because the caller stopped."""
+        self._finish(FinishReason.ABORT, None)
+
+    def completion(self) -> Completion:
+        """The finished sample."""
+        assert self.finish_reason is not None
+        return Completion(
+            index=self.sample_index,
+            text=self.output.text,
+            token_ids=tuple(self.tokens[len(self.prompt) :]),
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+            statistics=SpeculationStatistics.from_rounds(self.records),
+            trace=tuple(self.trace),
+            error=self.error,
+        )
+
+    def _commit(self, trace: TokenTrace) -> None:
+        token = trace.token_id
+        if len(self._ids) > len(self.tokens):
+            self._ids[len(self.tokens)] = token
+        self.tokens.append(token)
+        self.trace.append(trace)
+        is_stopped = self.output.push(token)
+        if token in self.limits.stop_token_ids:
+            self._finish(FinishReason.STOP, token)
+        elif is_stopped:
+            self._finish(FinishReason.STOP, self.output.stopped_by)
+        elif self.room <= 0:
+            self._finish(FinishReason.LENGTH, None)
+
+    def _finish(self, reason: FinishReason, stop_reason: str | int | None) -> None:
+        if self.output.close() and reason is not FinishReason.STOP:
+            # The stop string's last bytes were held back as an unfinished character.
+            reason, stop_reason = FinishReason.STOP, self.output.stopped_by
+        self.finish_reason, self.stop_reason = reason, stop_reason
+
+    def _scalar(self, value: int) -> torch.Tensor:
+        return torch.tensor([value], device=self.device)

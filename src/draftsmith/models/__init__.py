@@ -1,0 +1,1 @@
+"""Language models, caches, tokenizers, and where they come from."""

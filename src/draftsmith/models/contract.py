@@ -1,0 +1,113 @@
+"""The contract of a language model: tokens over a cache, to logits, for ragged batches.
+
+A cache holds one row a sequence. A pass runs some of its rows, each with its own number of new
+tokens; `rollback` forgets the last tokens of a row. So a sequence keeps its own accepted length
+every round, and nothing is ever aligned between sequences.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Cache", "LanguageModel", "ModelTraits", "Rows"]
+
+_PROMPT_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class ModelTraits:
+    """What the engine must know of a model before it runs."""
+
+    name: str
+    vocab_size: int
+    """Columns of the logits; may exceed the tokenizer's ids (padding)."""
+    eos_token_ids: tuple[int, ...]
+    context_length: int | None
+    """Most tokens in one sequence; None is unlimited."""
+    is_encoder_decoder: bool = False
+    decoder_start_token_id: int | None = None
+    """What an encoder-decoder's output begins with; None for decoder-only models."""
+    can_rollback: bool = True
+    """Whether the cache can forget its last tokens, which checking a draft needs."""
+    why_no_rollback: str = ""
+    """The reason, for the refusal's message."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One pass: new tokens for some rows of a cache, after what each row holds."""
+
+    rows: Sequence[int]
+    """Rows of the cache, each at most once."""
+    tokens: Sequence[Sequence[int]]
+    """New tokens of each row, one or more."""
+
+    @property
+    def width(self) -> int:
+        """The most new tokens of one row."""
+        return max(len(tokens) for tokens in self.tokens)
+
+    def padded(self, device: torch.device) -> Tensor:
+        """Token ids `[batch, width]`, short rows filled with 0 at the end."""
+        width = self.width
+        table = [[*tokens, *[0] * (width - len(tokens))] for tokens in self.tokens]
+        return torch.tensor(table, dtype=torch.long, device=device)
+
+
+class Cache(ABC):
+    """The keys and values of some sequences, by row."""
+
+    @abstractmethod
+    def add(self) -> int:
+        """Open an empty row and return its number."""
+
+    @abstractmethod
+    def remove(self, row: int) -> None:
+        """Close a row, so that its memory can serve another."""
+
+    @abstractmethod
+    def length(self, row: int) -> int:
+        """Tokens that the row holds."""
+
+    @abstractmethod
+    def rollback(self, row: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a row.
+
+        Raises:
+            NotRollbackableError: If the model's state cannot be undone.
+        """
+
+
+class LanguageModel(ABC):
+    """A target or a draft model."""
+
+    traits: ModelTraits
+    device: torch.device
+
+    @abstractmethod
+    def open_cache(self) -> Cache:
+        """An empty cache of this model."""
+
+    @abstractmethod
+    def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        """Append the tokens to their rows; return the logits after each of them.
+
+        A short row's logits beyond its own tokens are undefined. Logits keep the model's dtype.
+        """
+
+    @abstractmethod
+    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to one row, without logits."""
+
+    def prefill(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append a prompt to one row, in chunks."""
+        for start in range(0, len(tokens), _PROMPT_CHUNK):
+            self.extend(cache, row, tokens[start : start + _PROMPT_CHUNK])
+
+    @abstractmethod
+    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
+        """Run the encoder once over the source of a row (encoder-decoder models only)."""

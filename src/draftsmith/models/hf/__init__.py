@@ -1,0 +1,1 @@
+"""Models of `transformers`, behind our contract; the only place that imports that library."""

@@ -1,0 +1,111 @@
+"""Any decoder-only model of `transformers`, in ragged batches."""
+# transformers' annotations are looser than pyright's strict mode asks:
+# pyright: basic
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.hf.ragged_cache import RaggedCache
+
+__all__ = ["CausalModel", "in_groups", "padding_mask"]
+
+
+class CausalModel(LanguageModel):
+    """A `transformers` causal language model behind our contract.
+
+    Models that take position ids run ragged batches in one pass. The others derive positions
+    from the cache's length (ALiBi among them): their rows run in groups of equal length.
+    """
+
+    def __init__(self, model: Any, traits: ModelTraits) -> None:
+        self.model = model.eval()
+        self.traits = traits
+        self.device = model.device
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._can_skip_logits = "logits_to_keep" in accepted
+
+    def open_cache(self) -> RaggedCache:
+        """An empty cache of this model."""
+        return RaggedCache()
+
+    def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        """Append the tokens to their rows; return the logits after each of them."""
+        assert isinstance(cache, RaggedCache)
+        if self._takes_positions:
+            return self._pass(cache, batch)
+        return in_groups(batch, cache, lambda group: self._pass(cache, group))
+
+    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to one row, without logits."""
+        assert isinstance(cache, RaggedCache)
+        self._pass(cache, Rows([row], [tokens]), num_logits=1)
+
+    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
+        """Never called: there is no encoder."""
+        raise AssertionError("a decoder-only model has no encoder")
+
+    @torch.inference_mode()
+    def _pass(self, cache: RaggedCache, batch: Rows, num_logits: int = 0) -> Tensor:
+        past = [cache.length(row) for row in batch.rows]
+        cache.layout.begin(batch.rows, past, batch.width, self.device)
+        options: dict[str, Any] = {}
+        if self._takes_positions:
+            options["position_ids"] = self._positions(past, batch.width)
+        if not cache.layout.is_aligned:
+            options["attention_mask"] = padding_mask(cache.layout.past, batch.width, self.device)
+        if self._can_skip_logits:
+            options["logits_to_keep"] = num_logits
+        output = self.model(
+            input_ids=batch.padded(self.device),
+            past_key_values=cache.for_model,
+            use_cache=True,
+            **options,
+        )
+        for row, tokens in zip(batch.rows, batch.tokens, strict=True):
+            cache.append(row, len(tokens))
+        return output.logits
+
+    def _positions(self, past: Sequence[int], width: int) -> Tensor:
+        start = torch.tensor(past, device=self.device).unsqueeze(1)
+        positions = start + torch.arange(width, device=self.device)
+        # Only the padding of a short row can lie beyond the context.
+        return positions.clamp(max=(self.traits.context_length or 2**31) - 1)
+
+
+def padding_mask(past: Sequence[int], width: int, device: torch.device) -> Tensor:
+    """`[batch, columns]`: 0 where a shorter row is padded on the left."""
+    columns = torch.arange(max(past) + width, device=device)
+    first = max(past) - torch.tensor(past, device=device).unsqueeze(1)
+    return (columns >= first).long()
+
+
+def _equal_length_groups(batch: Rows, cache: Cache) -> Iterator[list[int]]:
+    """Indices into the batch, grouped by how many tokens their rows hold."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(batch.rows):
+        groups[cache.length(row)].append(index)
+    yield from groups.values()
+
+
+def in_groups(batch: Rows, cache: Cache, run: Any) -> Tensor:
+    """Run rows of equal length together, and put the logits back in the batch's order."""
+    groups = list(_equal_length_groups(batch, cache))
+    if len(groups) == 1:
+        return run(batch)
+    parts = [
+        (group, run(Rows([batch.rows[i] for i in group], [batch.tokens[i] for i in group])))
+        for group in groups
+    ]
+    first = parts[0][1]
+    logits = first.new_zeros(len(batch.rows), batch.width, first.shape[-1])
+    for group, part in parts:
+        logits[group, : part.shape[1]] = part
+    return logits

@@ -1,0 +1,229 @@
+"""From a reference to a running model: catalogue name, Hub id, local folder or GGUF file."""
+# transformers' annotations are looser than pyright's strict mode asks:
+# pyright: basic
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.utils import logging as transformers_logging
+
+from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFoundError
+from draftsmith.models.contract import LanguageModel, ModelTraits
+from draftsmith.models.gguf_file import check_gguf
+from draftsmith.models.hf.causal import CausalModel
+from draftsmith.models.hf.seq2seq import EncoderDecoderModel
+from draftsmith.models.hf.stateful import StatefulModel
+from draftsmith.models.hf.tokenizer import TransformersTokenizer
+from draftsmith.models.home import home, is_offline
+from draftsmith.models.pull import PullProgress
+from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
+
+__all__ = ["DTYPES", "Dtype", "load_model", "load_tokenizer", "wrap_model", "wrap_tokenizer"]
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
+OnProgress = Callable[[PullProgress], None]
+
+
+def load_model(
+    reference: str,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
+) -> LanguageModel:
+    """Load a model, fetching it first where it must be.
+
+    Args:
+        reference: A catalogue name, `org/name` on the Hub, a folder, or a `.gguf` file.
+        dtype: `auto` is float32 on a CPU, where texts are compared token by token, and
+            bfloat16 on a GPU.
+        device: A torch device; `auto` is the GPU if there is one.
+        on_progress: Called while a catalogue model is fetched.
+
+    Raises:
+        ModelNotFoundError: If the reference names nothing reachable.
+        ModelFormatError: If the files are not a model that can run here.
+        PullError: If a catalogue model could not be fetched.
+    """
+    if dtype not in DTYPES:
+        raise InvalidRequestError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    place = _device(device)
+    options = _from_pretrained_options(resolve(reference), on_progress)
+    options["dtype"] = _torch_dtype(dtype, place)
+    with _named_errors(reference), _quiet():
+        config = AutoConfig.from_pretrained(**_without(options, "dtype"))
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(**options)
+    return wrap_model(model.to(place), name=reference)
+
+
+def load_tokenizer(
+    reference: str, on_progress: OnProgress | None = None
+) -> TransformersTokenizer:
+    """Load the tokenizer of a model; one read from a GGUF file is kept for the next time.
+
+    Raises:
+        ModelNotFoundError: If the reference names nothing reachable.
+        ModelFormatError: If it has no tokenizer that can be read.
+    """
+    options = _from_pretrained_options(resolve(reference), on_progress)
+    with _named_errors(reference), _quiet():
+        if "gguf_file" not in options:
+            return wrap_tokenizer(AutoTokenizer.from_pretrained(**options))
+        file = Path(options["pretrained_model_name_or_path"]) / options["gguf_file"]
+        kept = home() / "tokenizers" / _fingerprint(file)
+        if not (kept / "tokenizer.json").exists():
+            AutoTokenizer.from_pretrained(**options).save_pretrained(kept)
+        return wrap_tokenizer(AutoTokenizer.from_pretrained(kept))
+
+
+def wrap_tokenizer(tokenizer: Any) -> TransformersTokenizer:
+    """Put our contract around a tokenizer object of `transformers`."""
+    return TransformersTokenizer(tokenizer)
+
+
+def wrap_model(model: Any, name: str | None = None) -> LanguageModel:
+    """Put our contract around a model object of `transformers`.
+
+    Raises:
+        ModelFormatError: If the model is of a kind that cannot generate here.
+    """
+    traits = _traits(model, name or model.config.name_or_path or type(model).__name__)
+    if traits.is_encoder_decoder:
+        return EncoderDecoderModel(model, traits)
+    return CausalModel(model, traits) if traits.can_rollback else StatefulModel(model, traits)
+
+
+def _traits(model: Any, name: str) -> ModelTraits:
+    config = model.config.get_text_config(decoder=True)
+    reason = _why_no_rollback(model)
+    start = model.generation_config.decoder_start_token_id
+    if start is None:
+        start = getattr(model.config, "decoder_start_token_id", None)
+    if model.config.is_encoder_decoder and start is None:
+        raise ModelFormatError(f"{name} has no decoder_start_token_id: set it in its config")
+    return ModelTraits(
+        name=name,
+        vocab_size=int(config.vocab_size),
+        eos_token_ids=_eos_token_ids(model),
+        context_length=_context_length(config),
+        is_encoder_decoder=bool(model.config.is_encoder_decoder),
+        decoder_start_token_id=start if model.config.is_encoder_decoder else None,
+        can_rollback=not reason,
+        why_no_rollback=reason,
+    )
+
+
+def _why_no_rollback(model: Any) -> str:
+    """Why the model's state cannot forget tokens; empty if it can."""
+    if getattr(model, "_is_stateful", False):
+        return f"{model.config.model_type} keeps a recurrent state"
+    if model.config.is_encoder_decoder:
+        return ""
+    layers = DynamicCache(config=model.config).layers
+    # Sliding layers are plain here: our cache drops nothing, and the mask does the sliding.
+    odd = [type(layer).__name__ for layer in layers if not isinstance(layer, DynamicLayer)]
+    return f"{model.config.model_type} has a {odd[0]}" if odd else ""
+
+
+def _eos_token_ids(model: Any) -> tuple[int, ...]:
+    ids = model.generation_config.eos_token_id
+    if ids is None:
+        ids = getattr(model.config, "eos_token_id", None)
+    if ids is None:
+        return ()
+    return (ids,) if isinstance(ids, int) else tuple(ids)
+
+
+def _context_length(config: Any) -> int | None:
+    if hasattr(config, "relative_attention_num_buckets"):
+        return None  # positions are distances: there is no last one
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        length = getattr(config, name, None)
+        if isinstance(length, int):
+            return length
+    return None
+
+
+def _from_pretrained_options(source: ModelSource, on_progress: OnProgress | None) -> dict[str, Any]:
+    if source.kind is SourceKind.HUB:
+        return {
+            "pretrained_model_name_or_path": source.reference,
+            "local_files_only": is_offline(),
+        }
+    path = local_path(source, on_progress)
+    assert path is not None
+    if path.is_dir():
+        return {"pretrained_model_name_or_path": str(path)}
+    check_gguf(path)
+    return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+
+
+def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != name}
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidRequestError(
+            f"device {device!r} is not available: use cpu, cuda or auto"
+        ) from error
+    return place
+
+
+def _torch_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return getattr(torch, dtype)
+
+
+def _fingerprint(file: Path) -> str:
+    """Names a GGUF file's content well enough for a cache: path, size and time."""
+    stat = file.stat()
+    text = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{transformers.__version__}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@contextmanager
+def _named_errors(reference: str) -> Iterator[None]:
+    """Turn what `transformers` raises into one line that names the model."""
+    try:
+        yield
+    except OSError as error:
+        why = "not found, or the Hub cannot be reached" if "/" in reference else "cannot be read"
+        raise ModelNotFoundError(
+            f"model {reference!r}: {why} ({_first_line(error)})"
+        ) from error
+    except (ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelFormatError(
+            f"model {reference!r} cannot be loaded: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of the library while it loads; ours tell of the fetch."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()

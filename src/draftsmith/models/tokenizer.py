@@ -1,0 +1,101 @@
+"""Text to token ids and back, one token at a time where text is streamed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from draftsmith.errors import VocabularyMismatchError
+
+__all__ = ["Detokenizer", "Message", "Tokenizer", "check_same_vocabulary"]
+
+Message = Mapping[str, str]
+"""One turn of a conversation: its `role` and its `content`."""
+
+
+class Tokenizer(ABC):
+    """What the engine asks of a tokenizer."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt, with the special tokens that the model expects."""
+
+    @abstractmethod
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation in the model's chat template, ready for the answer.
+
+        Raises:
+            InvalidRequestError: If the model has no chat template, or it refuses the messages.
+        """
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of the tokens; special tokens are left out."""
+
+    @abstractmethod
+    def token_strings(self) -> dict[int, str]:
+        """The tokenizer's own name of each id."""
+
+    @property
+    @abstractmethod
+    def has_chat_template(self) -> bool:
+        """Whether `encode_chat` works."""
+
+
+class Detokenizer:
+    """Text of a growing token sequence, never in the middle of a character.
+
+    The text of the last few tokens can change until the next one arrives (bytes of one character,
+    joined words), so the end is held back while it may.
+
+    Example:
+        A character of three byte tokens gives "", "" and then the character.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._start = 0
+        """First token of the window that is decoded again."""
+        self._settled = 0
+        """Tokens whose text has been given out."""
+
+    def push(self, token: int) -> str:
+        """Append a token; return the text that is now certain."""
+        self._tokens.append(token)
+        before, now = self._window()
+        if now.endswith("\N{REPLACEMENT CHARACTER}") or not now.startswith(before):
+            return ""
+        self._start, self._settled = self._settled, len(self._tokens)
+        return now[len(before) :]
+
+    def flush(self) -> str:
+        """The text still held back: an unfinished character shows as a replacement character."""
+        before, now = self._window()
+        self._start, self._settled = self._settled, len(self._tokens)
+        return now[len(before) :] if now.startswith(before) else now
+
+    def _window(self) -> tuple[str, str]:
+        """Text of the window without and with the unsettled tokens."""
+        before = self._tokenizer.decode(self._tokens[self._start : self._settled])
+        return before, self._tokenizer.decode(self._tokens[self._start :])
+
+
+def check_same_vocabulary(
+    target: Tokenizer, draft: Tokenizer, target_name: str, draft_name: str
+) -> None:
+    """Refuse a draft whose ids mean other tokens than the target's.
+
+    Ids that only one of the two knows (padding, added tokens) do no harm: the draft cannot
+    propose what the target's logits do not have, and a wrong proposal is only rejected.
+
+    Raises:
+        VocabularyMismatchError: Naming the first id on which they differ.
+    """
+    ours, theirs = target.token_strings(), draft.token_strings()
+    shared = ours.keys() & theirs.keys()
+    differing = min((token for token in shared if ours[token] != theirs[token]), default=None)
+    if differing is not None:
+        raise VocabularyMismatchError(
+            f"draft {draft_name} has another tokenizer than target {target_name}: token "
+            f"{differing} is {theirs[differing]!r}, not {ours[differing]!r}; "
+            "use a draft of the target's family"
+        )
