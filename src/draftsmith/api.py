@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from draftsmith.core.params import SamplingParams
+from draftsmith.core.params import SamplingParams, check_gamma
 from draftsmith.drafters import (
     Drafter,
     ModelDrafter,
@@ -87,7 +87,8 @@ def load_engine(
     Raises:
         DraftsmithError: One line that names what is wrong and the remedy.
     """
-    if not gamma:
+    # Before the models: a wrong number should not take a minute to refuse.
+    if not check_gamma(gamma):
         draft = None
     tokenizer = load_tokenizer(target, on_progress)
     model = load_model(target, dtype, device, on_progress)

@@ -34,11 +34,6 @@ class Request:
     law: Law
     limits: Limits
 
-    @classmethod
-    def refused(cls, params: SamplingParams) -> "Request":
-        """Stands for a request that could not be made."""
-        return cls([], [], params, SamplingLaw(params, ()), Limits(1, None, frozenset()))
-
     def sequence(
         self, sample: int, seed: int, device: torch.device, tokenizer: Tokenizer | None
     ) -> Sequence:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
 
-__all__ = ["GgufSummary", "check_gguf"]
+__all__ = ["GgufSummary", "GgufTensor", "check_gguf", "list_tensors"]
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -60,6 +60,23 @@ class GgufSummary:
     license: str | None
 
 
+class GgufTensor(NamedTuple):
+    """One tensor's entry in the header; `num_bytes` follows from its type and shape."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    """As the file gives it: the fastest dimension first."""
+    num_bytes: int
+    offset: int
+    """Bytes from the start of the data; `list_tensors` counts from the start of the file."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights in it."""
+        return math.prod(self.shape)
+
+
 def check_gguf(path: Path) -> GgufSummary:
     """Check that a file is whole and a GGUF that can be read, and say what it holds.
 
@@ -74,29 +91,19 @@ def check_gguf(path: Path) -> GgufSummary:
         ModelFormatError: Not a GGUF file, of another version, truncated, or malformed; the
             message names the file and the remedy.
     """
-    try:
-        num_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            _check_magic(path, file.read(len(_MAGIC)))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                header = _read_header(_Cursor(path, data, num_bytes))
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(f"no file {path}; check the path to the .gguf file") from error
-    except OSError as error:
-        raise ModelFormatError(
-            f"{path} cannot be read ({error.strerror}); give a readable .gguf file"
-        ) from error
-    _check_whole_model(path, header, num_bytes)
+    header, num_bytes = _open(path)
     return _summarise(header, num_bytes)
 
 
-class _TensorInfo(NamedTuple):
-    """One tensor's entry in the header; `num_bytes` follows from its type and shape."""
+def list_tensors(path: Path) -> list[GgufTensor]:
+    """List the tensors of a whole GGUF file, with offsets from the start of the file.
 
-    type_name: str
-    num_parameters: int
-    num_bytes: int
-    offset: int
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ModelFormatError: As `check_gguf`.
+    """
+    header, _ = _open(path)
+    return [t._replace(offset=header.data_start + t.offset) for t in header.tensors]
 
 
 class _Header(NamedTuple):
@@ -104,7 +111,7 @@ class _Header(NamedTuple):
 
     values: dict[str, _Value]
     lengths: dict[str, int]  # of the arrays
-    tensors: list[_TensorInfo]
+    tensors: list[GgufTensor]
     data_start: int
 
     @property
@@ -163,6 +170,24 @@ class _Cursor:
         self.advance(position - self.position)
 
 
+def _open(path: Path) -> tuple[_Header, int]:
+    """Read and check a file's header; also return the size of the file."""
+    try:
+        num_bytes = path.stat().st_size
+        with path.open("rb") as file:
+            _check_magic(path, file.read(len(_MAGIC)))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                header = _read_header(_Cursor(path, data, num_bytes))
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"no file {path}; check the path to the .gguf file") from error
+    except OSError as error:
+        raise ModelFormatError(
+            f"{path} cannot be read ({error.strerror}); give a readable .gguf file"
+        ) from error
+    _check_whole_model(path, header, num_bytes)
+    return header, num_bytes
+
+
 def _read_header(cursor: _Cursor) -> _Header:
     """Read the whole header: counts, metadata, tensor entries."""
     cursor.advance(len(_MAGIC))
@@ -204,7 +229,7 @@ def _skip_array(cursor: _Cursor, key: str) -> int:
     return count
 
 
-def _read_tensor(cursor: _Cursor, block_sizes: dict[int, tuple[str, int, int]]) -> _TensorInfo:
+def _read_tensor(cursor: _Cursor, block_sizes: dict[int, tuple[str, int, int]]) -> GgufTensor:
     """Read one tensor's entry; its size in bytes comes from the blocks of its type."""
     name, num_dimensions = cursor.string(), cursor.integer(_U32)
     if num_dimensions > _MAX_DIMENSIONS:
@@ -220,7 +245,7 @@ def _read_tensor(cursor: _Cursor, block_sizes: dict[int, tuple[str, int, int]]) 
     if shape and shape[0] % weights_per_block:
         raise _malformed(cursor.path, f"tensor {name!r} has rows that are no whole blocks")
     num_bytes = num_parameters // weights_per_block * bytes_per_block
-    return _TensorInfo(type_name, num_parameters, num_bytes, offset)
+    return GgufTensor(name, type_name, tuple(shape), num_bytes, offset)
 
 
 def _block_sizes() -> dict[int, tuple[str, int, int]]:

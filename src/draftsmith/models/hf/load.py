@@ -2,14 +2,12 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.utils import logging as transformers_logging
@@ -18,14 +16,23 @@ from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFou
 from draftsmith.models.contract import LanguageModel, ModelTraits
 from draftsmith.models.gguf_file import check_gguf
 from draftsmith.models.hf.causal import CausalModel
+from draftsmith.models.hf.gguf import load_gguf_model, load_gguf_tokenizer
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 from draftsmith.models.hf.stateful import StatefulModel
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
-from draftsmith.models.home import home, is_offline
+from draftsmith.models.home import is_offline
 from draftsmith.models.pull import PullProgress
-from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
+from draftsmith.models.reference import ModelSource, local_path, resolve
 
-__all__ = ["DTYPES", "Dtype", "load_model", "load_tokenizer", "wrap_model", "wrap_tokenizer"]
+__all__ = [
+    "DTYPES",
+    "Dtype",
+    "describe",
+    "load_model",
+    "load_tokenizer",
+    "wrap_model",
+    "wrap_tokenizer",
+]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
@@ -55,12 +62,14 @@ def load_model(
     if dtype not in DTYPES:
         raise InvalidRequestError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     place = _device(device)
-    options = _from_pretrained_options(resolve(reference), on_progress)
-    options["dtype"] = _torch_dtype(dtype, place)
+    kind = _torch_dtype(dtype, place)
+    source = resolve(reference)
+    path = local_path(source, on_progress)
     with _named_errors(reference), _quiet():
-        config = AutoConfig.from_pretrained(**_without(options, "dtype"))
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = kind.from_pretrained(**options)
+        if path is not None and path.is_file():
+            model = load_gguf_model(path, kind)
+        else:
+            model = _from_pretrained(path, source, kind)
     return wrap_model(model.to(place), name=reference)
 
 
@@ -73,15 +82,13 @@ def load_tokenizer(
         ModelNotFoundError: If the reference names nothing reachable.
         ModelFormatError: If it has no tokenizer that can be read.
     """
-    options = _from_pretrained_options(resolve(reference), on_progress)
+    source = resolve(reference)
+    path = local_path(source, on_progress)
     with _named_errors(reference), _quiet():
-        if "gguf_file" not in options:
-            return wrap_tokenizer(AutoTokenizer.from_pretrained(**options))
-        file = Path(options["pretrained_model_name_or_path"]) / options["gguf_file"]
-        kept = home() / "tokenizers" / _fingerprint(file)
-        if not (kept / "tokenizer.json").exists():
-            AutoTokenizer.from_pretrained(**options).save_pretrained(kept)
-        return wrap_tokenizer(AutoTokenizer.from_pretrained(kept))
+        if path is not None and path.is_file():
+            check_gguf(path)
+            return wrap_tokenizer(load_gguf_tokenizer(path))
+        return wrap_tokenizer(AutoTokenizer.from_pretrained(**_where(path, source)))
 
 
 def wrap_tokenizer(tokenizer: Any) -> TransformersTokenizer:
@@ -152,22 +159,17 @@ def _context_length(config: Any) -> int | None:
     return None
 
 
-def _from_pretrained_options(source: ModelSource, on_progress: OnProgress | None) -> dict[str, Any]:
-    if source.kind is SourceKind.HUB:
-        return {
-            "pretrained_model_name_or_path": source.reference,
-            "local_files_only": is_offline(),
-        }
-    path = local_path(source, on_progress)
-    assert path is not None
-    if path.is_dir():
+def _from_pretrained(path: Path | None, source: ModelSource, dtype: torch.dtype) -> Any:
+    options = _where(path, source)
+    config = AutoConfig.from_pretrained(**options)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return kind.from_pretrained(**options, dtype=dtype)
+
+
+def _where(path: Path | None, source: ModelSource) -> dict[str, Any]:
+    if path is not None:
         return {"pretrained_model_name_or_path": str(path)}
-    check_gguf(path)
-    return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-
-
-def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != name}
+    return {"pretrained_model_name_or_path": source.reference, "local_files_only": is_offline()}
 
 
 def _device(device: str) -> torch.device:
@@ -187,13 +189,6 @@ def _torch_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return getattr(torch, dtype)
-
-
-def _fingerprint(file: Path) -> str:
-    """Names a GGUF file's content well enough for a cache: path, size and time."""
-    stat = file.stat()
-    text = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{transformers.__version__}"
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @contextmanager
@@ -227,3 +222,22 @@ def _quiet() -> Iterator[None]:
     finally:
         if was_enabled:
             transformers_logging.enable_progress_bar()
+
+
+def describe(where: str) -> dict[str, Any]:
+    """What the config of a folder or of a Hub model says, for `models show`.
+
+    Raises:
+        ModelNotFoundError: If there is none.
+    """
+    with _named_errors(where), _quiet():
+        config = AutoConfig.from_pretrained(where, local_files_only=is_offline())
+    text = config.get_text_config(decoder=True)
+    return {
+        "architecture": config.model_type,
+        "is_encoder_decoder": bool(config.is_encoder_decoder),
+        "vocab_size": text.vocab_size,
+        "context_length": _context_length(text),
+        "num_layers": getattr(text, "num_hidden_layers", None),
+        "hidden_size": getattr(text, "hidden_size", None),
+    }

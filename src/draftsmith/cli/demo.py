@@ -1,0 +1,111 @@
+"""`draftsmith demo`: the same text with and without speculation, side by side."""
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from draftsmith.cli.options import ModelOptions
+
+if TYPE_CHECKING:
+    from draftsmith.core.params import SamplingParams
+    from draftsmith.engine.engine import Engine
+    from draftsmith.engine.result import GenerationResult
+
+__all__ = ["demo"]
+
+_DEFAULT_MODELS = ModelOptions()
+_REPEATS = 3
+_PROMPT = """\
+Copy this Python class, and rename the class to Inventory. Change nothing else.
+
+```python
+class Stock:
+    def __init__(self):
+        self.items = {}
+
+    def add(self, name, count):
+        if count < 1:
+            raise ValueError("count must be positive")
+        self.items[name] = self.items.get(name, 0) + count
+
+    def remove(self, name, count):
+        if self.items.get(name, 0) < count:
+            raise ValueError("not enough in stock")
+        self.items[name] = self.items[name] - count
+
+    def total(self):
+        return sum(self.items.values())
+```
+"""
+
+
+def demo(*, models: ModelOptions = _DEFAULT_MODELS, max_tokens: int = 160) -> None:
+    """Generate once plainly and once with speculation, and compare.
+
+    Parameters
+    ----------
+    max_tokens
+        The longest output.
+    """
+    from draftsmith.core.params import SamplingParams
+    from draftsmith.engine.engine import Engine
+
+    engine = models.load()
+    plain_engine = Engine(engine.target, engine.tokenizer, gamma=0)
+    params = SamplingParams(max_tokens=max_tokens)
+    _run(plain_engine, SamplingParams(max_tokens=4))
+    plain, fast = [], []
+    # Interleaved: whatever else the machine does meets both alike.
+    for _ in range(_REPEATS):
+        plain.append(_run(plain_engine, params))
+        fast.append(_run(engine, params))
+    _show(engine, models, plain, fast)
+
+
+def _run(engine: "Engine", params: "SamplingParams") -> tuple["GenerationResult", float]:
+    """A result and its tokens per second."""
+    start = time.perf_counter()
+    result = engine.generate([{"role": "user", "content": _PROMPT}], params)[0]
+    return result, len(result.token_ids) / (time.perf_counter() - start)
+
+
+def _show(
+    engine: "Engine",
+    models: ModelOptions,
+    plain: list[tuple["GenerationResult", float]],
+    fast: list[tuple["GenerationResult", float]],
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from draftsmith.cli.report import coloured, legend
+
+    console = Console(highlight=False, soft_wrap=True)
+    result = fast[0][0]
+    assert engine.tokenizer is not None
+    console.print(coloured(result.completions[0], engine.tokenizer))
+    console.print()
+    legend(console)
+    console.print()
+    plain_speed, fast_speed = (statistics.median(speed for _, speed in runs) for runs in (plain, fast))
+    is_same = all(one.token_ids == plain[0][0].token_ids for one, _ in [*plain, *fast])
+    counts = result.statistics
+    table = Table(box=None, show_header=False)
+    rows = {
+        "target, draft": f"{models.target}, {models.draft} (gamma {models.gamma})",
+        "plain": f"{plain_speed:.1f} tok/s",
+        "speculative": f"{fast_speed:.1f} tok/s ({fast_speed / plain_speed:.2f}x)",
+        "same text": "yes" if is_same else "NO",
+        "alpha": _number(counts.alpha),
+        "tokens per pass": _number(counts.tokens_per_pass),
+        "accepted per position": " ".join(map(_number, counts.acceptance_per_position)),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    if not is_same:
+        raise SystemExit(1)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,60 @@
+"""`draftsmith theory`: what the papers' formulas say of a draft."""
+
+import json
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from draftsmith.core import theory as law
+
+__all__ = ["theory"]
+
+
+def theory(
+    *,
+    alpha: float,
+    gamma: int | None = None,
+    cost_ratio: Annotated[float, Parameter(alias="-c")] = 0.0,
+    operations_ratio: float = 0.0,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Expected tokens and gain of speculation, by the closed forms of Leviathan et al.
+
+    They assume one acceptance rate at every position; a benchmark reports what it measured.
+
+    Parameters
+    ----------
+    alpha
+        Acceptance rate, 0 to 1.
+    gamma
+        Drafted tokens per round; by default the best for these costs.
+    cost_ratio
+        c: time of a draft pass over time of a target pass.
+    operations_ratio
+        c-hat: arithmetic of a draft pass over that of a target pass.
+    json_output
+        Print one object.
+    """
+    best = law.optimal_gamma(alpha, cost_ratio)
+    gamma = best if gamma is None else gamma
+    values: dict[str, float | int | bool] = {
+        "alpha": alpha,
+        "gamma": gamma,
+        "cost_ratio": cost_ratio,
+        "expected_tokens": law.expected_tokens(alpha, gamma),
+        "walltime_factor": law.walltime_factor(alpha, gamma, cost_ratio),
+        "operations_factor": law.operations_factor(alpha, gamma, operations_ratio),
+        "memory_factor": law.memory_factor(alpha, gamma),
+        "optimal_gamma": best,
+        "optimal_walltime_factor": law.walltime_factor(alpha, best, cost_ratio),
+        "does_pay": law.does_pay(alpha, cost_ratio),
+        "guaranteed_factor": law.guaranteed_factor(alpha, cost_ratio),
+        "oracle_factor": law.oracle_factor(alpha, cost_ratio),
+    }
+    if json_output:
+        sys.stdout.write(json.dumps(values) + "\n")
+        return
+    for name, value in values.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        sys.stdout.write(f"{name:<24}{shown}\n")

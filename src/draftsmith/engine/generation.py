@@ -1,0 +1,155 @@
+"""One run of the engine: rounds over a batch until every sequence has ended."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from draftsmith.core.statistics import SpeculationStatistics
+from draftsmith.drafters.contract import Drafter
+from draftsmith.engine.logprobs import traced
+from draftsmith.engine.result import Completion, FinishReason, GenerationResult, StreamEvent
+from draftsmith.engine.round import Turn, run_round
+from draftsmith.engine.sequence import Sequence as Sample
+from draftsmith.errors import DraftsmithError
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.follower import Follower
+
+__all__ = ["Generation", "Job"]
+
+
+@dataclass
+class Job:
+    """One prompt: its samples, and what has come of them."""
+
+    prompt: tuple[int, ...]
+    samples: list[Sample]
+    completions: list[Completion] = field(default_factory=list)
+    started_at: float | None = None
+
+    @classmethod
+    def refused(cls, error: DraftsmithError) -> "Job":
+        """A prompt that cannot be served."""
+        completion = Completion(
+            index=0,
+            text="",
+            token_ids=(),
+            finish_reason=FinishReason.ERROR,
+            stop_reason=None,
+            statistics=SpeculationStatistics(),
+            trace=(),
+            error=str(error),
+        )
+        return cls((), [], [completion])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every sample has ended."""
+        return all(sample.finish_reason is not None for sample in self.samples)
+
+    def result(self) -> GenerationResult:
+        """What has come of this prompt."""
+        elapsed = 0.0 if self.started_at is None else time.perf_counter() - self.started_at
+        in_order = sorted(self.completions, key=lambda completion: completion.index)
+        return GenerationResult(self.prompt, tuple(in_order), elapsed)
+
+
+class Generation:
+    """A run in progress: iterate for its events, or `abort` it and keep what there is.
+
+    The whole loop is three steps: admit waiting samples, run a round, report what it added.
+    """
+
+    def __init__(
+        self,
+        target: LanguageModel,
+        draft: Drafter | None,
+        gamma: int,
+        max_batch_size: int,
+        jobs: Sequence[Job],
+    ) -> None:
+        self._target = Follower(target)
+        self._draft = draft
+        self._gamma = gamma
+        self._max_batch_size = max_batch_size
+        self._jobs = jobs
+        self._live: list[tuple[int, Sample]] = []
+        self._waiting = deque(
+            (index, sample) for index, job in enumerate(jobs) for sample in job.samples
+        )
+        self._results: dict[int, GenerationResult] = {}
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        """Run to the end, yielding what each round adds to each sample."""
+        for index, job in enumerate(self._jobs):
+            if not job.samples:
+                yield self._event(index, None, job.completions[0])
+        while self._live or self._waiting:
+            self._admit()
+            self._round()
+            yield from self._report()
+
+    def abort(self) -> Iterator[StreamEvent]:
+        """End every unfinished sample as it stands, and yield its last event."""
+        self._live += self._waiting
+        self._waiting.clear()
+        for _, sample in self._live:
+            if sample.finish_reason is None:
+                sample.abort()
+        yield from self._report()
+
+    def results(self) -> list[GenerationResult]:
+        """The finished prompts, in order."""
+        return [self._results[index] for index in sorted(self._results)]
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._live) < self._max_batch_size:
+            index, sample = self._waiting.popleft()
+            self._jobs[index].started_at = self._jobs[index].started_at or time.perf_counter()
+            self._live.append((index, sample))
+
+    def _round(self) -> None:
+        """Draft, check and commit one round of every live sample."""
+        samples = [sample for _, sample in self._live]
+        self._target.release_all_but(samples)
+        turns = [
+            Turn(
+                view=sample.view(self._gamma),
+                law=sample.law,
+                verifier=sample.verifier,
+                history=sample.history(),
+                make_noise=sample.noise,
+            )
+            for sample in samples
+        ]
+        for sample, outcome in zip(samples, run_round(self._target, self._draft, turns), strict=True):
+            tokens = traced(sample, outcome)
+            sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
+            if outcome.error is not None and sample.finish_reason is None:
+                sample.fail(outcome.error)
+
+    def _report(self) -> Iterator[StreamEvent]:
+        """What the last round added; finished samples leave the batch."""
+        reported, self._live = self._live, [
+            pair for pair in self._live if pair[1].finish_reason is None
+        ]
+        for index, sample in reported:
+            completion = None
+            if sample.finish_reason is not None:
+                completion = sample.completion()
+                self._jobs[index].completions.append(completion)
+            yield self._event(index, sample, completion)
+
+    def _event(
+        self, index: int, sample: Sample | None, completion: Completion | None
+    ) -> StreamEvent:
+        job = self._jobs[index]
+        if completion is not None and job.is_finished:
+            if len(job.completions) >= len(job.samples):
+                self._results[index] = job.result()
+        result = self._results.get(index) if completion is not None else None
+        if sample is None:
+            return StreamEvent(index, 0, "", (), completion, result)
+        text = sample.output.take(is_final=completion is not None)
+        number, traces = sample.sample_index, sample.take_new_traces()
+        return StreamEvent(index, number, text, traces, completion, result)
