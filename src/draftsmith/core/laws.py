@@ -143,7 +143,8 @@ class SamplingLaw:
         if params.min_p > 0:
             probs = probs * (probs >= params.min_p * probs.amax(-1, keepdim=True))
         if params.top_p < 1 or params.min_p > 0:
-            probs = probs / probs.sum(dim=-1, keepdim=True)
+            # Not probs / probs.sum(): with many threads, one long row is summed in another order.
+            probs = scores.masked_fill(probs == 0, -torch.inf).softmax(dim=-1)
         return probs
 
 
@@ -167,7 +168,8 @@ def _penalised(
     counts = _output_counts(scores, history, drafted)
     seen = counts > 0
     if params.repetition_penalty != 1:
-        in_prompt = torch.zeros_like(seen[0]).index_fill_(0, history.prompt, True)
+        vocab = scores.shape[-1]
+        in_prompt = torch.bincount(history.prompt, minlength=vocab)[:vocab] > 0
         divided = torch.where(
             scores > 0, scores / params.repetition_penalty, scores * params.repetition_penalty
         )

@@ -1,6 +1,7 @@
 """One output in the making: its tokens, its rules, and the single place where it ends."""
 
 import itertools
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ class Limits:
     max_tokens: int
     context_length: int | None
     stop_token_ids: frozenset[int]
+    is_over: Callable[[Tokens[int]], bool] | None = None
+    """A further rule of the caller's own, asked after every token with all tokens so far."""
 
 
 @dataclass
@@ -162,6 +165,8 @@ class Sequence:
             self._finish(FinishReason.STOP, token)
         elif is_stopped:
             self._finish(FinishReason.STOP, self.output.stopped_by)
+        elif self.limits.is_over is not None and self.limits.is_over(self.tokens):
+            self._finish(FinishReason.STOP, None)
         elif self.room <= 0:
             self._finish(FinishReason.LENGTH, None)
 

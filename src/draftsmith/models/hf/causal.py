@@ -25,7 +25,7 @@ class CausalModel(LanguageModel):
     """
 
     def __init__(self, model: Any, traits: ModelTraits) -> None:
-        self.model = model.eval()
+        self.model = model
         self.traits = traits
         self.device = model.device
         accepted = inspect.signature(model.forward).parameters

@@ -116,7 +116,7 @@ class EncoderDecoderModel(LanguageModel):
     """A `transformers` sequence-to-sequence model behind our contract."""
 
     def __init__(self, model: Any, traits: ModelTraits) -> None:
-        self.model = model.eval()
+        self.model = model
         self.traits = traits
         self.device = model.device
         self._is_relative = model.config.model_type in _RELATIVE_POSITIONS

@@ -57,7 +57,7 @@ class StatefulModel(LanguageModel):
     """A `transformers` model with a recurrent state: its rows run one after another."""
 
     def __init__(self, model: Any, traits: ModelTraits) -> None:
-        self.model = model.eval()
+        self.model = model
         self.traits = traits
         self.device = model.device
         accepted = inspect.signature(model.forward).parameters
