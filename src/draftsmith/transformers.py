@@ -157,11 +157,10 @@ def _arguments_of_generate() -> dict[str, Any]:
     (generation/utils.py, `_extract_generation_mode_kwargs`), so they are read where they are.
     """
     frame = inspect.currentframe()
-    caller = frame.f_back.f_back if frame and frame.f_back else None
-    if caller is None or caller.f_code.co_name != "generate":
-        return {}
+    while frame is not None and "custom_generate" not in frame.f_locals:
+        frame = frame.f_back
     names = ("assistant_model", "streamer")
-    return {name: caller.f_locals[name] for name in names if name in caller.f_locals}
+    return {} if frame is None else {name: frame.f_locals.get(name) for name in names}
 
 
 def _check_options(config: Any, processors: Any, batch: int, streamer: Any) -> None:

@@ -1,0 +1,87 @@
+"""Rungs 4, 5 and 7 on a real model: SmolLM2-135M-Instruct, float32, from the catalogue."""
+# transformers' annotations are looser than pyright's strict mode asks:
+# pyright: basic
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from draftsmith import (
+    Drafter,
+    Engine,
+    ModelDrafter,
+    NgramDrafter,
+    NgramTable,
+    PromptLookupDrafter,
+    RandomDrafter,
+    SamplingParams,
+    SpeculativeDrafter,
+    load_engine,
+)
+
+pytestmark = [pytest.mark.real_model, pytest.mark.xdist_group("real_model")]
+
+PROMPTS = (
+    "def fibonacci(n):\n    ",
+    "The three primary colours are",
+    "Q: What is the capital of France?\nA:",
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    yield load_engine("smollm2-135m-instruct", dtype="float32", device="cpu")
+
+
+def drafters(engine: Engine) -> dict[str, Drafter]:
+    assert engine.tokenizer is not None
+    vocab_size = engine.target.traits.vocab_size
+    text = engine.tokenizer.encode("def f(n):\n    return n\nThe colours are red and blue.\n" * 3)
+    return {
+        "itself": ModelDrafter(engine.target),
+        "prompt lookup": PromptLookupDrafter(),
+        "bigram": NgramDrafter(NgramTable.from_tokens([text], vocab_size)),
+        "random": RandomDrafter(vocab_size),
+        "hierarchical": SpeculativeDrafter(engine.target, PromptLookupDrafter()),
+    }
+
+
+def test_greedy_text_is_that_of_an_independent_implementation(engine: Engine) -> None:
+    assert engine.tokenizer is not None
+    params = SamplingParams(max_tokens=32)
+    for prompt in PROMPTS[:2]:
+        ids = engine.tokenizer.encode(prompt)
+        inputs = torch.tensor([ids])
+        theirs = engine.target.model.generate(
+            inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=32, do_sample=False
+        )[0, len(ids) :].tolist()
+        for draft, gamma in ((None, 0), (PromptLookupDrafter(), 4)):
+            ours = Engine(engine.target, engine.tokenizer, draft, gamma=gamma)
+            assert list(ours.generate(prompt, params)[0].token_ids) == theirs
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_one_seed_gives_one_text_for_every_drafter(engine: Engine, temperature: float) -> None:
+    params = SamplingParams(max_tokens=24, temperature=temperature, seed=7)
+    plain = engine.generate(PROMPTS[0], params)[0].token_ids
+    for name, draft in drafters(engine).items():
+        for gamma in (1, 4, 8):
+            one = Engine(engine.target, engine.tokenizer, draft, gamma=gamma)
+            assert one.generate(PROMPTS[0], params)[0].token_ids == plain, (name, gamma)
+
+
+def test_a_batch_gives_the_texts_of_its_prompts_alone(engine: Engine) -> None:
+    params = SamplingParams(max_tokens=20, temperature=0.8, seed=7)
+    alone = [engine.generate(prompt, params)[0].token_ids for prompt in PROMPTS]
+    batch = Engine(engine.target, engine.tokenizer, PromptLookupDrafter(), gamma=4)
+    together = [result.token_ids for result in batch.generate(list(PROMPTS), params)]
+    reordered = [result.token_ids for result in batch.generate(list(PROMPTS[::-1]), params)]
+    assert together == alone
+    assert reordered == alone[::-1]
+
+
+def test_the_chat_template_is_the_models(engine: Engine) -> None:
+    assert engine.tokenizer is not None
+    ids = engine.tokenizer.encode_chat([{"role": "user", "content": "Hi"}])
+    assert engine.target.traits.eos_token_ids[0] in ids  # <|im_end|> ends each turn
