@@ -1,0 +1,1 @@
+"""Measurements: each script writes one JSON into `results/`."""

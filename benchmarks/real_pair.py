@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from benchmarks.common import environment, humaneval_prompts, write_result
 
+from benchmarks.common import environment, humaneval_prompts, write_result
 from draftsmith import Engine, ModelDrafter, SamplingParams, load_engine
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.core.theory import measured_walltime_factor

@@ -1,13 +1,12 @@
 """Same seed, same text: every drafter, every gamma, alone and in a batch, at temperature 0.8.
 
-    python -m benchmarks.seeded
+python -m benchmarks.seeded
 """
 
 import argparse
 from typing import Any
 
 from benchmarks.common import environment, humaneval_prompts, write_result
-
 from draftsmith import (
     Drafter,
     Engine,

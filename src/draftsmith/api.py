@@ -35,7 +35,7 @@ def generate(
     gamma: int = 4,
     dtype: Dtype = "auto",
     device: str = "auto",
-    **sampling: Any,
+    **sampling: Any,  # noqa: ANN401 - any field's type
 ) -> GenerationResult:
     """Generate once: load the models, run, return the result, whose `str` is the text.
 
@@ -134,7 +134,9 @@ def _table(path: str, order: int, vocab_size: int, tokenizer: Tokenizer) -> Ngra
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ModelNotFoundError(f"n-gram text {path!r} cannot be read: {error.strerror}") from error
+        raise ModelNotFoundError(
+            f"n-gram text {path!r} cannot be read: {error.strerror}"
+        ) from error
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"n-gram text {path!r} is not UTF-8 text") from error
     return NgramTable.from_tokens(_ids(text, tokenizer), vocab_size, order)

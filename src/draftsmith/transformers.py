@@ -38,7 +38,10 @@ from draftsmith.models.hf.output import generate_output
 __all__ = ["ProcessorLaw", "generate"]
 
 _DEFAULT_GAMMA = 4
-_STATEFUL = {"UnbatchedClassifierFreeGuidanceLogitsProcessor", "SynthIDTextWatermarkLogitsProcessor"}
+_STATEFUL = {
+    "UnbatchedClassifierFreeGuidanceLogitsProcessor",
+    "SynthIDTextWatermarkLogitsProcessor",
+}
 """Processors whose state a rejected draft would change."""
 
 
@@ -126,13 +129,17 @@ def generate(
         InvalidRequestError: If an option cannot be honoured exactly.
     """
     caller = _arguments_of_generate()
-    assistant_model = assistant_model if assistant_model is not None else caller.get("assistant_model")
+    assistant_model = (
+        assistant_model if assistant_model is not None else caller.get("assistant_model")
+    )
     streamer = streamer if streamer is not None else caller.get("streamer")
     _check_options(generation_config, logits_processor, len(input_ids), streamer)
     target = wrap_model(model)
     gamma = _gamma(generation_config)
     drafter = draft or _drafter(assistant_model, generation_config)
-    tokenizers = [wrap_tokenizer(one) if one is not None else None for one in (tokenizer, assistant_tokenizer)]
+    tokenizers = [
+        wrap_tokenizer(one) if one is not None else None for one in (tokenizer, assistant_tokenizer)
+    ]
     # The engine refuses a pair that cannot work.
     engine = Engine(target, tokenizers[0], drafter, gamma=gamma, draft_tokenizer=tokenizers[1])
     masks = model_kwargs.get("attention_mask")
@@ -167,8 +174,16 @@ def _check_options(config: Any, processors: Any, batch: int, streamer: Any) -> N
     """Refuse what cannot be honoured exactly."""
     if (config.num_beams or 1) > 1:
         raise InvalidRequestError(f"num_beams must be 1, got {config.num_beams}: no beam search")
-    for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states",
-                 "use_mtp", "assistant_early_exit", "penalty_alpha", "dola_layers"):
+    for name in (
+        "output_scores",
+        "output_logits",
+        "output_attentions",
+        "output_hidden_states",
+        "use_mtp",
+        "assistant_early_exit",
+        "penalty_alpha",
+        "dola_layers",
+    ):
         if getattr(config, name, None):
             raise InvalidRequestError(f"{name} cannot be honoured here: leave it out")
     for processor in processors or ():
@@ -212,7 +227,9 @@ def _rows(ids: Tensor, mask: Tensor | None) -> list[list[int]]:
     if mask is None:
         return ids.tolist()
     if mask.shape != ids.shape:
-        raise InvalidRequestError(f"attention_mask has shape {tuple(mask.shape)}, ids {tuple(ids.shape)}")
+        raise InvalidRequestError(
+            f"attention_mask has shape {tuple(mask.shape)}, ids {tuple(ids.shape)}"
+        )
     return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
 
 
@@ -229,7 +246,9 @@ class _Rules:
         """The request's, or a fresh one of torch's global generator, as users of it expect."""
         return int(torch.randint(2**62, ())) if self.params.seed is None else self.params.seed
 
-    def is_over(self, input_ids: Tensor, row: int, num_prompt: int) -> Callable[[Sequence[int]], bool]:
+    def is_over(
+        self, input_ids: Tensor, row: int, num_prompt: int
+    ) -> Callable[[Sequence[int]], bool]:
         """Ask `transformers`' stopping criteria with the tokens as it would have them."""
 
         def is_over(tokens: Sequence[int]) -> bool:
@@ -276,8 +295,9 @@ def _run(engine: Engine, samples: list[Sample], streamer: Any) -> None:
     jobs = [Job(tuple(sample.prompt), [sample]) for sample in samples]
     run = Generation(engine.target, engine.draft, engine.gamma, len(samples), jobs)
     for event in run:
-        for token in event.tokens if streamer is not None else ():
-            streamer.put(torch.tensor([token.token_id]))
+        if streamer is not None:
+            for token in event.tokens:
+                streamer.put(torch.tensor([token.token_id]))
     if streamer is not None:
         streamer.end()
     for row, sample in enumerate(samples):

@@ -123,9 +123,7 @@ def text_law(
         return {(): 1.0}
     law: TextLaw = {}
     for tokens, mass in round_law(world, verifier, gamma, history, cut).items():
-        rest = text_law(
-            world, verifier, gamma, length - len(tokens), (*history, *tokens), cut
-        )
+        rest = text_law(world, verifier, gamma, length - len(tokens), (*history, *tokens), cut)
         for tail, share in rest.items():
             text = (*tokens, *tail)[:length]
             law[text] = law.get(text, 0.0) + mass * share
@@ -193,9 +191,7 @@ def _all_drafts(
     drafts = list(itertools.product(range(world.vocab), repeat=gamma))
     empty = torch.empty(0, world.vocab, dtype=torch.float64)
     draft_laws = [
-        torch.stack([world.draft((*history, *draft[:i])) for i in range(gamma)])
-        if gamma
-        else empty
+        torch.stack([world.draft((*history, *draft[:i])) for i in range(gamma)]) if gamma else empty
         for draft in drafts
     ]
     target_laws = [
@@ -281,5 +277,3 @@ def _emit(
 def _take(check: Check, rows: Int[Tensor, " cells"]) -> Check:
     assert check.draft_probs is not None
     return Check(*(part[rows] for part in check if part is not None))
-
-

@@ -82,7 +82,7 @@ class SamplingParams:
         object.__setattr__(self, "logit_bias", MappingProxyType(dict(self.logit_bias)))
 
     @classmethod
-    def from_options(cls, **options: Any) -> "SamplingParams":
+    def from_options(cls, **options: Any) -> "SamplingParams":  # noqa: ANN401 - any field's type
         """Build from loose options, naming the unknown one.
 
         Raises:

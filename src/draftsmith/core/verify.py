@@ -271,11 +271,11 @@ def _ratios(check: Check) -> Float[Tensor, "batch gamma"]:
     """target(x) / draft(x) at the drafted tokens, in float64; 0 beyond the draft."""
     assert check.draft_probs is not None
     gamma = check.draft_tokens.shape[1]
-    index = check.draft_tokens.clamp(min=0).unsqueeze(-1)
+    columns = torch.arange(gamma, device=check.draft_tokens.device)
+    is_drafted = columns < check.num_drafted.unsqueeze(1)
+    index = torch.where(is_drafted, check.draft_tokens, 0).unsqueeze(-1)
     draft = check.draft_probs.gather(-1, index).squeeze(-1).double()
     target = check.target_probs[:, :gamma].gather(-1, index).squeeze(-1).double()
-    columns = torch.arange(gamma, device=index.device)
-    is_drafted = columns < check.num_drafted.unsqueeze(1)
     # A token without draft mass cannot have been drafted; it gets 0, not NaN.
     return torch.where(is_drafted & (draft > 0), target / draft, 0.0)
 

@@ -42,11 +42,6 @@ class Job:
         )
         return cls((), [], [completion])
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether every sample has ended."""
-        return all(sample.finish_reason is not None for sample in self.samples)
-
     def result(self) -> GenerationResult:
         """What has come of this prompt."""
         elapsed = 0.0 if self.started_at is None else time.perf_counter() - self.started_at
@@ -122,7 +117,9 @@ class Generation:
             )
             for sample in samples
         ]
-        for sample, outcome in zip(samples, run_round(self._target, self._draft, turns), strict=True):
+        for sample, outcome in zip(
+            samples, run_round(self._target, self._draft, turns), strict=True
+        ):
             tokens = traced(sample, outcome)
             sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
             if outcome.error is not None and sample.finish_reason is None:
@@ -130,9 +127,10 @@ class Generation:
 
     def _report(self) -> Iterator[StreamEvent]:
         """What the last round added; finished samples leave the batch."""
-        reported, self._live = self._live, [
-            pair for pair in self._live if pair[1].finish_reason is None
-        ]
+        reported, self._live = (
+            self._live,
+            [pair for pair in self._live if pair[1].finish_reason is None],
+        )
         for index, sample in reported:
             completion = None
             if sample.finish_reason is not None:
@@ -144,9 +142,9 @@ class Generation:
         self, index: int, sample: Sample | None, completion: Completion | None
     ) -> StreamEvent:
         job = self._jobs[index]
-        if completion is not None and job.is_finished:
-            if len(job.completions) >= len(job.samples):
-                self._results[index] = job.result()
+        is_last = len(job.completions) >= max(1, len(job.samples))
+        if completion is not None and is_last:
+            self._results[index] = job.result()
         result = self._results.get(index) if completion is not None else None
         if sample is None:
             return StreamEvent(index, 0, "", (), completion, result)

@@ -72,4 +72,3 @@ class SpeculativeDrafter(Drafter):
             prefix=[*turn.prefix, *drawn],
             inner_round=turn.inner_round * MAX_GAMMA + num_rounds,
         )
-

@@ -54,9 +54,7 @@ class Request:
 
 def is_single(prompts: Prompt | Many[Prompt]) -> bool:
     """Whether this is one prompt: a text, ids, or one conversation."""
-    return isinstance(prompts, str) or (
-        len(prompts) > 0 and isinstance(prompts[0], int | Mapping)
-    )
+    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int | Mapping))
 
 
 def make_request(
@@ -81,9 +79,11 @@ def make_request(
     if traits.is_encoder_decoder:
         assert traits.decoder_start_token_id is not None
         ids, source = [traits.decoder_start_token_id], ids
-    if traits.context_length is not None and max(len(ids), len(source)) >= traits.context_length:
+    # A source may fill the encoder; a prompt must leave room for a token.
+    longest = max(len(ids) + 1, len(source))
+    if traits.context_length is not None and longest > traits.context_length:
         raise InvalidRequestError(
-            f"the prompt has {max(len(ids), len(source))} tokens, but {traits.name} has a context "
+            f"the prompt has {len(source or ids)} tokens, but {traits.name} has a context "
             f"of {traits.context_length}: shorten it"
         )
     eos = () if params.ignore_eos else traits.eos_token_ids
@@ -112,9 +112,7 @@ def _check_ids(ids: Many[int], what: str, traits: ModelTraits) -> None:
         )
 
 
-def _check_params(
-    params: SamplingParams, traits: ModelTraits, tokenizer: Tokenizer | None
-) -> None:
+def _check_params(params: SamplingParams, traits: ModelTraits, tokenizer: Tokenizer | None) -> None:
     for name in ("banned_token_ids", "stop_token_ids", "allowed_token_ids"):
         _check_ids(getattr(params, name) or (), name, traits)
     _check_ids(tuple(params.logit_bias), "logit_bias", traits)

@@ -10,13 +10,20 @@ from torch import Tensor
 
 from draftsmith.core.laws import History, Law
 from draftsmith.core.noise import RoundNoise
-from draftsmith.core.verdict import PAD_TOKEN
 from draftsmith.core.verify import Check, Verifier
 from draftsmith.drafters.contract import Draft, Drafter, SequenceView
 from draftsmith.errors import DraftError
 from draftsmith.models.follower import Follower
 
-__all__ = ["NoiseMaker", "Outcome", "RoundContext", "Turn", "check_drafts", "run_round"]
+__all__ = [
+    "NoiseMaker",
+    "Outcome",
+    "RoundContext",
+    "Turn",
+    "check_contract",
+    "check_drafts",
+    "run_round",
+]
 
 NoiseMaker: TypeAlias = Callable[[int, int, int], RoundNoise]
 """(level, inner round, tokens drafted above) to the noise of that round."""
@@ -115,16 +122,14 @@ class RoundContext:
         return Draft(draft.tokens, draft.num_drafted, probs)
 
 
-def run_round(
-    target: Follower, drafter: Drafter | None, turns: Sequence[Turn]
-) -> list[Outcome]:
+def run_round(target: Follower, drafter: Drafter | None, turns: Sequence[Turn]) -> list[Outcome]:
     """Draft, check, decide, for every sequence of a batch."""
     context = RoundContext(turns, target.model.traits.vocab_size, target.model.device)
     if drafter is None or not any(turn.view.gamma for turn in turns):
         draft = Draft.certain([[] for _ in turns], context.device)
     else:
         draft = drafter.propose(context)
-        _check_contract(draft, turns, context.vocab_size, drafter.name)
+        check_contract(draft, turns, context.vocab_size, drafter.name)
     return check_drafts(target, turns, draft, context.vocab_size)
 
 
@@ -180,9 +185,7 @@ def _why_bad(logits: Float[Tensor, " vocab"]) -> str:
     return "no token is allowed here: loosen bans, allowed_token_ids or min_tokens"
 
 
-def _law_with_mass(
-    turn: Turn, logits: Float[Tensor, "1 vocab"]
-) -> Float[Tensor, "1 vocab"]:
+def _law_with_mass(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
     """The draft's law; where its logits are none, or all banned, any token that is allowed."""
     law = turn.laws_after(logits, turn.drawn)
     if bool(law.sum() > 0):
@@ -206,9 +209,7 @@ def _one_row(draft: Draft, row: int, length: int) -> Draft:
     return Draft(draft.tokens[rows, :length], draft.num_drafted[rows], probs)
 
 
-def _check_contract(
-    draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str
-) -> None:
+def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str) -> None:
     """Catch a drafter that proposes what nothing could be.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 
 from draftsmith.errors import VocabularyMismatchError
 
@@ -62,16 +63,20 @@ class Detokenizer:
         """Append a token; return the text that is now certain."""
         self._tokens.append(token)
         before, now = self._window()
-        if now.endswith("\N{REPLACEMENT CHARACTER}") or not now.startswith(before):
+        # A token without text (a special one) must not begin the window: what comes after it
+        # would be decoded as the beginning of a text, and may lose its space.
+        if now == before or now.endswith("\N{REPLACEMENT CHARACTER}"):
             return ""
-        self._start, self._settled = self._settled, len(self._tokens)
-        return now[len(before) :]
+        return self._settle(before, now)
 
     def flush(self) -> str:
         """The text still held back: an unfinished character shows as a replacement character."""
-        before, now = self._window()
+        return self._settle(*self._window())
+
+    def _settle(self, before: str, now: str) -> str:
+        """Give out what is new; text given out already is not taken back if bytes spoil it."""
         self._start, self._settled = self._settled, len(self._tokens)
-        return now[len(before) :] if now.startswith(before) else now
+        return now[len(commonprefix([before, now])) :]
 
     def _window(self) -> tuple[str, str]:
         """Text of the window without and with the unsettled tokens."""

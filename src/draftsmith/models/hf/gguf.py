@@ -55,7 +55,7 @@ def load_gguf_model(path: Path, dtype: torch.dtype) -> Any:
         AutoConfig.from_pretrained(**options).save_pretrained(kept)
     config = AutoConfig.from_pretrained(kept)
     weights = dict(_weights(path, config, summary.architecture, dtype))
-    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
     return kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
 
 
@@ -87,7 +87,7 @@ def _weights(
 
 def _names(config: Any, architecture: str) -> dict[str, str]:
     """GGUF tensor names to those of `transformers`, for this model's size."""
-    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
     number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     table = gguf.get_tensor_name_map(number, config.num_hidden_layers)
     with torch.device("meta"):

@@ -73,9 +73,7 @@ def load_model(
     return wrap_model(model.to(place), name=reference)
 
 
-def load_tokenizer(
-    reference: str, on_progress: OnProgress | None = None
-) -> TransformersTokenizer:
+def load_tokenizer(reference: str, on_progress: OnProgress | None = None) -> TransformersTokenizer:
     """Load the tokenizer of a model; one read from a GGUF file is kept for the next time.
 
     Raises:
@@ -198,9 +196,7 @@ def _named_errors(reference: str) -> Iterator[None]:
         yield
     except OSError as error:
         why = "not found, or the Hub cannot be reached" if "/" in reference else "cannot be read"
-        raise ModelNotFoundError(
-            f"model {reference!r}: {why} ({_first_line(error)})"
-        ) from error
+        raise ModelNotFoundError(f"model {reference!r}: {why} ({_first_line(error)})") from error
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelFormatError(
             f"model {reference!r} cannot be loaded: {_first_line(error)}"

@@ -4,13 +4,15 @@
 
 from typing import Any
 
-from torch import Tensor
-from transformers.generation import GenerateDecoderOnlyOutput, GenerateEncoderDecoderOutput
+from transformers.generation.utils import (
+    GenerateDecoderOnlyOutput,
+    GenerateEncoderDecoderOutput,
+)
 
 __all__ = ["generate_output"]
 
 
-def generate_output(sequences: Tensor, *, is_encoder_decoder: bool) -> Any:
+def generate_output(sequences: Any, *, is_encoder_decoder: bool) -> Any:
     """The output object of `return_dict_in_generate=True`, with the sequences only."""
     kind = GenerateEncoderDecoderOutput if is_encoder_decoder else GenerateDecoderOnlyOutput
     return kind(sequences=sequences)

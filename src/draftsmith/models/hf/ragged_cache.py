@@ -137,7 +137,9 @@ class RaggedCache(Cache):
 
     def add(self) -> int:
         """Open an empty row and return its number."""
-        row = next(number for number in range(len(self._lengths) + 1) if number not in self._lengths)
+        row = next(
+            number for number in range(len(self._lengths) + 1) if number not in self._lengths
+        )
         self._lengths[row] = 0
         return row
 

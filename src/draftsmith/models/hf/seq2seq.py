@@ -95,15 +95,18 @@ class _EncoderDecoderRows(RaggedCache):
         super().remove(row)
         self.encoded.pop(row, None)
         self._arranged = ()
-        for layer in self.cross.layers:
+        for layer in self._cross_layers():
             layer.forget(row)
+
+    def _cross_layers(self) -> list[_CrossLayer]:
+        return [layer for layer in self.cross.layers if isinstance(layer, _CrossLayer)]
 
     def show(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Line up the sources of a pass: encoder states and their mask, padded at the end."""
         if self._shown is None or tuple(rows) != self._arranged:
             states = [self.encoded[row] for row in rows]
             width = max(len(state) for state in states)
-            for layer in self.cross.layers:
+            for layer in self._cross_layers():
                 layer.arrange(rows, width)
             mask = torch.stack([_padded(torch.ones_like(s[:, :1]), width)[:, 0] for s in states])
             self._shown = torch.stack([_padded(state, width) for state in states]), mask.long()

@@ -72,7 +72,10 @@ class StatefulModel(LanguageModel):
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows, one row at a time."""
-        parts = [self._pass(cache, row, tokens) for row, tokens in zip(batch.rows, batch.tokens)]
+        parts = [
+            self._pass(cache, row, tokens)
+            for row, tokens in zip(batch.rows, batch.tokens, strict=True)
+        ]
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
 
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
@@ -91,6 +94,9 @@ class StatefulModel(LanguageModel):
     @torch.inference_mode()
     def _pass(self, cache: Cache, row: int, tokens: Sequence[int]) -> Tensor:
         assert isinstance(cache, _StatefulCache)
+        if len(tokens) > 1 and cache.length(row) > 0:
+            # Recurrent kernels that take many tokens begin from an empty state.
+            return torch.cat([self._pass(cache, row, [token]) for token in tokens])
         state = {self._state_name: cache.states[row]}
         ids = torch.tensor([list(tokens)], device=self.device)
         output = self.model(input_ids=ids, use_cache=True, **state)
