@@ -1,6 +1,6 @@
 """The shortest way in: name a target and a draft, get text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import Prompt
 from draftsmith.engine.result import GenerationResult
 from draftsmith.errors import InvalidRequestError, ModelNotFoundError
-from draftsmith.models.contract import LanguageModel
 from draftsmith.models.hf.load import Dtype, load_model, load_tokenizer
 from draftsmith.models.pull import PullProgress
-from draftsmith.models.tokenizer import Tokenizer
+from draftsmith.models.reference import resolve
+from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
 
 __all__ = ["generate", "load_engine"]
 
 OnProgress = Callable[[PullProgress], None]
+_TABLES = {"unigram": 1, "bigram": 2}
 
 
 def generate(
@@ -87,41 +88,45 @@ def load_engine(
     Raises:
         DraftsmithError: One line that names what is wrong and the remedy.
     """
-    # Before the models: a wrong number should not take a minute to refuse.
+    # What can be refused without the weights is refused before they are read.
     if not check_gamma(gamma):
         draft = None
+    is_model = isinstance(draft, str) and _is_model(draft)
+    if isinstance(draft, str) and is_model:
+        resolve(draft)
     tokenizer = load_tokenizer(target, on_progress)
+    if isinstance(draft, str) and is_model:
+        draft_tokenizer = load_tokenizer(draft, on_progress)
+        check_same_vocabulary(tokenizer, draft_tokenizer, target, draft)
     model = load_model(target, dtype, device, on_progress)
-    draft_tokenizer: Tokenizer | None = None
-    drafter = draft if isinstance(draft, Drafter) else None
     if isinstance(draft, str):
-        drafter = _free_drafter(draft, model, tokenizer)
-        if drafter is None:
-            draft_tokenizer = load_tokenizer(draft, on_progress)
-            drafter = ModelDrafter(load_model(draft, dtype, device, on_progress))
-    return Engine(
-        model,
-        tokenizer,
-        drafter,
-        gamma=gamma,
-        max_batch_size=max_batch_size,
-        draft_tokenizer=draft_tokenizer,
-    )
+        if is_model:
+            draft = ModelDrafter(load_model(draft, dtype, device, on_progress))
+        else:
+            draft = _free_drafter(draft, model.traits.vocab_size, tokenizer)
+    return Engine(model, tokenizer, draft, gamma=gamma, max_batch_size=max_batch_size)
 
 
-def _free_drafter(draft: str, target: LanguageModel, tokenizer: Tokenizer) -> Drafter | None:
-    """A drafter that is no model; None if `draft` must be a model's reference."""
+def _is_model(draft: str) -> bool:
+    """Whether a draft's name is a model's reference; a table's file must be there."""
+    kind, _, path = draft.partition(":")
+    if kind in _TABLES:
+        if not path:
+            raise InvalidRequestError(f"draft {kind} needs a file: {kind}:TABLE.npz or {kind}:TEXT")
+        if not Path(path).is_file():
+            raise ModelNotFoundError(f"n-gram file {path!r} does not exist: check the path")
+        return False
+    return draft not in ("prompt-lookup", "random")
+
+
+def _free_drafter(draft: str, vocab_size: int, tokenizer: Tokenizer) -> Drafter:
+    """A drafter that is no model."""
     if draft == "prompt-lookup":
         return PromptLookupDrafter()
     if draft == "random":
-        return RandomDrafter(target.traits.vocab_size)
-    kind, colon, path = draft.partition(":")
-    if colon and kind in ("unigram", "bigram"):
-        order = 1 if kind == "unigram" else 2
-        return NgramDrafter(_table(path, order, target.traits.vocab_size, tokenizer))
-    if draft in ("unigram", "bigram"):
-        raise InvalidRequestError(f"draft {draft} needs a file: {draft}:TABLE.npz or {draft}:TEXT")
-    return None
+        return RandomDrafter(vocab_size)
+    kind, _, path = draft.partition(":")
+    return NgramDrafter(_table(path, _TABLES[kind], vocab_size, tokenizer))
 
 
 def _table(path: str, order: int, vocab_size: int, tokenizer: Tokenizer) -> NgramTable:
@@ -139,8 +144,4 @@ def _table(path: str, order: int, vocab_size: int, tokenizer: Tokenizer) -> Ngra
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"n-gram text {path!r} is not UTF-8 text") from error
-    return NgramTable.from_tokens(_ids(text, tokenizer), vocab_size, order)
-
-
-def _ids(text: str, tokenizer: Tokenizer) -> Sequence[Sequence[int]]:
-    return [tokenizer.encode(text)]
+    return NgramTable.from_tokens([tokenizer.encode(text)], vocab_size, order)

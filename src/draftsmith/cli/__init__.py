@@ -6,6 +6,8 @@ import sys
 from cyclopts import App, CycloptsError
 
 from draftsmith import __version__
+from draftsmith.cli.exits import INTERRUPTED, READER_GONE, REFUSED
+from draftsmith.cli.refusal import explain, one_line
 from draftsmith.errors import DraftsmithError
 
 __all__ = ["app", "main"]
@@ -13,43 +15,61 @@ __all__ = ["app", "main"]
 app = App(
     name="draftsmith",
     help="Generate with a transformer: the same text, sooner, by exact speculative decoding.",
+    help_format="plaintext",  # rich's markdown takes a fifth of the time of --help
     version=__version__,
     help_on_error=False,
 )
+_HELP = {
+    "generate:generate": (
+        "Generate text for one prompt.\n\n"
+        "The text goes to stdout, a line of statistics to stderr. Ctrl-C ends the text after the "
+        "round in hand, a second one at once."
+    ),
+    "chat:chat": (
+        "Talk to a model; each line is a turn, typed or piped.\n\n"
+        "/reset begins anew, /exit or the end of the input leaves. Ctrl-C stops an answer; where "
+        "the lines are piped, the conversation."
+    ),
+    "models:app": "List, fetch and describe models.",
+    "theory:theory": (
+        "What the papers' formulas say of a draft.\n\n"
+        "They take every drafted token to be kept with the same probability, and a check to cost "
+        "one plain pass (Leviathan et al., arXiv:2211.17192); a benchmark reports what it measured."
+    ),
+    "demo:demo": (
+        "The same text with and without speculation, side by side.\n\n"
+        "Exit status 1 if the texts differ."
+    ),
+}
 # Strings, so that a command's module is imported when the command is run.
-for _name, _place, _help in (
-    ("generate", "generate:generate", "Generate text for one prompt."),
-    ("chat", "chat:chat", "Talk to a model; each line is a turn."),
-    ("models", "models:app", "List, fetch and describe models."),
-    ("theory", "theory:theory", "What the papers' formulas say of a draft."),
-    ("demo", "demo:demo", "The same text with and without speculation, side by side."),
-):
-    app.command(f"draftsmith.cli.{_place}", name=_name, help=_help)
-
-_USAGE_ERROR = 2
-_INTERRUPTED = 130
+for _place, _help in _HELP.items():
+    app.command(f"draftsmith.cli.{_place}", name=_place.partition(":")[0], help=_help)
 
 
 def main() -> None:
-    """Run the command line; every refusal is one line on stderr and exit status 2."""
+    """Run the command line and exit; a refusal is one line on stderr, never a traceback."""
     try:
-        app(exit_on_error=False, print_error=False)
-    except DraftsmithError as error:
-        _refuse(str(error))
-    except CycloptsError as error:
-        _refuse(f"{_one_line(str(error))} (see draftsmith --help)")
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        _run()
     except BrokenPipeError:
         # The reader went away (`| head`): no complaint, and none when Python closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(READER_GONE)
+
+
+def _run() -> None:
+    try:
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
+    except DraftsmithError as error:
+        _refuse(str(error))
+    except CycloptsError as error:
+        _refuse(explain(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        sys.stdout.flush()
 
 
 def _refuse(message: str) -> None:
-    sys.stderr.write(f"draftsmith: error: {_one_line(message)}\n")
-    sys.exit(_USAGE_ERROR)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    sys.stdout.flush()
+    sys.stderr.write(f"draftsmith: error: {one_line(message)}\n")
+    sys.exit(REFUSED)

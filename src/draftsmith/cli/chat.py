@@ -1,77 +1,150 @@
 """`draftsmith chat`: a conversation, streamed."""
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
 
-from draftsmith.cli.options import ModelOptions, SamplingOptions
+from cyclopts import Parameter
+
+from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.options import PROMPT, ModelOptions, SamplingOptions
+from draftsmith.cli.prompt import check_unicode
+from draftsmith.cli.stdout import write_text
+from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
+    from draftsmith.engine.result import GenerationResult, StreamEvent
 
 __all__ = ["chat"]
 
 _DEFAULT_MODELS = ModelOptions()
-_DEFAULT_SAMPLING = SamplingOptions(max_tokens=1024)
+_DEFAULT_SAMPLING = SamplingOptions()
+_MAX_TOKENS = 1024
 _HELP = "/reset begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
+_RESET = ("/reset", "/clear")
+_EXIT = ("/exit", "/quit")
 
 
 def chat(
     *,
     models: ModelOptions = _DEFAULT_MODELS,
     sampling: SamplingOptions = _DEFAULT_SAMPLING,
-    system: str | None = None,
+    system: Annotated[str | None, Parameter(alias="--system-prompt", group=PROMPT)] = None,
 ) -> None:
-    """Talk to a model; each line is a turn.
+    """Talk to a model; each line is a turn, typed or piped.
 
     Parameters
     ----------
     system
         What the model is told before the conversation.
     """
-    from rich.console import Console
-
-    notes = Console(stderr=True, highlight=False)
-    params = sampling.params()
-    engine = models.load()
-    opening = [{"role": "system", "content": system}] if system else []
-    messages = list(opening)
-    notes.print(f"{models.target} · {_HELP}", style="dim")
+    params = sampling.params(max_tokens=_MAX_TOKENS)
+    system = check_unicode(system or "", "--system")
+    conversation = _Conversation(_load(models), params, system)
+    if is_terminal():
+        _note(f"{models.target} · {_HELP}")
     while (line := _next_line()) is not None:
-        if line == "/reset":
-            messages = list(opening)
+        if line in _RESET:
+            conversation.reset()
         elif line:
-            messages.append({"role": "user", "content": line})
-            answer, note = _answer(engine, messages, params)
-            messages.append({"role": "assistant", "content": answer})
-            notes.print(note, style="dim", markup=False)
+            _turn(conversation, line)
+
+
+def _load(models: ModelOptions) -> "Engine":
+    engine = models.load()
+    if engine.tokenizer is None or not engine.tokenizer.has_chat_template:
+        raise InvalidRequestError(
+            f"{models.target} has no chat template: use an instruct model, or draftsmith generate"
+        )
+    return engine
+
+
+class _Conversation:
+    """The turns so far."""
+
+    def __init__(self, engine: "Engine", params: "SamplingParams", system: str) -> None:
+        self._engine = engine
+        self._params = params
+        self._opening = [{"role": "system", "content": system}] if system else []
+        self._messages = list(self._opening)
+
+    def reset(self) -> None:
+        """Begin anew, with the system's turn alone."""
+        self._messages = list(self._opening)
+
+    def say(self, line: str) -> "GenerationResult":
+        """Stream the answer to a turn; a turn that is refused is forgotten."""
+        from draftsmith.cli.interrupt import follow
+
+        messages = [*self._messages, {"role": "user", "content": line}]
+        result = follow(self._engine.start(messages, self._params), _show)
+        write_text("\n")
+        self._messages = [*messages, {"role": "assistant", "content": result.text}]
+        return result
+
+
+def _show(event: "StreamEvent") -> None:
+    if event.text:
+        write_text(event.text)
+
+
+def _turn(conversation: _Conversation, line: str) -> None:
+    """One exchange. At a terminal a refused turn is told and the talk goes on."""
+    from draftsmith.cli.report import print_summary
+    from draftsmith.engine.result import FinishReason
+
+    try:
+        result = conversation.say(line)
+        if result.error is not None:
+            raise DraftsmithError(result.error)
+    except DraftsmithError as error:
+        if not is_terminal():
+            raise
+        _note(f"{error} (/reset begins anew)")
+        return
+    print_summary(result)
+    if result.finish_reason is FinishReason.ABORT and not is_terminal():
+        sys.exit(INTERRUPTED)
 
 
 def _next_line() -> str | None:
     """The user's next turn; None at the end."""
     try:
-        line = input("> " if sys.stdin.isatty() else "").strip()
-    except (EOFError, KeyboardInterrupt):
+        line = check_unicode(_read_line(), "a line of standard input").strip()
+    except (EOFError, KeyboardInterrupt) as end:
+        if is_terminal():
+            sys.stderr.write("\n")
+        elif isinstance(end, KeyboardInterrupt):
+            raise
         return None
-    return None if line == "/exit" else line
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError("standard input is not UTF-8 text: convert it") from error
+    return None if line in _EXIT else line
 
 
-def _answer(
-    engine: "Engine", messages: list[dict[str, str]], params: "SamplingParams"
-) -> tuple[str, str]:
-    """Stream one answer; Ctrl-C ends it with what there is."""
-    from draftsmith.cli.report import summary_line
+def is_terminal() -> bool:
+    """Whether someone types the turns."""
+    return sys.stdin.isatty()
 
-    run = engine.start(messages, params)
-    try:
-        for event in run:
-            sys.stdout.write(event.text)
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        for event in run.abort():
-            sys.stdout.write(event.text)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    result = run.results()[0]
-    note = result.error or summary_line(result.statistics, result.tokens_per_second)
-    return result.text, note
+
+def _read_line() -> str:
+    if not is_terminal():
+        return input()
+    if not sys.stdout.isatty():
+        # `input` would write its prompt to stdout, which holds the answers alone.
+        sys.stderr.write("> ")
+        sys.stderr.flush()
+        return input()
+    # Imported for its effect alone: it gives `input` arrow keys and a history.
+    with contextlib.suppress(ImportError):
+        import_module("readline")
+    return input("> ")
+
+
+def _note(text: str) -> None:
+    from draftsmith.cli.report import notes
+
+    notes().print(text, style="dim", markup=False)

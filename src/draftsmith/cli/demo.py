@@ -2,9 +2,13 @@
 
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from draftsmith.cli.options import ModelOptions
+from cyclopts import Parameter
+
+from draftsmith.cli.exits import NOT_THE_SAME
+from draftsmith.cli.options import STOPPING, ModelOptions, Whole
+from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
@@ -39,7 +43,11 @@ class Stock:
 """
 
 
-def demo(*, models: ModelOptions = _DEFAULT_MODELS, max_tokens: int = 160) -> None:
+def demo(
+    *,
+    models: ModelOptions = _DEFAULT_MODELS,
+    max_tokens: Annotated[Whole, Parameter(alias="-n", group=STOPPING)] = 160,
+) -> None:
     """Generate once plainly and once with speculation, and compare.
 
     Parameters
@@ -50,9 +58,11 @@ def demo(*, models: ModelOptions = _DEFAULT_MODELS, max_tokens: int = 160) -> No
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
 
+    params = SamplingParams(max_tokens=max_tokens)
+    if models.draft == "none" or models.gamma == 0:
+        raise InvalidRequestError("demo compares with speculation: give a --draft, and --gamma 1+")
     engine = models.load()
     plain_engine = Engine(engine.target, engine.tokenizer, gamma=0)
-    params = SamplingParams(max_tokens=max_tokens)
     _run(plain_engine, SamplingParams(max_tokens=4))
     plain, fast = [], []
     # Interleaved: whatever else the machine does meets both alike.
@@ -75,36 +85,46 @@ def _show(
     plain: list[tuple["GenerationResult", float]],
     fast: list[tuple["GenerationResult", float]],
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from draftsmith.cli.report import coloured, legend
+    from draftsmith.cli.report import coloured, console, legend
 
-    console = Console(highlight=False, soft_wrap=True)
+    out = console()
     result = fast[0][0]
     assert engine.tokenizer is not None
-    console.print(coloured(result.completions[0], engine.tokenizer))
-    console.print()
-    legend(console)
-    console.print()
-    plain_speed, fast_speed = (statistics.median(speed for _, speed in runs) for runs in (plain, fast))
+    out.print(coloured(result.completions[0], engine.tokenizer), end="\n\n")
+    legend(out)
+    out.print()
+    table = Table(box=None, show_header=False, pad_edge=False)
     is_same = all(one.token_ids == plain[0][0].token_ids for one, _ in [*plain, *fast])
-    counts = result.statistics
-    table = Table(box=None, show_header=False)
-    rows = {
-        "target, draft": f"{models.target}, {models.draft} (gamma {models.gamma})",
-        "plain": f"{plain_speed:.1f} tok/s",
-        "speculative": f"{fast_speed:.1f} tok/s ({fast_speed / plain_speed:.2f}x)",
-        "same text": "yes" if is_same else "NO",
-        "alpha": _number(counts.alpha),
-        "tokens per pass": _number(counts.tokens_per_pass),
-        "accepted per position": " ".join(map(_number, counts.acceptance_per_position)),
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table)
+    for row in _rows(models, result, plain, fast, is_same=is_same):
+        table.add_row(*row)
+    out.print(table)
     if not is_same:
-        raise SystemExit(1)
+        raise SystemExit(NOT_THE_SAME)
+
+
+def _rows(
+    models: ModelOptions,
+    result: "GenerationResult",
+    plain: list[tuple["GenerationResult", float]],
+    fast: list[tuple["GenerationResult", float]],
+    *,
+    is_same: bool,
+) -> list[tuple[str, str]]:
+    """The table: names and values."""
+    plain_speed = statistics.median(speed for _, speed in plain)
+    fast_speed = statistics.median(speed for _, speed in fast)
+    counts = result.statistics
+    return [
+        ("target, draft", f"{models.target}, {models.draft} (gamma {models.gamma})"),
+        ("plain", f"{plain_speed:.1f} tok/s"),
+        ("speculative", f"{fast_speed:.1f} tok/s ({fast_speed / plain_speed:.2f}x)"),
+        ("same text", "yes" if is_same else "NO"),
+        ("alpha", _number(counts.alpha)),
+        ("tokens per pass", _number(counts.tokens_per_pass)),
+        ("accepted per position", " ".join(map(_number, counts.acceptance_per_position)) or "-"),
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -1,39 +1,119 @@
 """`draftsmith generate`: one prompt, text on stdout."""
 
-import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from draftsmith.cli.options import ModelOptions, SamplingOptions, read_prompt
+from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.options import OUTPUT, PROMPT, Flag, ModelOptions, SamplingOptions, Whole
+from draftsmith.cli.prompt import check_unicode, read_prompt
+from draftsmith.cli.stdout import write_json, write_text
+from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 if TYPE_CHECKING:
+    from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
     from draftsmith.engine.request import Prompt
-    from draftsmith.engine.result import Completion, GenerationResult
+    from draftsmith.engine.result import GenerationResult, StreamEvent
 
 __all__ = ["generate"]
 
+
+@Parameter(name="*", group=PROMPT)
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """What the model is given.
+
+    Parameters
+    ----------
+    file
+        Read the prompt from a file, less the newline at its end; - is standard input.
+    chat
+        Put the prompt through the model's chat template, as a user's turn.
+    system
+        With --chat: the system's turn before it.
+    """
+
+    # Else a lone - would be taken for an option.
+    file: Annotated[Path | None, Parameter(alias="-f", allow_leading_hyphen=True)] = None
+    chat: Flag = False
+    system: Annotated[str | None, Parameter(alias="--system-prompt")] = None
+
+    def read(self, prompt: str | None) -> "Prompt":
+        """The text, or the conversation."""
+        if self.system is not None and not self.chat:
+            raise InvalidRequestError("--system is a turn of a conversation: give --chat as well")
+        text = read_prompt(prompt, self.file)
+        if not self.chat:
+            return text
+        system = check_unicode(self.system or "", "--system")
+        opening = [{"role": "system", "content": system}] if system else []
+        return [*opening, {"role": "user", "content": text}]
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is printed.
+
+    Parameters
+    ----------
+    n
+        Samples to draw.
+    json_output
+        Print one object instead of the text: text, token ids, finish reason, statistics.
+    logprobs
+        Report log-probabilities, and this many alternatives, with --json or --trace-html.
+    trace
+        Colour every token by where it came from, rejected drafts struck out.
+    trace_html
+        Write the coloured trace to this file, as a page.
+    """
+
+    n: Whole = 1
+    json_output: Annotated[Flag, Parameter(name="--json")] = False
+    logprobs: Whole | None = None
+    trace: Flag = False
+    trace_html: Path | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the text is shown as it grows."""
+        return not (self.json_output or self.trace or self.n > 1)
+
+    def check(self) -> None:
+        """Refuse options that would be ignored, and a page that cannot be written.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if self.json_output and self.trace:
+            raise InvalidRequestError("--trace colours text, and --json prints none: use one")
+        if self.logprobs is not None and not (self.json_output or self.trace_html):
+            raise InvalidRequestError("--logprobs shows in --json or --trace-html: give one")
+        if self.trace_html is not None:
+            from draftsmith.cli.trace_page import check_writable
+
+            # Before the models: a minute's work should not end in a wrong path.
+            check_writable(self.trace_html)
+
+
 _DEFAULT_MODELS = ModelOptions()
 _DEFAULT_SAMPLING = SamplingOptions()
+_DEFAULT_SOURCE = PromptOptions()
+_DEFAULT_OUTPUT = OutputOptions()
 
 
 def generate(
-    prompt: str | None = None,
-    /,
+    prompt: Annotated[str | None, Parameter(alias="-p", group=PROMPT)] = None,
     *,
+    source: PromptOptions = _DEFAULT_SOURCE,
+    output: OutputOptions = _DEFAULT_OUTPUT,
     models: ModelOptions = _DEFAULT_MODELS,
     sampling: SamplingOptions = _DEFAULT_SAMPLING,
-    file: Annotated[Path | None, Parameter(alias="-f")] = None,
-    chat: Annotated[bool, Parameter(negative="")] = False,
-    system: str | None = None,
-    n: int = 1,
-    logprobs: int | None = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
-    trace: Annotated[bool, Parameter(negative="")] = False,
-    trace_html: Path | None = None,
 ) -> None:
     """Generate text for one prompt.
 
@@ -41,94 +121,57 @@ def generate(
     ----------
     prompt
         The text to go on from.
-    file
-        Read the prompt from a file; - is standard input.
-    chat
-        Put the prompt through the model's chat template, as a user's turn.
-    system
-        With --chat: the system's turn before it.
-    n
-        Samples to draw.
-    logprobs
-        Report log-probabilities, and this many alternatives, in --json.
-    json_output
-        Print one object: text, token ids, finish reason, statistics.
-    trace
-        Colour every token by where it came from.
-    trace_html
-        Write the coloured trace as a page.
     """
-    params = sampling.params(n=n, logprobs=logprobs)
-    text = read_prompt(prompt, file)
-    request = _conversation(text, system) if chat else text
+    params = sampling.params(n=output.n, logprobs=output.logprobs)
+    output.check()
+    request = source.read(prompt)
     engine = models.load()
-    result = _run(engine, request, params, is_live=not (json_output or trace or n > 1))
-    if json_output:
-        _print_json(result, models)
-    else:
-        _print_text(engine, result, is_live=not (trace or n > 1), has_colours=trace)
-    if trace_html is not None:
+    result = _follow(engine, request, params, is_live=output.is_live)
+    _show(engine, result, output, models)
+    if output.trace_html is not None:
         from draftsmith.cli.trace_page import write_page
 
-        assert engine.tokenizer is not None
-        write_page(trace_html, result, engine.tokenizer, models.target, models.draft)
+        write_page(output.trace_html, result, engine, models.draft)
+    _exit(result)
 
 
-def _conversation(text: str, system: str | None) -> "Prompt":
-    turns = [{"role": "system", "content": system}] if system else []
-    return [*turns, {"role": "user", "content": text}]
-
-
-def _run(
-    engine: "Engine", prompt: "Prompt", params: object, *, is_live: bool
+def _follow(
+    engine: "Engine", prompt: "Prompt", params: "SamplingParams", *, is_live: bool
 ) -> "GenerationResult":
-    """Generate; Ctrl-C ends it with what there is."""
-    from draftsmith.core.params import SamplingParams
+    from draftsmith.cli.interrupt import follow
 
-    assert isinstance(params, SamplingParams)
-    run = engine.start(prompt, params)
-    try:
-        for event in run:
-            if is_live:
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
-    except KeyboardInterrupt:
-        for event in run.abort():
-            if is_live:
-                sys.stdout.write(event.text)
-    return run.results()[0]
+    def show(event: "StreamEvent") -> None:
+        if is_live and event.text:
+            write_text(event.text)
+
+    return follow(engine.start(prompt, params), show)
 
 
-def _print_json(result: "GenerationResult", models: ModelOptions) -> None:
-    from draftsmith.cli.report import as_json
-
-    about = {"target": models.target, "draft": models.draft, "gamma": models.gamma}
-    sys.stdout.write(json.dumps(as_json(result, **about), ensure_ascii=False) + "\n")
-
-
-def _print_text(
-    engine: "Engine", result: "GenerationResult", *, is_live: bool, has_colours: bool
+def _show(
+    engine: "Engine", result: "GenerationResult", output: OutputOptions, models: ModelOptions
 ) -> None:
-    from rich.console import Console
+    from draftsmith.cli.report import as_json, print_samples, print_summary, print_trace
 
-    from draftsmith.cli.report import coloured, legend, summary_line
-
-    notes = Console(stderr=True, highlight=False)
-    if not is_live:
-        console = Console(highlight=False, soft_wrap=True)
-        for completion in result.completions:
-            assert engine.tokenizer is not None
-            console.print(coloured(completion, engine.tokenizer) if has_colours else _plain(completion))
+    if output.json_output:
+        draft = models.draft if engine.gamma else "none"
+        about = {"target": models.target, "draft": draft, "gamma": engine.gamma}
+        write_json(as_json(result, **about))
+        return
+    if output.is_live:
+        write_text("\n")
+    elif output.trace:
+        print_trace(result, engine)
     else:
-        sys.stdout.write("\n")
-    if has_colours:
-        legend(notes)
-    if result.error is not None:
-        notes.print(f"ended early: {result.error}", markup=False)
-    notes.print(summary_line(result.statistics, result.tokens_per_second), style="dim")
+        print_samples(result)
+    print_summary(result)
 
 
-def _plain(completion: "Completion") -> object:
-    from rich.text import Text
+def _exit(result: "GenerationResult") -> None:
+    """Fail if a sample did, once all that there is was shown."""
+    from draftsmith.engine.result import FinishReason
 
-    return Text(completion.text)
+    for completion in result.completions:
+        if completion.error is not None:
+            raise DraftsmithError(completion.error)
+    if any(one.finish_reason is FinishReason.ABORT for one in result.completions):
+        sys.exit(INTERRUPTED)

@@ -1,21 +1,22 @@
 """`draftsmith models`: what can be run, fetching it, and what is known of it."""
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from cyclopts import App, Parameter
 
+from draftsmith.cli.options import Flag
+from draftsmith.cli.stdout import write_json, write_text
+
 __all__ = ["app"]
+
+_Json: TypeAlias = Annotated[Flag, Parameter(name="--json")]
 
 app = App(name="models", help="List, fetch and describe models.")
 
 
 @app.command(name="list")
-def list_models(
-    *, json_output: Annotated[bool, Parameter(name="--json", negative="")] = False
-) -> None:
+def list_models(*, json_output: _Json = False) -> None:
     """List the catalogue.
 
     Parameters
@@ -37,13 +38,17 @@ def list_models(
         for entry in CATALOGUE.values()
     ]
     if json_output:
-        sys.stdout.write(json.dumps(rows) + "\n")
-    else:
-        _print_table(rows)
+        write_json(rows)
+        return
+    table = [("name", "size", "licence", "fetched", "note"), *map(_row, rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        padded = map(str.ljust, cells, widths)
+        write_text("  ".join(padded).rstrip() + "\n")
 
 
 @app.command
-def pull(name: str) -> None:
+def pull(name: str, /) -> None:
     """Fetch a model of the catalogue and check it.
 
     Parameters
@@ -56,14 +61,15 @@ def pull(name: str) -> None:
 
     with pull_progress() as on_progress:
         path = fetch(name, on_progress)
-    sys.stdout.write(f"{path}\n")
+    write_text(f"{path}\n")
 
 
 @app.command
 def show(
     reference: str,
+    /,
     *,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    json_output: _Json = False,
 ) -> None:
     """Describe a model: architecture, size, context, weight formats.
 
@@ -76,25 +82,24 @@ def show(
     """
     document = _describe(reference)
     if json_output:
-        sys.stdout.write(json.dumps(document) + "\n")
+        write_json(document)
         return
     width = max(map(len, document))
     for key, value in document.items():
-        sys.stdout.write(f"{key:<{width}}  {value}\n")
+        write_text(f"{key:<{width}}  {_shown(value)}\n")
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{row['num_bytes'] / 1e6:,.0f} MB"
+    return row["name"], size, row["licence"], _shown(row["is_here"]), row["note"]
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "size", "licence", "fetched", "note"):
-        table.add_column(title)
-    for row in rows:
-        size = f"{row['num_bytes'] / 1e6:,.0f} MB"
-        is_here = "yes" if row["is_here"] else "no"
-        table.add_row(row["name"], size, row["licence"], is_here, row["note"])
-    Console(highlight=False).print(table)
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{number} {name}" for name, number in value.items())
+    return "-" if value is None else str(value)
 
 
 def _describe(reference: str) -> dict[str, Any]:
@@ -110,7 +115,10 @@ def _describe(reference: str) -> dict[str, Any]:
         document |= {"licence": entry.licence, "sha256": entry.sha256, "is_here": path.exists()}
         if not path.exists():
             return document | {"num_bytes": entry.num_bytes}
-        return document | _of_gguf(path)
+        # The file's own word on its licence may be missing; the catalogue's is not.
+        summary = _of_gguf(path)
+        del summary["license"]
+        return document | summary
     if source.kind is SourceKind.GGUF:
         assert source.path is not None
         return document | _of_gguf(source.path)

@@ -1,23 +1,65 @@
 """Options that several commands share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter, Token
 
-from draftsmith.core.params import SamplingParams
+from draftsmith.cli.progress import loading
+from draftsmith.core.params import SamplingParams, check_gamma
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from draftsmith.engine.engine import Engine
 
-__all__ = ["DEFAULT_TARGET", "ModelOptions", "SamplingOptions", "read_prompt"]
+__all__ = [
+    "DEFAULT_TARGET",
+    "MODELS",
+    "OUTPUT",
+    "PROMPT",
+    "SAMPLING",
+    "STOPPING",
+    "Flag",
+    "ModelOptions",
+    "SamplingOptions",
+    "Whole",
+]
 
 DEFAULT_TARGET = "smollm2-135m-instruct"
 
+# The sections of --help, in order.
+PROMPT = Group("Prompt", sort_key=1)
+OUTPUT = Group("Output", sort_key=2)
+MODELS = Group("Models", sort_key=3)
+STOPPING = Group("Stopping", sort_key=4)
+SAMPLING = Group("Sampling", sort_key=5)
 
-@Parameter(name="*")
+
+def _whole(kind: object, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+    """Read whole numbers; cyclopts alone would cut 4.5 down to 4."""
+    numbers = tuple(_number(token.value) for token in tokens)
+    return numbers if kind == tuple[int, ...] else numbers[0]
+
+
+def _number(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ValueError(f"must be a whole number, got {value!r}") from error
+
+
+Whole: TypeAlias = Annotated[int, Parameter(converter=_whole)]
+"""A whole number."""
+Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
+"""An option without a value, off unless it is given."""
+_Strings: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+_Ids: TypeAlias = Annotated[
+    tuple[int, ...], Parameter(negative="", show_default=False, converter=_whole)
+]
+
+
+@Parameter(name="*", group=MODELS)
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Which models run, and how.
@@ -39,17 +81,29 @@ class ModelOptions:
     """
 
     target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
-    draft: Annotated[str, Parameter(alias=["--draft-model", "-md"])] = "prompt-lookup"
-    gamma: Annotated[int, Parameter(alias=["--num-speculative-tokens", "--draft-max"])] = 4
+    draft: Annotated[str, Parameter(alias=["--draft-model", "--assistant-model", "-md"])] = (
+        "prompt-lookup"
+    )
+    gamma: Annotated[
+        Whole,
+        Parameter(alias=["--num-speculative-tokens", "--num-assistant-tokens", "--draft-max"]),
+    ] = 4
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
 
     def load(self) -> "Engine":
-        """Load the engine, showing how a fetch gets on."""
-        from draftsmith.api import load_engine
-        from draftsmith.cli.progress import pull_progress
+        """Load the engine, showing how a fetch gets on.
 
-        with pull_progress() as on_progress:
+        Raises:
+            DraftsmithError: What can be refused at a glance, before torch is even imported.
+        """
+        from draftsmith.models.reference import resolve
+
+        check_gamma(self.gamma)
+        resolve(self.target)
+        from draftsmith.api import load_engine
+
+        with loading(self.target) as on_progress:
             return load_engine(
                 self.target,
                 None if self.draft == "none" else self.draft,
@@ -60,7 +114,7 @@ class ModelOptions:
             )
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SAMPLING)
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How to sample and when to stop.
@@ -68,13 +122,13 @@ class SamplingOptions:
     Parameters
     ----------
     temperature
-        0 is greedy.
+        0 is greedy decoding.
     top_k
         Keep this many of the likeliest tokens; 0 keeps all.
     top_p
-        Keep the smallest set of likeliest tokens with at least this mass.
+        Keep the smallest set of likeliest tokens with at least this mass; 1 keeps all.
     min_p
-        Drop tokens less likely than this share of the likeliest.
+        Drop tokens less likely than this share of the likeliest; 0 drops none.
     repetition_penalty
         Above 1 discourages tokens of the prompt and the output.
     presence_penalty
@@ -87,8 +141,12 @@ class SamplingOptions:
         An id that never occurs; may be repeated.
     allow_token
         If given, only these ids may occur; may be repeated.
+    seed
+        Fixes the text, with speculation on or off; without one, each run draws its own.
+    verifier
+        How drafts are checked; by default coupled with a seed or at temperature 0, else block.
     max_tokens
-        The longest output.
+        The longest output; by default 256, and in a chat 1024.
     min_tokens
         No end before this many tokens.
     stop
@@ -97,32 +155,41 @@ class SamplingOptions:
         An id that ends the output; may be repeated.
     ignore_eos
         Go on past the model's end-of-sequence ids.
-    seed
-        Fixes the text, with speculation on or off.
-    verifier
-        How drafts are checked; by default coupled with a seed, block without.
     """
 
     temperature: Annotated[float, Parameter(alias="--temp")] = 0.0
-    top_k: int = 0
+    top_k: Whole = 0
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: Annotated[float, Parameter(alias="--repeat-penalty")] = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    ban_token: Annotated[tuple[int, ...], Parameter(negative="")] = ()
-    allow_token: Annotated[tuple[int, ...], Parameter(negative="")] = ()
-    max_tokens: Annotated[int, Parameter(alias=["--max-new-tokens", "--n-predict"])] = 256
-    min_tokens: int = 0
-    stop: Annotated[tuple[str, ...], Parameter(negative="")] = ()
-    stop_token: Annotated[tuple[int, ...], Parameter(negative="")] = ()
-    ignore_eos: Annotated[bool, Parameter(negative="")] = False
-    seed: int | None = None
+    logit_bias: _Strings = ()
+    ban_token: Annotated[_Ids, Parameter(alias="--banned-token-ids")] = ()
+    allow_token: Annotated[_Ids, Parameter(alias="--allowed-token-ids")] = ()
+    seed: Annotated[Whole | None, Parameter(alias="-s")] = None
     verifier: Literal["rejection", "block", "coupled"] | None = None
+    max_tokens: Annotated[
+        Whole | None, Parameter(alias=["--max-new-tokens", "--n-predict", "-n"], group=STOPPING)
+    ] = None
+    min_tokens: Annotated[Whole, Parameter(group=STOPPING)] = 0
+    stop: Annotated[_Strings, Parameter(group=STOPPING)] = ()
+    stop_token: Annotated[_Ids, Parameter(alias="--stop-token-ids", group=STOPPING)] = ()
+    ignore_eos: Annotated[Flag, Parameter(group=STOPPING)] = False
 
-    def params(self, n: int = 1, logprobs: int | None = None) -> SamplingParams:
-        """The same as `SamplingParams`."""
+    def params(
+        self, *, max_tokens: int = 256, n: int = 1, logprobs: int | None = None
+    ) -> SamplingParams:
+        """The same as `SamplingParams`.
+
+        Args:
+            max_tokens: The command's default.
+            n: Samples to draw.
+            logprobs: Alternatives to report; None reports no log-probabilities.
+
+        Raises:
+            InvalidRequestError: If a value is out of its range.
+        """
         return SamplingParams(
             temperature=self.temperature,
             top_k=self.top_k,
@@ -134,7 +201,7 @@ class SamplingOptions:
             logit_bias=_biases(self.logit_bias),
             banned_token_ids=self.ban_token,
             allowed_token_ids=self.allow_token or None,
-            max_tokens=self.max_tokens,
+            max_tokens=max_tokens if self.max_tokens is None else self.max_tokens,
             min_tokens=self.min_tokens,
             stop=self.stop,
             stop_token_ids=self.stop_token,
@@ -146,22 +213,6 @@ class SamplingOptions:
         )
 
 
-def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from the command line, from a file, or from standard input."""
-    import sys
-
-    if (prompt is None) == (file is None):
-        raise InvalidRequestError("give a prompt, or --file FILE (- is standard input), not both")
-    if file is None:
-        return prompt or ""
-    try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidRequestError(f"prompt file {file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"prompt file {file} is not UTF-8 text") from error
-
-
 def _biases(pairs: tuple[str, ...]) -> dict[int, float]:
     biases: dict[int, float] = {}
     for pair in pairs:
@@ -169,5 +220,7 @@ def _biases(pairs: tuple[str, ...]) -> dict[int, float]:
         try:
             biases[int(token)] = float(value)
         except ValueError as error:
-            raise InvalidRequestError(f"logit_bias must be ID=VALUE, got {pair!r}") from error
+            raise InvalidRequestError(
+                f"--logit-bias must be ID=VALUE, such as 42=-1.5, got {pair!r}"
+            ) from error
     return biases

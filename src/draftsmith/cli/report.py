@@ -1,85 +1,128 @@
 """How results look: a JSON object, a line of statistics, coloured tokens."""
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
+from draftsmith.cli.pieces import pieces, visible
+from draftsmith.cli.stdout import write_text
+
 if TYPE_CHECKING:
-    from draftsmith.core.statistics import SpeculationStatistics
-    from draftsmith.engine.result import Completion, GenerationResult, TokenTrace
+    from draftsmith.engine.engine import Engine
+    from draftsmith.engine.result import Completion, GenerationResult
     from draftsmith.models.tokenizer import Tokenizer
 
-__all__ = ["as_json", "coloured", "summary_line", "token_pieces"]
+__all__ = [
+    "as_json",
+    "coloured",
+    "console",
+    "legend",
+    "notes",
+    "print_samples",
+    "print_summary",
+    "print_trace",
+    "summary_line",
+]
 
 STYLES = {"kept": "green", "residual": "bold blue", "bonus": "cyan"}
 """Kept drafts are green, emitted tokens blue, as in Figure 1 of Leviathan et al."""
+_REJECTED = "red strike"
 
 
 def as_json(result: "GenerationResult", **about: object) -> dict[str, Any]:
     """One object with text, token ids, finish reason and statistics."""
-    first = result.completions[0]
     document = {
-        **about,
-        **_completion(first),
+        **_completion(result.completions[0]),
         "statistics": result.statistics.to_dict(),
         "num_prompt_tokens": len(result.prompt_token_ids),
         "elapsed_s": round(result.elapsed_s, 4),
         "tokens_per_second": round(result.tokens_per_second, 3),
+        **about,
     }
     if len(result.completions) > 1:
         document["completions"] = [_completion(one) for one in result.completions]
     return document
 
 
-def summary_line(statistics: "SpeculationStatistics", tokens_per_second: float) -> str:
+def notes() -> Console:
+    """Where remarks go: stderr."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_summary(result: "GenerationResult") -> None:
+    """Tell on stderr what a generation came to."""
+    notes().print(summary_line(result), style="dim")
+
+
+def summary_line(result: "GenerationResult") -> str:
     """What a generation came to, in one line."""
-    parts = [f"{statistics.num_committed} tokens", f"{tokens_per_second:.1f} tok/s"]
-    if statistics.alpha is not None and statistics.tokens_per_pass is not None:
-        parts += [
-            f"alpha {statistics.alpha:.2f}",
-            f"{statistics.tokens_per_pass:.2f} tokens per pass",
-        ]
+    counts = result.statistics
+    parts = [f"{counts.num_committed} tokens", f"{result.tokens_per_second:.1f} tok/s"]
+    if counts.alpha is not None and counts.tokens_per_pass is not None:
+        parts += [f"alpha {counts.alpha:.2f}", f"{counts.tokens_per_pass:.2f} tokens per pass"]
     return " · ".join(parts)
 
 
-def token_pieces(
-    tokenizer: "Tokenizer", tokens: Sequence["TokenTrace"]
-) -> Iterator[tuple[str, "TokenTrace"]]:
-    """The text that each token completes, with how the token came about."""
-    from draftsmith.models.tokenizer import Detokenizer
+def print_samples(result: "GenerationResult") -> None:
+    """Write the texts to stdout, each with its number before it on stderr."""
+    for completion in result.completions:
+        _print_heading(completion, result)
+        write_text(f"{completion.text}\n")
 
-    detokenizer = Detokenizer(tokenizer)
-    for token in tokens:
-        yield detokenizer.push(token.token_id), token
+
+def print_trace(result: "GenerationResult", engine: "Engine") -> None:
+    """Write the coloured texts to stdout."""
+    assert engine.tokenizer is not None
+    out = console()
+    for completion in result.completions:
+        _print_heading(completion, result)
+        out.print(coloured(completion, engine.tokenizer))
+    legend(notes())
+
+
+def console() -> Console:
+    """Where styled text goes: stdout, with its styles even in a pipe or a file.
+
+    Without them a rejected draft could not be told from the text. NO_COLOR leaves them bold
+    and struck.
+    """
+    plain = Console(highlight=False, soft_wrap=True)
+    if plain.color_system is not None:
+        return plain
+    # What will show it is not known (`less -R`): the 16 colours are safe.
+    return Console(highlight=False, soft_wrap=True, force_terminal=True, color_system="standard")
 
 
 def coloured(completion: "Completion", tokenizer: "Tokenizer") -> Text:
     """The text with every token coloured by its origin, rejected drafts struck out."""
     text = Text()
-    left = len(completion.text)
-    for piece, token in token_pieces(tokenizer, completion.trace):
-        if token.rejected is not None and left > 0:
-            text.append(tokenizer.decode([token.rejected]), style="red strike")
-        text.append(piece[:left], style=STYLES[token.origin.value])
-        left -= len(piece)
+    for piece in pieces(completion, tokenizer):
+        if piece.rejected is not None:
+            text.append(piece.rejected, style=_REJECTED)
+        text.append(visible(piece.text), style=STYLES[piece.token.origin.value])
     return text
 
 
-def legend(console: Console) -> None:
+def legend(out: Console) -> None:
     """Say what the colours mean."""
-    console.print(
+    out.print(
         Text.assemble(
             ("kept draft", STYLES["kept"]),
             " · ",
             ("emitted in the place of a rejected draft", STYLES["residual"]),
             " (",
-            ("rejected", "red strike"),
+            ("rejected", _REJECTED),
             ") · ",
             ("emitted after the draft", STYLES["bonus"]),
         )
     )
+
+
+def _print_heading(completion: "Completion", result: "GenerationResult") -> None:
+    if len(result.completions) > 1:
+        number = f"sample {completion.index + 1} of {len(result.completions)}"
+        notes().print(f"{number} ({completion.finish_reason.value})", style="dim")
 
 
 def _completion(completion: "Completion") -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """`draftsmith theory`: what the papers' formulas say of a draft."""
 
-import json
-import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from draftsmith.cli.options import Flag, Whole
+from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.core import theory as law
 
 __all__ = ["theory"]
@@ -14,10 +14,10 @@ __all__ = ["theory"]
 def theory(
     *,
     alpha: float,
-    gamma: int | None = None,
+    gamma: Whole | None = None,
     cost_ratio: Annotated[float, Parameter(alias="-c")] = 0.0,
     operations_ratio: float = 0.0,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    json_output: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> None:
     """Expected tokens and gain of speculation, by the closed forms of Leviathan et al.
 
@@ -34,7 +34,7 @@ def theory(
     operations_ratio
         c-hat: arithmetic of a draft pass over that of a target pass.
     json_output
-        Print one object.
+        Print one object; an infinite factor is null.
     """
     best = law.optimal_gamma(alpha, cost_ratio)
     gamma = best if gamma is None else gamma
@@ -42,6 +42,7 @@ def theory(
         "alpha": alpha,
         "gamma": gamma,
         "cost_ratio": cost_ratio,
+        "operations_ratio": operations_ratio,
         "expected_tokens": law.expected_tokens(alpha, gamma),
         "walltime_factor": law.walltime_factor(alpha, gamma, cost_ratio),
         "operations_factor": law.operations_factor(alpha, gamma, operations_ratio),
@@ -53,8 +54,13 @@ def theory(
         "oracle_factor": law.oracle_factor(alpha, cost_ratio),
     }
     if json_output:
-        sys.stdout.write(json.dumps(values) + "\n")
+        write_json(values)
         return
     for name, value in values.items():
-        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        sys.stdout.write(f"{name:<24}{shown}\n")
+        write_text(f"{name:<24}{_shown(value)}\n")
+
+
+def _shown(value: float | int | bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.utils import logging as transformers_logging
@@ -22,7 +23,7 @@ from draftsmith.models.hf.stateful import StatefulModel
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
 from draftsmith.models.home import is_offline
 from draftsmith.models.pull import PullProgress
-from draftsmith.models.reference import ModelSource, local_path, resolve
+from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
 
 __all__ = [
     "DTYPES",
@@ -36,6 +37,7 @@ __all__ = [
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
+_LONGEST_GIST = 240
 OnProgress = Callable[[PullProgress], None]
 
 
@@ -195,17 +197,17 @@ def _named_errors(reference: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = "not found, or the Hub cannot be reached" if "/" in reference else "cannot be read"
-        raise ModelNotFoundError(f"model {reference!r}: {why} ({_first_line(error)})") from error
-    except (ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelFormatError(
-            f"model {reference!r} cannot be loaded: {_first_line(error)}"
-        ) from error
+        is_hub = resolve(reference).kind is SourceKind.HUB
+        why = "not found, or the Hub cannot be reached" if is_hub else "cannot be read"
+        raise ModelNotFoundError(f"model {reference!r}: {why} ({_gist(error)})") from error
+    except (ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelFormatError(f"model {reference!r} cannot be loaded: {_gist(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+def _gist(error: Exception) -> str:
+    """What a library's long message comes to, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_GIST else f"{text[: _LONGEST_GIST - 1]}…"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class TransformersTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the special tokens that the model expects."""
-        return list(self.tokenizer(text).input_ids)
+        return list(self.tokenizer(_checked(text)).input_ids)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's chat template, ready for the answer."""
@@ -36,7 +36,7 @@ class TransformersTokenizer(Tokenizer):
             )
         except TemplateError as error:
             raise InvalidRequestError(f"the chat template refuses the messages: {error}") from error
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(_checked(text), add_special_tokens=False).input_ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the tokens; special tokens are left out."""
@@ -52,3 +52,14 @@ class TransformersTokenizer(Tokenizer):
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
         return bool(getattr(self.tokenizer, "chat_template", None))
+
+
+def _checked(text: str) -> str:
+    """Refuse text that is no text: half a surrogate pair, as broken input gives."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"the prompt has a lone surrogate at character {error.start}: give valid Unicode"
+        ) from error
+    return text

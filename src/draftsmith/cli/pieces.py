@@ -1,0 +1,76 @@
+"""An output token by token: the text that each added, and the draft that it replaced."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from draftsmith.engine.result import Completion, TokenTrace
+    from draftsmith.models.tokenizer import Tokenizer
+
+__all__ = ["Piece", "pieces", "visible"]
+
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+"""Control characters to Unicode's pictures of them, as `str.translate` takes them."""
+_LINES = _CONTROLS | str.maketrans({"\n": "↵", "\t": "⇥"})
+_BLANKS = _LINES | str.maketrans({" ": "␣"})
+
+
+class Piece(NamedTuple):
+    """One token of the output."""
+
+    text: str
+    """What it added; empty for a special token and for all but the last byte of a character."""
+    rejected: str | None
+    """The draft whose place it took, made visible."""
+    label: str
+    """The name of a special token; empty for any other."""
+    token: "TokenTrace"
+
+
+def pieces(completion: "Completion", tokenizer: "Tokenizer") -> Iterator[Piece]:
+    """Split a completion's text by token; joined, the pieces are the text."""
+    names = _Names(tokenizer)
+    left = len(completion.text)
+    for text, token in _decoded(completion, tokenizer):
+        rejected = None if token.rejected is None else names.shown(token.rejected)
+        # What a stop string cut off is no part of the text.
+        yield Piece(text[: max(left, 0)], rejected, names.special(token.token_id), token)
+        left -= len(text)
+
+
+def visible(text: str) -> str:
+    """The text with control characters as their pictures; newlines and tabs stay."""
+    return text.translate(_CONTROLS)
+
+
+class _Names:
+    """What to show for a token by itself."""
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        self._tokenizer = tokenizer
+        self._strings: dict[int, str] | None = None
+
+    def special(self, token: int) -> str:
+        """The name of a token without a text of its own; else empty."""
+        if self._tokenizer.decode([token]):
+            return ""
+        if self._strings is None:
+            self._strings = self._tokenizer.token_strings()
+        return self._strings.get(token, f"<{token}>")
+
+    def shown(self, token: int) -> str:
+        """The text of a token that has no place of its own on the page, never blank."""
+        text = self._tokenizer.decode([token]) or self.special(token)
+        return text.translate(_BLANKS if text.isspace() else _LINES)
+
+
+def _decoded(
+    completion: "Completion", tokenizer: "Tokenizer"
+) -> Iterator[tuple[str, "TokenTrace"]]:
+    from draftsmith.models.tokenizer import Detokenizer
+
+    detokenizer = Detokenizer(tokenizer)
+    for number, token in enumerate(completion.trace, start=1):
+        text = detokenizer.push(token.token_id)
+        is_last = number == len(completion.trace)
+        yield text + (detokenizer.flush() if is_last else ""), token
