@@ -177,9 +177,10 @@ class BlockVerifier(ThresholdVerifier):
         gamma = check.draft_tokens.shape[1]
         weights = _block_weights(check)
         masses = self._residual_masses(check, weights)
-        passing = masses / (masses + 1 - weights[:, 1:])
+        # The shortfall first: (masses + 1) - weights would round a weight of 1 to other than 1.
+        total = masses + (1 - weights[:, 1:])
         # 0/0: the weight is 1 and the laws agree, so nothing can be gained by stopping here.
-        passing = torch.where(masses + 1 - weights[:, 1:] > 0, passing, 1.0)
+        passing = torch.where(total > 0, masses / total, 1.0)
         lengths = torch.arange(1, gamma + 1, device=weights.device)
         drafted = check.num_drafted.unsqueeze(1)
         passing = torch.where(lengths == drafted, weights[:, 1:], passing)
