@@ -2,8 +2,6 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -19,6 +17,7 @@ from draftsmith import (
     SpeculativeDrafter,
     load_engine,
 )
+from draftsmith.models.hf.causal import CausalModel
 
 pytestmark = [pytest.mark.real_model, pytest.mark.xdist_group("real_model")]
 
@@ -30,8 +29,8 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    yield load_engine("smollm2-135m-instruct", dtype="float32", device="cpu")
+def engine() -> Engine:
+    return load_engine("smollm2-135m-instruct", dtype="float32", device="cpu")
 
 
 def drafters(engine: Engine) -> dict[str, Drafter]:
@@ -53,6 +52,7 @@ def test_greedy_text_is_that_of_an_independent_implementation(engine: Engine) ->
     for prompt in PROMPTS[:2]:
         ids = engine.tokenizer.encode(prompt)
         inputs = torch.tensor([ids])
+        assert isinstance(engine.target, CausalModel)
         theirs = engine.target.model.generate(
             inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=32, do_sample=False
         )[0, len(ids) :].tolist()

@@ -2,6 +2,7 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from draftsmith.models.hf.load import wrap_model
 
 VOCAB = 96
 EOS = 1
+
+# Tiny models gain nothing from threads, and test workers share the cores.
+torch.set_num_threads(1)
 
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -95,6 +99,11 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CAUSAL = tuple(name for name in _CONFIGS if name not in ("t5", "bart", "mamba"))
 ENCODER_DECODER = ("t5", "bart")
+_LIVELY: dict[str, tuple[int, dict[str, Any]]] = {
+    "t5": (2, {"tie_word_embeddings": False}),
+    "bart": (8, {}),
+    "gemma2-sliding": (8, {}),
+}
 
 
 def raw_model(kind: str, seed: int = 0, **changes: Any) -> Any:
@@ -146,3 +155,20 @@ def save_checkpoint(folder: Path, seed: int = 0, **changes: Any) -> Path:
     raw_model("llama", seed, vocab_size=len(tokenizer), **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def lively_model(kind: str) -> Any:
+    """A `transformers` model whose greedy text goes on changing, and with the prompt too."""
+    seed, changes = _LIVELY.get(kind, (3, {}))
+    return raw_model(kind, seed, **changes)
+
+
+def near_twin(model: Any, noise: float = 0.02, seed: int = 9) -> Any:
+    """A copy with weights a little off: a draft that is right often, but not always."""
+    twin = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if parameter.ndim > 1:
+                parameter += noise * torch.randn(parameter.shape, generator=generator)
+    return twin.eval()

@@ -59,7 +59,7 @@ class Draft:
         table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in tokens]
         return cls(
             torch.tensor(table, dtype=torch.long, device=device).view(len(tokens), width),
-            torch.tensor([len(row) for row in tokens], device=device),
+            torch.tensor([len(row) for row in tokens], dtype=torch.long, device=device),
             None,
         )
 

@@ -1,6 +1,7 @@
 """Unigram and bigram tables: drafts of negligible cost (Leviathan et al., section 3.6)."""
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFou
 __all__ = ["NgramDrafter", "NgramTable"]
 
 _FORMAT = 1
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+)
+"""What numpy and zipfile raise at files that are not tables, or not whole."""
 
 
 class NgramTable:
@@ -106,15 +112,42 @@ class NgramTable:
             ModelFormatError: If it is not a table.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Opened here: numpy leaves it open where the zip is corrupt.
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 if int(arrays["format"]) != _FORMAT:
                     raise ModelFormatError(f"{path} is an n-gram table of another version")
-                parts = {name: torch.from_numpy(arrays[name]) for name in arrays if name != "format"}
+                parts = {
+                    name: torch.from_numpy(arrays[name]) for name in arrays if name != "format"
+                }
+            table = cls(parts["counts"], parts.get("pairs"), parts.get("pair_counts"))
+            _check_table(table)
         except FileNotFoundError as error:
             raise ModelNotFoundError(f"n-gram table {path} does not exist") from error
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, TypeError) as error:
+        except _UNREADABLE as error:
             raise ModelFormatError(f"{path} is not an n-gram table: build it again") from error
-        return cls(parts["counts"], parts.get("pairs"), parts.get("pair_counts"))
+        return table
+
+
+def _check_table(table: NgramTable) -> None:
+    """Refuse arrays that are no table's.
+
+    Raises:
+        ValueError: If counts or pairs are not what `from_tokens` makes.
+    """
+    vocab_size, pairs, pair_counts = len(table.counts), table.pairs, table.pair_counts
+    if table.counts.ndim != 1 or table.counts.dtype != torch.long or int(table.counts.sum()) < 1:
+        raise ValueError("counts")
+    if pairs is None or pair_counts is None:
+        if pairs is not pair_counts:
+            raise ValueError("pairs without counts, or counts without pairs")
+        return
+    is_table = pairs.shape == (len(pair_counts), 2) and pairs.dtype == pair_counts.dtype
+    if not is_table or pairs.dtype != torch.long:
+        raise ValueError("pairs")
+    if len(pairs) and not 0 <= int(pairs.min()) <= int(pairs.max()) < vocab_size:
+        raise ValueError("ids")
+    if bool((pairs[1:, 0] < pairs[:-1, 0]).any()):
+        raise ValueError("order")
 
 
 class NgramDrafter(Drafter):

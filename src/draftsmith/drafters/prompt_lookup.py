@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
 from draftsmith.errors import InvalidRequestError
+from draftsmith.models.follower import common_prefix
 
 __all__ = ["PromptLookupDrafter"]
 
@@ -20,14 +21,20 @@ class _Index:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._num_read = 0
+        self._read: list[int] = []
         self._ends: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Take in the tokens that are new."""
-        for end in range(max(self._num_read + 1, self._size), len(tokens) + 1):
+        """Take in the tokens that are new, and forget the ones that are gone.
+
+        Tokens go where a drafter that is checked itself asks: its own drafts come and go.
+        """
+        common = common_prefix(self._read, tokens)
+        for end in range(len(self._read), max(common, self._size - 1), -1):
+            self._ends[tuple(self._read[end - self._size : end])].pop()
+        self._read[common:] = tokens[common:]
+        for end in range(max(common + 1, self._size), len(tokens) + 1):
             self._ends[tuple(tokens[end - self._size : end])].append(end)
-        self._num_read = len(tokens)
 
     def earlier_ends(self, tokens: Sequence[int]) -> list[int]:
         """Where the last n-gram of `tokens` ended before, newest first."""

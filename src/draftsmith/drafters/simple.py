@@ -28,6 +28,8 @@ class BlockDrafter(Drafter):
     def propose(self, context: DraftContext) -> Draft:
         """One pass, then gamma draws."""
         gamma = max(view.gamma for view in context.sequences)
+        if not gamma:
+            return context.drawn()
         logits = self.block_logits(context.sequences, gamma)
         for step in range(gamma):
             live = [i for i, view in enumerate(context.sequences) if view.gamma > step]

@@ -73,25 +73,30 @@ class Generation:
             (index, sample) for index, job in enumerate(jobs) for sample in job.samples
         )
         self._results: dict[int, GenerationResult] = {}
+        self._events: deque[StreamEvent] = deque()
+        """What has happened, and was not yielded yet."""
 
     def __iter__(self) -> Iterator[StreamEvent]:
         """Run to the end, yielding what each round adds to each sample."""
         for index, job in enumerate(self._jobs):
             if not job.samples:
-                yield self._event(index, None, job.completions[0])
+                self._events.append(self._event(index, None, job.completions[0]))
+        yield from self._take_events()
         while self._live or self._waiting:
             self._admit()
             self._round()
-            yield from self._report()
+            self._report()
+            yield from self._take_events()
 
     def abort(self) -> Iterator[StreamEvent]:
-        """End every unfinished sample as it stands, and yield its last event."""
+        """End every unfinished sample as it stands; what was not yielded yet comes first."""
         self._live += self._waiting
         self._waiting.clear()
         for _, sample in self._live:
             if sample.finish_reason is None:
                 sample.abort()
-        yield from self._report()
+        self._report()
+        return self._take_events()
 
     def results(self) -> list[GenerationResult]:
         """The finished prompts, in order."""
@@ -125,8 +130,12 @@ class Generation:
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
 
-    def _report(self) -> Iterator[StreamEvent]:
-        """What the last round added; finished samples leave the batch."""
+    def _take_events(self) -> Iterator[StreamEvent]:
+        while self._events:
+            yield self._events.popleft()
+
+    def _report(self) -> None:
+        """Note what the last round added; finished samples leave the batch."""
         reported, self._live = (
             self._live,
             [pair for pair in self._live if pair[1].finish_reason is None],
@@ -136,7 +145,7 @@ class Generation:
             if sample.finish_reason is not None:
                 completion = sample.completion()
                 self._jobs[index].completions.append(completion)
-            yield self._event(index, sample, completion)
+            self._events.append(self._event(index, sample, completion))
 
     def _event(
         self, index: int, sample: Sample | None, completion: Completion | None

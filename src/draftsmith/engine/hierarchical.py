@@ -2,7 +2,7 @@
 
 from draftsmith.core.params import MAX_GAMMA
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
-from draftsmith.engine.round import Outcome, RoundContext, Turn, check_drafts
+from draftsmith.engine.round import Outcome, RoundContext, Turn, check_contract, check_drafts
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
@@ -50,6 +50,7 @@ class SpeculativeDrafter(Drafter):
     def _inner_round(self, turns: list[Turn], context: RoundContext) -> list[Outcome]:
         inner_context = RoundContext(turns, context.vocab_size, context.device)
         draft = self.inner.propose(inner_context)
+        check_contract(draft, turns, context.vocab_size, self.inner.name)
         return check_drafts(self._follower, turns, draft, context.vocab_size)
 
     def _has_room(self, turn: Turn) -> bool:

@@ -25,6 +25,8 @@ __all__ = [
     "run_round",
 ]
 
+_LAW_TOLERANCE = 1e-3
+
 NoiseMaker: TypeAlias = Callable[[int, int, int], RoundNoise]
 """(level, inner round, tokens drafted above) to the noise of that round."""
 
@@ -213,17 +215,25 @@ def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: s
     """Catch a drafter that proposes what nothing could be.
 
     Raises:
-        DraftError: If lengths, ids or shapes are off, or the draft is a tree.
+        DraftError: If lengths, ids, shapes or masses are off, or the draft is a tree.
     """
     if draft.parents is not None:
         raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
     lengths, tokens = draft.num_drafted.tolist(), draft.tokens.tolist()
-    if len(lengths) != len(turns):
+    if len(lengths) != len(turns) or len(tokens) != len(turns):
         raise DraftError(f"drafter {name} gave {len(lengths)} drafts for {len(turns)} sequences")
     for turn, length, row in zip(turns, lengths, tokens, strict=True):
         if not 0 <= length <= min(turn.view.gamma, len(row)):
             raise DraftError(f"drafter {name} drafted {length} tokens of {turn.view.gamma}")
         if not all(0 <= token < vocab_size for token in row[:length]):
             raise DraftError(f"drafter {name} drafted an id outside 0 … {vocab_size - 1}")
-    if draft.probs is not None and draft.probs.shape != (*draft.tokens.shape, vocab_size):
+    if draft.probs is None:
+        return
+    if draft.probs.shape != (*draft.tokens.shape, vocab_size):
         raise DraftError(f"drafter {name} gave laws of shape {tuple(draft.probs.shape)}")
+    masses = draft.probs.sum(dim=-1, dtype=torch.float32).tolist()
+    for turn, length, row in zip(turns, lengths, masses, strict=True):
+        # Not "> tolerance": a NaN must be caught as well.
+        bad = [mass for mass in row[:length] if not abs(mass - 1) <= _LAW_TOLERANCE]
+        if bad and turn.verifier.needs_draft_probs:
+            raise DraftError(f"drafter {name} gave a law that sums to {bad[0]:.6g}, not 1")

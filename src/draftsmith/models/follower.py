@@ -8,7 +8,7 @@ from torch import Tensor
 
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 
-__all__ = ["Followed", "Follower"]
+__all__ = ["Followed", "Follower", "common_prefix"]
 
 
 @runtime_checkable
@@ -58,32 +58,39 @@ class Follower:
         """
         if sequence.id not in self._rows:
             self._open(sequence)
-        held, tokens = self._held[sequence.id], sequence.tokens
+        held, tokens = self._held[sequence.id], self._readable(sequence.tokens)
         # The newest token is always fed: its logits are wanted.
-        common = _common_prefix(held, tokens[:-1])
+        common = common_prefix(held, tokens[:-1])
         del held[common:]
         self._cache.rollback(self._rows[sequence.id], common)
-        return list(tokens[common:])
+        return tokens[common:]
 
     def forward(
         self, sequences: Sequence[Followed], tokens: Sequence[Sequence[int]]
     ) -> Float[Tensor, "batch rows vocab"]:
         """Append tokens to the rows of sequences; logits after each of them."""
-        for sequence, new in zip(sequences, tokens, strict=True):
+        chunks = [self._readable(new) for new in tokens]
+        for sequence, new in zip(sequences, chunks, strict=True):
             self._held[sequence.id].extend(new)
         rows = [self._rows[sequence.id] for sequence in sequences]
-        return self.model.forward(self._cache, Rows(rows, tokens))
+        return self.model.forward(self._cache, Rows(rows, chunks))
 
     def _open(self, sequence: Followed) -> None:
         row = self._rows[sequence.id] = self._cache.add()
-        settled = list(sequence.tokens[:-1])
+        settled = self._readable(sequence.tokens[:-1])
         if self.model.traits.is_encoder_decoder:
-            self.model.encode(self._cache, row, sequence.source)
+            self.model.encode(self._cache, row, self._readable(sequence.source))
         self.model.prefill(self._cache, row, settled)
         self._held[sequence.id] = settled
 
+    def _readable(self, tokens: Sequence[int]) -> list[int]:
+        """The ids, and 0 for those that only a padded twin of this vocabulary has."""
+        # Whatever a draft model makes of it, its drafts may be wrong; a target knows all ids.
+        size = self.model.traits.vocab_size
+        return [token if token < size else 0 for token in tokens]
 
-def _common_prefix(held: Sequence[int], tokens: Sequence[int]) -> int:
+
+def common_prefix(held: Sequence[int], tokens: Sequence[int]) -> int:
     """How many tokens the two begin with in common."""
     pairs = zip(held, tokens, strict=False)
     length = min(len(held), len(tokens))

@@ -76,7 +76,8 @@ class Detokenizer:
     def _settle(self, before: str, now: str) -> str:
         """Give out what is new; text given out already is not taken back if bytes spoil it."""
         self._start, self._settled = self._settled, len(self._tokens)
-        return now[len(commonprefix([before, now])) :]
+        num_given = len(commonprefix([before, now]))  # noqa: RUF071 - characters are meant
+        return now[num_given:]
 
     def _window(self) -> tuple[str, str]:
         """Text of the window without and with the unsettled tokens."""

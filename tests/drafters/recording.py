@@ -1,0 +1,51 @@
+"""A draft context that decides what is drawn, and keeps the logits it was shown."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from draftsmith.drafters import Draft, SequenceView
+
+
+class Call(NamedTuple):
+    """One `draw`."""
+
+    rows: list[int]
+    logits: Tensor
+
+
+@dataclass
+class Recording:
+    """Draws `forced[row]` in order, then the token 0 for ever."""
+
+    sequences: Sequence[SequenceView]
+    forced: Sequence[Iterable[int]] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    calls: list[Call] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens: list[list[int]] = [[] for _ in self.sequences]
+        self.queues = [iter(queue) for queue in self.forced]
+
+    def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
+        self.calls.append(Call(list(rows), logits.clone()))
+        for row in rows:
+            token = next(self.queues[row], 0) if self.queues else 0
+            self.tokens[row].append(token)
+        return [self.tokens[row][-1] for row in rows]
+
+    def drawn(self) -> Draft:
+        return Draft.certain(self.tokens, self.device)
+
+    def logits_of(self, row: int) -> list[Tensor]:
+        """What was shown for one sequence, in order."""
+        return [call.logits[call.rows.index(row)] for call in self.calls if row in call.rows]
+
+
+def view(
+    tokens: Sequence[int], gamma: int, id: int = 0, source: Sequence[int] = ()
+) -> SequenceView:
+    return SequenceView(id, tokens, 1, source, gamma)
