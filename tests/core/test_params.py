@@ -198,3 +198,8 @@ def test_a_legal_gamma_is_returned(gamma: int) -> None:
 def test_an_illegal_gamma_is_refused_with_its_bounds(gamma: int) -> None:
     with pytest.raises(InvalidRequestError, match=rf"gamma must be between 0 and 32, got {gamma}$"):
         check_gamma(gamma)
+
+
+def test_one_stop_string_is_one_string_and_not_its_letters() -> None:
+    assert SamplingParams(stop="ab").stop_strings == ("ab",)
+    assert SamplingParams(stop=["ab", "c"]).stop_strings == ("ab", "c")

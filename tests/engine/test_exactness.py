@@ -156,6 +156,16 @@ def test_three_levels_of_drafters_give_the_plain_text() -> None:
         assert texts(results) == plain("llama", "seeded")
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_hierarchical_draft_of_the_target_itself_is_always_kept(mode: str) -> None:
+    # Its laws see the drafts of the rounds above and within, as the target's do.
+    drafter = SpeculativeDrafter(target("llama"), Ramp(), inner_gamma=2)
+    results = Engine(target("llama"), draft=drafter, gamma=6).generate(PROMPTS, MODES[mode])
+    assert texts(results) == plain("llama", mode)
+    for result in results:
+        assert result.statistics.num_accepted == result.statistics.num_tested > 0
+
+
 @pytest.mark.parametrize("mode", ["seeded", "greedy with penalties"])
 def test_rejected_drafts_leave_no_trace_in_penalties_or_caches(mode: str) -> None:
     long = replace(MODES[mode], max_tokens=50, frequency_penalty=1.5, ignore_eos=True)

@@ -233,6 +233,15 @@ def test_sources_of_different_lengths_share_a_batch(kind: str) -> None:
     assert len({one.token_ids for one in alone}) == len(sources), "the sources must matter"
 
 
+@pytest.mark.parametrize("kind", tiny.ENCODER_DECODER)
+def test_sources_that_follow_each_other_in_one_row_do_not_mix(kind: str) -> None:
+    sources = [[7], [8, 9, 10], [11] * 17]
+    params = SamplingParams(max_tokens=8)
+    one_by_one = Engine(target(kind), max_batch_size=1).generate(sources, params)
+    alone = [Engine(target(kind)).generate(source, params)[0] for source in sources]
+    assert [one.token_ids for one in one_by_one] == [one.token_ids for one in alone]
+
+
 @pytest.mark.parametrize("gamma", [0, 4])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
 def test_a_text_ends_where_the_context_does(kind: str, gamma: int) -> None:

@@ -1,7 +1,7 @@
 """What a user asks of one generation: how to sample and when to stop."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -54,8 +54,8 @@ class SamplingParams:
     """End-of-sequence and stop tokens are banned before this many tokens."""
     max_tokens: int = 256
     """The longest output."""
-    stop: tuple[str, ...] = ()
-    """Strings that end the output; they are cut off the text."""
+    stop: str | Sequence[str] = ()
+    """A string or several that end the output; they are cut off the text."""
     stop_token_ids: tuple[int, ...] = ()
     """Further ids that end the output, beside the model's end-of-sequence ids."""
     ignore_eos: bool = False
@@ -79,6 +79,9 @@ class SamplingParams:
         _check_token_sets(self)
         _check_length(self)
         object.__setattr__(self, "top_k", max(self.top_k, 0))
+        for name in ("banned_token_ids", "stop_token_ids"):
+            # A caller's list would stay the caller's to change.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "logit_bias", MappingProxyType(dict(self.logit_bias)))
 
     @classmethod
@@ -95,6 +98,11 @@ class SamplingParams:
                     f"unknown sampling option {name!r}: use {', '.join(sorted(known))}"
                 )
         return cls(**options)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """`stop` as a tuple, also where it is one string."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def is_greedy(self) -> bool:
@@ -125,7 +133,7 @@ def check_gamma(gamma: int) -> int:
     Raises:
         InvalidRequestError: If it is not an integer from 0 to `MAX_GAMMA`.
     """
-    if not 0 <= gamma <= MAX_GAMMA:
+    if not 0 <= gamma <= MAX_GAMMA or gamma % 1:
         raise InvalidRequestError(f"gamma must be between 0 and {MAX_GAMMA}, got {gamma}")
     return gamma
 
@@ -170,7 +178,7 @@ def _check_length(params: SamplingParams) -> None:
     _require(params.max_tokens >= 1, "max_tokens", "1 or more", params.max_tokens)
     in_range = 0 <= params.min_tokens <= params.max_tokens
     _require(in_range, "min_tokens", "between 0 and max_tokens", params.min_tokens)
-    _require(all(params.stop), "stop", "made of non-empty strings", params.stop)
+    _require(all(params.stop_strings), "stop", "made of non-empty strings", params.stop)
     _require(params.n >= 1, "n", "1 or more", params.n)
     is_count = params.logprobs is None or 0 <= params.logprobs <= 100
     _require(is_count, "logprobs", "between 0 and 100", params.logprobs)

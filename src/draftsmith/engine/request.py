@@ -47,7 +47,7 @@ class Request:
             seed=seed,
             sample_index=sample,
             limits=self.limits,
-            output=OutputText(tokenizer, self.params.stop),
+            output=OutputText(tokenizer, self.params.stop_strings),
             device=device,
         )
 
@@ -116,7 +116,7 @@ def _check_params(params: SamplingParams, traits: ModelTraits, tokenizer: Tokeni
     for name in ("banned_token_ids", "stop_token_ids", "allowed_token_ids"):
         _check_ids(getattr(params, name) or (), name, traits)
     _check_ids(tuple(params.logit_bias), "logit_bias", traits)
-    if params.stop and tokenizer is None:
+    if params.stop_strings and tokenizer is None:
         raise InvalidRequestError("stop strings need a tokenizer: use stop_token_ids")
     if params.logprobs is not None and params.logprobs > traits.vocab_size:
         raise InvalidRequestError(f"logprobs must be at most {traits.vocab_size}")

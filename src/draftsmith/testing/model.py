@@ -35,6 +35,7 @@ def check_model(model: LanguageModel, *, tolerance: float = 1e-4) -> None:
     _check_chunks(subject)
     _check_rollback(subject)
     _check_ragged(subject)
+    _check_reopening(subject)
     _check_turnover(subject)
 
 
@@ -177,6 +178,16 @@ def _check_ragged(subject: _Subject) -> None:
             held[i] += len(chunk)
             so_far = _Text(texts[i].tokens[: held[i]], texts[i].source)
             subject.compare(line[: len(chunk)], so_far, "of a row in a ragged pass")
+
+
+def _check_reopening(subject: _Subject) -> None:
+    """A row that is closed and opened again knows nothing of before, its source included."""
+    cache = subject.model.open_cache()
+    for text in subject.texts(9, 5, 7):
+        row = subject.open_row(cache, text)
+        logits = subject.forward(cache, [row], [text.tokens])[0]
+        subject.compare(logits, text, "of a row opened again")
+        cache.remove(row)
 
 
 def _check_turnover(subject: _Subject) -> None:
