@@ -1,0 +1,1 @@
+"""Our own decoders: no modelling code of another library."""

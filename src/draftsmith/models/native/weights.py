@@ -1,0 +1,49 @@
+"""The weights of a decoder, by what they are for."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.kernels.matrix import Matrix
+
+__all__ = ["DecoderWeights", "LayerWeights", "Projection"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """y = W x + b."""
+
+    matrix: Matrix
+    """`[outputs, inputs]`, packed."""
+    bias: Float[Tensor, " outputs"] | None = None
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer."""
+
+    attention_norm: Float[Tensor, " hidden"]
+    query: Projection
+    key: Projection
+    value: Projection
+    query_norm: Float[Tensor, " head"] | None
+    """RMSNorm of each query head (Qwen3)."""
+    key_norm: Float[Tensor, " head"] | None
+    output: Projection
+    feed_forward_norm: Float[Tensor, " hidden"]
+    gate: Projection
+    up: Projection
+    down: Projection
+
+
+@dataclass(frozen=True)
+class DecoderWeights:
+    """All of them."""
+
+    embedding: Matrix
+    """`[vocab, hidden]`; only single rows are read."""
+    layers: tuple[LayerWeights, ...]
+    final_norm: Float[Tensor, " hidden"]
+    head: Matrix
+    """`[vocab, hidden]`; the embedding itself where the two are tied."""
