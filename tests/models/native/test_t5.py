@@ -1,0 +1,345 @@
+"""The native T5 beside transformers' own, and its rows beside each other, bit for bit."""
+# transformers' objects have looser annotations than pyright's strict mode asks:
+# pyright: basic
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import MT5Config, MT5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from draftsmith.errors import InvalidRequestError, ModelFormatError
+from draftsmith.models.contract import Cache, Rows
+from draftsmith.models.native.t5 import NativeT5, read_plain_t5
+from draftsmith.models.native.t5_config import native_t5_architecture
+from draftsmith.models.native.t5_layers import bias_between, gelu, relative_bias, rms_norm
+from draftsmith.testing import check_model
+from tests import tiny
+
+SOURCE = [5, 9, 5, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58]
+OTHER = [7, 8, 3]
+OUTPUT = [0, 11, 23, 11, 5, 64, 90, 2, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45]
+V1_1 = {
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "d_ff": 50,  # no multiple of a vector register
+    "d_kv": 6,  # not d_model / num_heads
+    "num_decoder_layers": 3,
+}
+
+
+class Pair(NamedTuple):
+    """A saved model, and how to read it."""
+
+    folder: Path
+    raw: Any
+
+    @property
+    def native(self) -> NativeT5:
+        return read_plain_t5(self.folder)
+
+
+def save(folder: Path, model: Any) -> Pair:
+    model.save_pretrained(folder)
+    return Pair(folder, type(model).from_pretrained(folder).eval())
+
+
+def v1_0(folder: Path) -> Pair:
+    return save(folder, tiny.raw_model("t5"))
+
+
+def v1_1(folder: Path) -> Pair:
+    model = tiny.raw_model("t5", **V1_1)
+    head = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(1))
+    model.lm_head.weight = torch.nn.Parameter(head * 0.25)
+    return save(folder, model)
+
+
+def mt5(folder: Path) -> Pair:
+    config = tiny.raw_model("t5").config.to_dict()
+    options = {k: v for k, v in config.items() if k not in ("model_type", "feed_forward_proj")}
+    del options["dense_act_fn"], options["is_gated_act"], options["scale_decoder_outputs"]
+    torch.manual_seed(2)
+    return save(folder, MT5ForConditionalGeneration(MT5Config(**options)))
+
+
+KINDS = {"v1.0": v1_0, "v1.1": v1_1, "mt5": mt5}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return KINDS[request.param](tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="module")
+def model(pair: Pair) -> NativeT5:
+    return pair.native
+
+
+@torch.inference_mode()
+def expected(pair: Pair, source: list[int], output: list[int]) -> Tensor:
+    """What transformers says after each token."""
+    return pair.raw(
+        input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([output])
+    ).logits[0]
+
+
+BOUND = 1e-4
+"""Of the largest logit; what two float32 programs that sum in other orders may differ by."""
+
+
+def relative_error(logits: Tensor, wanted: Tensor) -> float:
+    return float((logits - wanted).abs().max() / wanted.abs().max())
+
+
+def opened(model: NativeT5, *sources: list[int]) -> tuple[Cache, list[int]]:
+    cache = model.open_cache()
+    rows = [cache.add() for _ in sources]
+    for row, source in zip(rows, sources, strict=True):
+        model.encode(cache, row, source)
+    return cache, rows
+
+
+def alone(model: NativeT5, source: list[int], output: list[int]) -> Tensor:
+    """One token at a time, nothing else in the pass."""
+    cache, (row,) = opened(model, source)
+    return torch.cat([model.forward(cache, Rows([row], [[token]]))[0] for token in output])
+
+
+# --- beside transformers ----------------------------------------------------------------------
+
+
+def test_one_pass_says_what_transformers_says(pair: Pair, model: NativeT5) -> None:
+    wanted = expected(pair, SOURCE, OUTPUT)
+    cache, (row,) = opened(model, SOURCE)
+    logits = model.forward(cache, Rows([row], [OUTPUT]))[0]
+    assert logits.dtype == torch.float32
+    assert relative_error(logits, wanted) <= BOUND
+    assert relative_error(logits.roll(1, 0), wanted) > 0.1, "all rows are alike: nothing was shown"
+    assert relative_error(expected(pair, OTHER, OUTPUT), wanted) > 0.1, "the source is ignored"
+
+
+def test_token_by_token_says_what_transformers_says(pair: Pair, model: NativeT5) -> None:
+    wanted = expected(pair, SOURCE, OUTPUT)
+    assert relative_error(alone(model, SOURCE, OUTPUT), wanted) <= BOUND
+
+
+def test_a_ragged_batch_says_what_transformers_says(pair: Pair, model: NativeT5) -> None:
+    cache, rows = opened(model, SOURCE, OTHER)
+    model.extend(cache, rows[0], OUTPUT[:7])
+    logits = model.forward(cache, Rows([rows[1], rows[0]], [OUTPUT[:4], OUTPUT[7:9]]))
+    assert relative_error(logits[0], expected(pair, OTHER, OUTPUT[:4])) <= BOUND
+    assert relative_error(logits[1, :2], expected(pair, SOURCE, OUTPUT[:9])[7:]) <= BOUND
+
+
+def test_what_is_rolled_back_leaves_no_trace(pair: Pair, model: NativeT5) -> None:
+    cache, (row,) = opened(model, SOURCE)
+    model.forward(cache, Rows([row], [[*OUTPUT[:5], 80, 81, 82]]))
+    cache.rollback(row, 5)
+    logits = model.forward(cache, Rows([row], [OUTPUT[5:]]))[0]
+    assert relative_error(logits, expected(pair, SOURCE, OUTPUT)[5:]) <= BOUND
+    assert torch.equal(logits, alone(model, SOURCE, OUTPUT)[5:])
+
+
+def test_outputs_and_sources_beyond_the_last_distance(pair: Pair, model: NativeT5) -> None:
+    source, output = [*SOURCE, *SOURCE], [*OUTPUT, *OUTPUT]  # the last distance is 16
+    cache, (row,) = opened(model, source)
+    logits = model.forward(cache, Rows([row], [output]))[0]
+    assert relative_error(logits, expected(pair, source, output)) <= BOUND
+
+
+@pytest.mark.parametrize("is_bidirectional", [True, False])
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 16), (4, 3), (7, 20)])
+def test_every_distance_has_the_bucket_of_transformers(
+    num_buckets: int, max_distance: int, is_bidirectional: bool
+) -> None:
+    table = torch.arange(num_buckets, dtype=torch.float32).unsqueeze(1)
+    bias = relative_bias(table, max_distance, is_bidirectional=is_bidirectional)
+    distances = torch.arange(-300, 301 if is_bidirectional else 1)
+    buckets = T5Attention._relative_position_bucket(
+        distances, is_bidirectional, num_buckets, max_distance
+    )
+    found = bias_between(bias, range(300, 301), len(distances))
+    assert found.flatten().tolist() == buckets.tolist()
+
+
+def test_traits_are_those_of_the_files(pair: Pair, model: NativeT5) -> None:
+    traits = model.traits
+    assert traits.vocab_size == tiny.VOCAB
+    assert traits.eos_token_ids == (tiny.EOS,)
+    assert traits.decoder_start_token_id == 0
+    assert traits.is_encoder_decoder
+    assert traits.context_length is None
+    assert traits.name == pair.folder.name
+
+
+def test_the_native_t5_keeps_the_contract(model: NativeT5) -> None:
+    check_model(model, tolerance=1e-6)
+
+
+# --- bit for bit ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_rows", range(1, 9))
+def test_a_pass_over_many_tokens_has_the_bits_of_one_at_a_time(
+    model: NativeT5, num_rows: int
+) -> None:
+    cache, (row,) = opened(model, SOURCE)
+    chunks = [OUTPUT[i : i + num_rows] for i in range(0, len(OUTPUT), num_rows)]
+    logits = torch.cat([model.forward(cache, Rows([row], [chunk]))[0] for chunk in chunks])
+    assert torch.equal(logits, alone(model, SOURCE, OUTPUT))
+
+
+def test_a_batch_of_three_has_the_bits_of_each_alone(model: NativeT5) -> None:
+    sources, outputs = [SOURCE, OTHER, SOURCE[3:9]], [OUTPUT, OUTPUT[:9], OUTPUT[2:7]]
+    cache, rows = opened(model, *sources)
+    model.extend(cache, rows[0], OUTPUT[:3])
+    logits = model.forward(cache, Rows(rows, [outputs[0][3:], *outputs[1:]]))
+    for line, source, output, start in zip(logits, sources, outputs, (3, 0, 0), strict=True):
+        own = line[: len(output) - start]
+        assert torch.equal(own, alone(model, source, output)[start:])
+
+
+@pytest.mark.parametrize("width", [32, 50, 512, 1000, 2816])
+def test_norms_and_activations_have_the_bits_of_one_row_at_a_time(width: int) -> None:
+    rows = torch.randn(40, width, generator=torch.Generator().manual_seed(width)) * 3
+    weight = torch.rand(width, generator=torch.Generator().manual_seed(1))
+    functions: tuple[Callable[[Tensor], Tensor], ...] = (
+        gelu,
+        lambda states: rms_norm(states, weight, 1e-6),
+    )
+    for function in functions:
+        one_by_one = torch.cat([function(row.clone()) for row in rows.split(1)])
+        for num_rows in range(1, 41):
+            assert torch.equal(function(rows[:num_rows]), one_by_one[:num_rows])
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in (config | changes).items() if v != "absent"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model_type": "umt5"}, "model_type 'umt5' is not supported"),
+        ({"architectures": ["T5EncoderModel"]}, r"architectures \['T5EncoderModel'\]"),
+        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu' is not supported"),
+        ({"dense_act_fn": "silu"}, "dense_act_fn 'silu' is not supported with relu"),
+        ({"quantization_config": {}}, "quantization_config is not supported"),
+    ],
+)
+def test_an_option_that_is_not_supported_is_named(
+    tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    v1_0(tmp_path)
+    assert native_t5_architecture(json.loads((tmp_path / "config.json").read_text()))
+    change_config(tmp_path, **changes)
+    assert not native_t5_architecture(json.loads((tmp_path / "config.json").read_text()))
+    with pytest.raises(ModelFormatError, match=why) as caught:
+        read_plain_t5(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"d_model": "absent"}, "d_model must be a positive integer, got None"),
+        ({"num_heads": True}, "num_heads must be a positive integer, got True"),
+        ({"d_ff": 65}, r"shape \(64, 32\), but config.json needs \(65, 32\)"),
+        ({"num_layers": 3, "num_decoder_layers": 2}, r"encoder\.block\.2.* is missing"),
+        ({"num_layers": 1, "num_decoder_layers": 2}, r"encoder\.block\.1.*no T5 has"),
+        ({"layer_norm_epsilon": "tiny"}, "layer_norm_epsilon must be .* got 'tiny'"),
+        ({"relative_attention_num_buckets": 2}, "num_buckets must be at least 4, got 2"),
+        ({"relative_attention_max_distance": 4}, "must exceed half of the 8 buckets, got 4"),
+        ({"decoder_start_token_id": "absent"}, "decoder_start_token_id must be set"),
+        ({"decoder_start_token_id": 96}, "below the vocab_size of 96, got 96"),
+        ({"eos_token_id": "end"}, "eos_token_id must be an integer .* got 'end'"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    v1_0(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    change_config(tmp_path, **changes)
+    with pytest.raises(ModelFormatError, match=why) as caught:
+        read_plain_t5(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "cannot be read"), ("{", "not JSON"), ("[]", "not a JSON object")]
+)
+def test_a_config_that_cannot_be_read_is_named(
+    tmp_path: Path, content: str | None, why: str
+) -> None:
+    v1_0(tmp_path)
+    path = tmp_path / "config.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ModelFormatError, match=rf"config\.json.* {why}"):
+        read_plain_t5(tmp_path)
+
+
+def test_generation_config_comes_first(tmp_path: Path) -> None:
+    v1_0(tmp_path)
+    ids = {"eos_token_id": [1, 7], "decoder_start_token_id": 4}
+    (tmp_path / "generation_config.json").write_text(json.dumps(ids))
+    traits = read_plain_t5(tmp_path, name="mine").traits
+    assert traits.eos_token_ids == (1, 7)
+    assert traits.decoder_start_token_id == 4
+    assert traits.name == "mine"
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file({k: v.clone() for k, v in weights.items()}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["encoder.embed_tokens.weight", "lm_head.weight"])
+def test_a_tied_embedding_may_have_another_name(tmp_path: Path, name: str) -> None:
+    pair = v1_0(tmp_path)
+    rewrite(tmp_path, lambda weights: weights.update({name: weights.pop("shared.weight")}))
+    assert (
+        relative_error(alone(pair.native, SOURCE, OUTPUT), expected(pair, SOURCE, OUTPUT)) <= BOUND
+    )
+
+
+def test_an_embedding_saved_twice_is_held_once(tmp_path: Path) -> None:
+    pair = v1_0(tmp_path)
+    rewrite(tmp_path, lambda weights: weights.update({"lm_head.weight": weights["shared.weight"]}))
+    weights = pair.native.weights
+    assert weights.head is weights.embedding
+
+
+def test_embeddings_that_differ_are_refused(tmp_path: Path) -> None:
+    pair = v1_0(tmp_path)
+    name = "decoder.embed_tokens.weight"
+    rewrite(tmp_path, lambda weights: weights.update({name: weights["shared.weight"] * 2}))
+    with pytest.raises(ModelFormatError, match=r"'decoder\.embed_tokens\.weight' that differs"):
+        _ = pair.native
+
+
+def test_a_row_without_a_source_is_refused(model: NativeT5) -> None:
+    cache = model.open_cache()
+    row = cache.add()
+    with pytest.raises(InvalidRequestError, match="row 0 has no source; call encode first"):
+        model.forward(cache, Rows([row], [[0]]))
+    with pytest.raises(InvalidRequestError, match="the source has 0 tokens"):
+        model.encode(cache, row, [])
+    with pytest.raises(InvalidRequestError, match="row 5 is not open"):
+        model.encode(cache, 5, [3])
+    with pytest.raises(InvalidRequestError, match="holds 0 tokens and cannot be rolled back to 1"):
+        cache.rollback(row, 1)
