@@ -1,0 +1,144 @@
+"""The compiled library: found beside the package, called through ctypes.
+
+Pointers go in as integers (`data_ptr()`), so that a call costs microseconds. A wheel without the
+library still runs, on torch; that is said once.
+"""
+
+import ctypes
+import logging
+import os
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from draftsmith.errors import InvalidRequestError
+
+__all__ = [
+    "Library",
+    "instruction_set",
+    "instruction_sets",
+    "library",
+    "num_threads",
+    "physical_cores",
+    "pointer",
+    "set_instruction_set",
+    "set_num_threads",
+]
+
+_log = logging.getLogger(__name__)
+
+_POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+_SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
+    "ds_isa": (ctypes.c_char_p, []),
+    "ds_isa_name": (ctypes.c_char_p, [_INT]),
+    "ds_select_isa": (_INT, [ctypes.c_char_p]),
+    "ds_set_num_threads": (None, [_INT]),
+    "ds_num_threads": (_INT, []),
+    "ds_packed_bytes": (_LONG, [_INT, _INT, _INT]),
+    "ds_pack": (_LONG, [_INT, _POINTER, _INT, _INT, _POINTER]),
+    "ds_multiply": (None, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
+    "ds_dequantise_rows": (None, [_POINTER, _POINTER, _LONG, _POINTER]),
+    "ds_rms_norm": (None, [_POINTER, _POINTER, _INT, _INT, _FLOAT, _POINTER]),
+    "ds_rotate": (None, [_POINTER, _POINTER, _POINTER, _INT, _INT]),
+    "ds_swiglu": (None, [_POINTER, _POINTER, _LONG, _POINTER]),
+    "ds_store": (None, [_POINTER, _POINTER, *[_INT] * 4, _POINTER, _POINTER]),
+    "ds_attend": (None, [*[_POINTER] * 3, *[_INT] * 3, _FLOAT, _INT, *[_POINTER] * 3]),
+    "ds_decoder_forward": (None, [_POINTER, _POINTER]),
+}
+"""Result and arguments of every function, as the sources declare them."""
+
+Library = ctypes.CDLL
+
+
+@cache
+def library() -> Library | None:
+    """The library, with as many threads as the machine has physical cores; None without it."""
+    spec = find_spec("draftsmith.kernels.cpu._native")
+    if spec is None or spec.origin is None:
+        _log.warning("draftsmith was installed without its CPU kernels: torch is slower")
+        return None
+    loaded = ctypes.CDLL(spec.origin)
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    loaded.ds_set_num_threads(physical_cores())
+    return loaded
+
+
+def pointer(tensor: Tensor) -> int:
+    """The address of a contiguous CPU tensor's first element."""
+    assert tensor.is_contiguous()
+    assert tensor.device.type == "cpu"
+    return tensor.data_ptr()
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, counting the threads of one core once."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(_num_cpus())
+    cores = {_siblings(cpu) for cpu in usable}
+    return max(1, len(cores))
+
+
+def _num_cpus() -> int:
+    return os.cpu_count() or 1
+
+
+def _siblings(cpu: int) -> str:
+    """The hardware threads of one core, as the kernel lists them; the number itself elsewhere."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return str(cpu)
+
+
+def num_threads() -> int:
+    """Threads of the kernels; torch's where there is no library."""
+    loaded = library()
+    return torch.get_num_threads() if loaded is None else int(loaded.ds_num_threads())
+
+
+def set_num_threads(count: int) -> None:
+    """Use `count` threads from the next call on.
+
+    Raises:
+        InvalidRequestError: If `count` is not between 1 and 1024.
+    """
+    if not 1 <= count <= 1024:
+        raise InvalidRequestError(f"threads must be between 1 and 1024, got {count}")
+    loaded = library()
+    if loaded is not None:
+        loaded.ds_set_num_threads(count)
+
+
+def instruction_sets() -> Sequence[str]:
+    """Those that this processor runs and the library has, best first."""
+    loaded = library()
+    if loaded is None:
+        return ()
+    names: list[str] = []
+    while name := loaded.ds_isa_name(len(names)):
+        names.append(name.decode())
+    return names
+
+
+def instruction_set() -> str | None:
+    """The one in use; None without the library."""
+    loaded = library()
+    return None if loaded is None else loaded.ds_isa().decode()
+
+
+def set_instruction_set(name: str | None) -> None:
+    """Use another instruction set; None chooses the best.
+
+    Raises:
+        InvalidRequestError: If this processor does not run it.
+    """
+    loaded = library()
+    if loaded is None or not loaded.ds_select_isa(None if name is None else name.encode()):
+        known = ", ".join(instruction_sets())
+        raise InvalidRequestError(f"instruction set must be one of {known}, got {name!r}")

@@ -1,0 +1,137 @@
+// A few queries over one head's cached keys and values.
+//
+// Scores: 16 positions a vector, each summed over the head's elements in order. Output: 16
+// elements a vector, each summed over the positions in order. So a query's result does not
+// depend on the queries beside it, nor on what lies beyond its last visible position.
+#pragma once
+
+#include "lanes.h"
+#include "interface.h"
+
+namespace DS_ISA {
+
+template <bool kHalf> DS_INLINE Floats read_cached(const void* base, int64_t at) {
+  if constexpr (kHalf) return load_half(static_cast<const uint16_t*>(base) + at);
+  else return load(static_cast<const float*>(base) + at);
+}
+
+template <bool kHalf, int kQueries> static void score(const DsAttention& task, int begin, int end) {
+  const int size = task.head_size;
+  for (int block = begin / kLanes; block * kLanes < end; ++block) {
+    Floats acc[kQueries];
+    for (int q = 0; q < kQueries; ++q) acc[q] = splat(0.0f);
+    const int64_t keys = static_cast<int64_t>(block) * kLanes * size;
+    for (int d = 0; d < size; ++d) {
+      const Floats key = read_cached<kHalf>(task.keys, keys + static_cast<int64_t>(d) * kLanes);
+#pragma GCC unroll 8
+      for (int q = 0; q < kQueries; ++q) acc[q] = fma(key, splat(task.queries[q][d]), acc[q]);
+    }
+    for (int q = 0; q < kQueries; ++q)
+      store(task.scores + q * task.score_stride + block * kLanes, mul(acc[q], splat(task.scale)));
+  }
+}
+
+// Scores of one query into weights that sum to 1, in place; 0 where it must not look.
+static void softmax(float* scores, int begin, int first, int last, int end) {
+  const float nothing = -__builtin_inff();
+  for (int i = begin; i < first; ++i) scores[i] = nothing;
+  for (int i = last; i < end; ++i) scores[i] = nothing;
+  Floats best = splat(nothing);
+  for (int i = begin; i < end; i += kLanes) best = max(best, load(scores + i));
+  const Floats top = splat(max_lanes(best));
+  Floats total = splat(0.0f);
+  for (int i = begin; i < end; i += kLanes) {
+    const Floats weight = exp(sub(load(scores + i), top));
+    store(scores + i, weight);
+    total = add(total, weight);
+  }
+  const Floats share = splat(1.0f / sum_lanes(total));
+  for (int i = begin; i < end; i += kLanes) store(scores + i, mul(load(scores + i), share));
+}
+
+template <bool kHalf, int kQueries> static void gather(const DsAttention& task, int begin, int end) {
+  for (int d = 0; d < task.head_size; d += 2 * kLanes) {
+    const bool has_second = d + kLanes < task.value_stride;
+    Floats low[kQueries], high[kQueries];
+    for (int q = 0; q < kQueries; ++q) low[q] = high[q] = splat(0.0f);
+    for (int position = begin; position < end; ++position) {
+      const int64_t at = static_cast<int64_t>(position) * task.value_stride + d;
+      const Floats one = read_cached<kHalf>(task.values, at);
+      const Floats two = has_second ? read_cached<kHalf>(task.values, at + kLanes) : splat(0.0f);
+#pragma GCC unroll 8
+      for (int q = 0; q < kQueries; ++q) {
+        const Floats weight = splat(task.scores[q * task.score_stride + position]);
+        low[q] = fma(one, weight, low[q]);
+        high[q] = fma(two, weight, high[q]);
+      }
+    }
+    const int left = task.head_size - d;
+    for (int q = 0; q < kQueries; ++q) {
+      store_some(task.outputs[q] + d, low[q], left < kLanes ? left : kLanes);
+      if (left > kLanes)
+        store_some(task.outputs[q] + d + kLanes, high[q], left < 2 * kLanes ? left - kLanes : kLanes);
+    }
+  }
+}
+
+template <bool kHalf, int kQueries> static void attend_some(const DsAttention& task) {
+  int first = task.first[0], end = 0;
+  for (int q = 0; q < kQueries; ++q) {
+    first = task.first[q] < first ? task.first[q] : first;
+    end = task.last[q] > end ? task.last[q] : end;
+  }
+  const int begin = first / kLanes * kLanes;
+  const int padded = (end + kLanes - 1) / kLanes * kLanes;
+  score<kHalf, kQueries>(task, begin, end);
+  for (int q = 0; q < kQueries; ++q)
+    softmax(task.scores + q * task.score_stride, begin, task.first[q], task.last[q], padded);
+  gather<kHalf, kQueries>(task, begin, end);
+}
+
+template <bool kHalf> static void attend_all(const DsAttention& task) {
+  switch (task.num_queries) {
+    case 1: return attend_some<kHalf, 1>(task);
+    case 2: return attend_some<kHalf, 2>(task);
+    case 3: return attend_some<kHalf, 3>(task);
+    case 4: return attend_some<kHalf, 4>(task);
+    case 5: return attend_some<kHalf, 5>(task);
+    case 6: return attend_some<kHalf, 6>(task);
+    case 7: return attend_some<kHalf, 7>(task);
+    case 8: return attend_some<kHalf, 8>(task);
+    default: return;
+  }
+}
+
+static void attend(const DsAttention& task, int is_half) {
+  if (is_half) attend_all<true>(task);
+  else attend_all<false>(task);
+}
+
+static void store_key(const float* key, int head_size, int position, int is_half, void* keys) {
+  const int64_t start = static_cast<int64_t>(position / kLanes) * kLanes * head_size + position % kLanes;
+  if (!is_half) {
+    float* to = static_cast<float*>(keys) + start;
+    for (int d = 0; d < head_size; ++d) to[static_cast<int64_t>(d) * kLanes] = key[d];
+    return;
+  }
+  uint16_t* to = static_cast<uint16_t*>(keys) + start;
+  alignas(64) uint16_t halves_of[kLanes];
+  for (int d = 0; d < head_size; d += kLanes) {
+    const int n = head_size - d < kLanes ? head_size - d : kLanes;
+    store_half(halves_of, load_some(key + d, n));
+    for (int i = 0; i < n; ++i) to[static_cast<int64_t>(d + i) * kLanes] = halves_of[i];
+  }
+}
+
+static void store_value(const float* value, int head_size, int value_stride, int position,
+                        int is_half, void* values) {
+  const int64_t start = static_cast<int64_t>(position) * value_stride;
+  for (int d = 0; d < head_size; d += kLanes) {
+    const int n = head_size - d < kLanes ? head_size - d : kLanes;
+    const Floats part = load_some(value + d, n);  // the padding of the last vector is zero
+    if (is_half) store_half(static_cast<uint16_t*>(values) + start + d, part);
+    else store(static_cast<float*>(values) + start + d, part);
+  }
+}
+
+}  // namespace DS_ISA

@@ -1,0 +1,213 @@
+// Small-row matrix product: each weight is read once for all rows.
+//
+// The sums of an output run over the inputs in order, in one lane, whatever the number of rows
+// and whichever thread computes them: a row's outputs have the same bits in every pass.
+#pragma once
+
+#include "formats.h"
+
+namespace DS_ISA {
+
+constexpr int kMostRows = 16;  // of one sweep over a tile
+
+// Eight-bit activations: acc += scale * a * (sum of (code - offset) * activation) + minimum * sum.
+template <class Format, int kRows>
+DS_INLINE void quantised_tile(const uint8_t* tile, int num_groups, const DsRows& in, int first,
+                              float* out) {
+  Floats acc[kRows];
+  const int8_t* codes[kRows];
+  for (int m = 0; m < kRows; ++m) {
+    acc[m] = splat(0.0f);
+    codes[m] = in.codes + (first + m) * in.code_stride;
+  }
+  const float* scales = in.scales + first * in.group_stride;
+  const float* sums = in.sums + first * in.group_stride;
+  const int32_t* negated = in.negated + 2 * first * in.group_stride;
+  for (int done = 0; done < num_groups; done += Format::kGroups, tile += Format::kBytes) {
+    const typename Format::Head head = Format::head(tile);
+    for (int g = 0; g < Format::kGroups; ++g) {
+      Bytes quads[8];
+      Scales weight;
+      Format::codes(tile, g, quads);
+      Format::scales(head, tile, g, weight);
+      const int group = done + g;
+#pragma GCC unroll 16
+      for (int m = 0; m < kRows; ++m) {
+        const int64_t at = m * in.group_stride + group;
+        const int8_t* row = codes[m] + 32 * group;
+        const Floats scale = splat(scales[at]);
+        Ints low = splat(0), high = splat(0);
+        if constexpr (Format::kOffsetBits >= 0) {
+          low = shift_left<(Format::kOffsetBits >= 0 ? Format::kOffsetBits : 0)>(splat(negated[2 * at]));
+          high = shift_left<(Format::kOffsetBits >= 0 ? Format::kOffsetBits : 0)>(splat(negated[2 * at + 1]));
+        }
+        for (int j = 0; j < 4; ++j) {
+          low = dot<Format::kWide>(low, quads[j], row + 4 * j);
+          high = dot<Format::kWide>(high, quads[j + 4], row + 16 + 4 * j);
+        }
+        if constexpr (Format::kHalves) {
+          acc[m] = fma(to_floats(low), mul(weight.scale[0], scale), acc[m]);
+          acc[m] = fma(to_floats(high), mul(weight.scale[1], scale), acc[m]);
+        } else {
+          acc[m] = fma(to_floats(add(low, high)), mul(weight.scale[0], scale), acc[m]);
+        }
+        if constexpr (Format::kHasMinimum) acc[m] = fma(weight.minimum, splat(sums[at]), acc[m]);
+      }
+    }
+  }
+  for (int m = 0; m < kRows; ++m) store(out + kTile * m, acc[m]);
+}
+
+// The weight itself, as the file defines it: no fused product, whose bits would differ.
+template <class Format> DS_INLINE Floats dequantised(Bytes quad, int b, int j, const Scales& s) {
+  const Floats scale = Format::kHalves && j >= 4 ? s.scale[1] : s.scale[0];
+  Ints code = byte_of(quad, b);
+  if constexpr (Format::kOffsetBits >= 0) code = add(code, splat(-(1 << (Format::kOffsetBits >= 0 ? Format::kOffsetBits : 0))));
+  const Floats product = mul(scale, to_floats(code));
+  if constexpr (Format::kHasMinimum) return add(product, s.minimum);
+  return product;
+}
+
+// Float activations over quantised weights.
+template <class Format, int kRows>
+DS_INLINE void dequantised_tile(const uint8_t* tile, int num_groups, const DsRows& in, int first,
+                                float* out) {
+  Floats acc[kRows];
+  for (int m = 0; m < kRows; ++m) acc[m] = splat(0.0f);
+  const float* values = in.values + first * in.stride;
+  for (int done = 0; done < num_groups; done += Format::kGroups, tile += Format::kBytes) {
+    const typename Format::Head head = Format::head(tile);
+    for (int g = 0; g < Format::kGroups; ++g) {
+      Bytes quads[8];
+      Scales weight;
+      Format::codes(tile, g, quads);
+      Format::scales(head, tile, g, weight);
+      const float* x = values + 32 * (done + g);
+      for (int j = 0; j < 8; ++j)
+        for (int b = 0; b < 4; ++b) {
+          const Floats w = dequantised<Format>(quads[j], b, j, weight);
+#pragma GCC unroll 16
+          for (int m = 0; m < kRows; ++m) acc[m] = fma(w, splat(x[m * in.stride + 4 * j + b]), acc[m]);
+        }
+    }
+  }
+  for (int m = 0; m < kRows; ++m) store(out + kTile * m, acc[m]);
+}
+
+template <class Format, int kRows>
+DS_INLINE void float_tile(const uint8_t* tile, int num_inputs, const DsRows& in, int first,
+                          float* out) {
+  Floats acc[kRows];
+  for (int m = 0; m < kRows; ++m) acc[m] = splat(0.0f);
+  const float* values = in.values + first * in.stride;
+  for (int k = 0; k < num_inputs; ++k, tile += Format::kBytes) {
+    const Floats w = Format::read(tile);
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m) acc[m] = fma(w, splat(values[m * in.stride + k]), acc[m]);
+  }
+  for (int m = 0; m < kRows; ++m) store(out + kTile * m, acc[m]);
+}
+
+template <class Format> struct Quantised {
+  static constexpr int kTileUnit = Format::kBytes, kInputsPerUnit = 32 * Format::kGroups;
+  template <int kRows>
+  static void run(const uint8_t* tile, int num_inputs, const DsRows& in, int first, float* out) {
+    quantised_tile<Format, kRows>(tile, num_inputs / 32, in, first, out);
+  }
+};
+template <class Format> struct Dequantised {
+  static constexpr int kTileUnit = Format::kBytes, kInputsPerUnit = 32 * Format::kGroups;
+  template <int kRows>
+  static void run(const uint8_t* tile, int num_inputs, const DsRows& in, int first, float* out) {
+    dequantised_tile<Format, kRows>(tile, num_inputs / 32, in, first, out);
+  }
+};
+template <class Format> struct Float {
+  static constexpr int kTileUnit = Format::kBytes, kInputsPerUnit = 1;
+  template <int kRows>
+  static void run(const uint8_t* tile, int num_inputs, const DsRows& in, int first, float* out) {
+    float_tile<Format, kRows>(tile, num_inputs, in, first, out);
+  }
+};
+
+template <class Path>
+static void sweep(const uint8_t* tile, int num_inputs, const DsRows& in, float* out) {
+  int first = 0;
+  for (; in.num_rows - first >= 16; first += 16)
+    Path::template run<16>(tile, num_inputs, in, first, out + kTile * first);
+  const int rest = in.num_rows - first;
+  if (rest > 8) {
+    Path::template run<8>(tile, num_inputs, in, first, out + kTile * first);
+    first += 8;
+  }
+  float* at = out + kTile * first;
+  switch (in.num_rows - first) {
+    case 1: Path::template run<1>(tile, num_inputs, in, first, at); break;
+    case 2: Path::template run<2>(tile, num_inputs, in, first, at); break;
+    case 3: Path::template run<3>(tile, num_inputs, in, first, at); break;
+    case 4: Path::template run<4>(tile, num_inputs, in, first, at); break;
+    case 5: Path::template run<5>(tile, num_inputs, in, first, at); break;
+    case 6: Path::template run<6>(tile, num_inputs, in, first, at); break;
+    case 7: Path::template run<7>(tile, num_inputs, in, first, at); break;
+    case 8: Path::template run<8>(tile, num_inputs, in, first, at); break;
+    default: break;
+  }
+}
+
+template <class Path>
+static void sweep_at(const DsMatrix& w, int tile, const DsRows& in, float* out) {
+  const int64_t tile_bytes = static_cast<int64_t>(w.num_inputs / Path::kInputsPerUnit) * Path::kTileUnit;
+  sweep<Path>(w.data + tile * tile_bytes, w.num_inputs, in, out);
+}
+
+// 16 outputs of every row: out is [num_rows, 16]. Eight-bit activations where `in` has codes.
+static void multiply_tile(const DsMatrix& w, int tile, const DsRows& in, float* out) {
+  if (in.codes != nullptr) {
+    switch (w.format) {
+      case kQ8_0: return sweep_at<Quantised<Q8_0>>(w, tile, in, out);
+      case kQ4_0: return sweep_at<Quantised<Q4_0>>(w, tile, in, out);
+      case kQ4_1: return sweep_at<Quantised<Q4_1>>(w, tile, in, out);
+      case kQ5_0: return sweep_at<Quantised<Q5_0>>(w, tile, in, out);
+      case kQ5_1: return sweep_at<Quantised<Q5_1>>(w, tile, in, out);
+      case kQ4_K: return sweep_at<Quantised<Q4_K>>(w, tile, in, out);
+      case kQ5_K: return sweep_at<Quantised<Q5_K>>(w, tile, in, out);
+      case kQ6_K: return sweep_at<Quantised<Q6_K>>(w, tile, in, out);
+      default: break;
+    }
+  }
+  switch (w.format) {
+    case kF32: return sweep_at<Float<F32>>(w, tile, in, out);
+    case kF16: return sweep_at<Float<F16>>(w, tile, in, out);
+    case kBF16: return sweep_at<Float<BF16>>(w, tile, in, out);
+    case kQ8_0: return sweep_at<Dequantised<Q8_0>>(w, tile, in, out);
+    case kQ4_0: return sweep_at<Dequantised<Q4_0>>(w, tile, in, out);
+    case kQ4_1: return sweep_at<Dequantised<Q4_1>>(w, tile, in, out);
+    case kQ5_0: return sweep_at<Dequantised<Q5_0>>(w, tile, in, out);
+    case kQ5_1: return sweep_at<Dequantised<Q5_1>>(w, tile, in, out);
+    case kQ4_K: return sweep_at<Dequantised<Q4_K>>(w, tile, in, out);
+    case kQ5_K: return sweep_at<Dequantised<Q5_K>>(w, tile, in, out);
+    case kQ6_K: return sweep_at<Dequantised<Q6_K>>(w, tile, in, out);
+    default: break;
+  }
+}
+
+// Round one group of 32 activations to 8 bits: codes, scale, and the sums that offsets need.
+DS_INLINE void quantise_group(const float* x, int8_t* codes, float* scale, float* sum,
+                              int32_t* negated) {
+  const Floats low = load(x), high = load(x + 16);
+  const float largest = max_lanes(max(abs(low), abs(high)));
+  const float step = largest / 127.0f;
+  // A subnormal step has no reciprocal; such a group is nothing beside the others.
+  const float inverse = step >= 0x1p-120f ? 1.0f / step : (largest == largest ? 0.0f : largest);
+  const Ints a = to_ints(mul(low, splat(inverse)));
+  const Ints b = to_ints(mul(high, splat(inverse)));
+  store_i8(codes, a);
+  store_i8(codes + 16, b);
+  const int32_t first = sum_lanes(a), second = sum_lanes(b);
+  *scale = step;
+  *sum = step * static_cast<float>(first + second);
+  negated[0] = -first;
+  negated[1] = -second;
+}
+
+}  // namespace DS_ISA
