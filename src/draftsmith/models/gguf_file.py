@@ -14,7 +14,15 @@ from typing import Final, NamedTuple
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
 
-__all__ = ["GgufSummary", "GgufTensor", "check_gguf", "list_tensors"]
+__all__ = [
+    "GgufHeader",
+    "GgufSummary",
+    "GgufTensor",
+    "GgufValue",
+    "check_gguf",
+    "list_tensors",
+    "read_header",
+]
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -30,7 +38,11 @@ _SCALARS: Final = {
     }.items()
 }  # fmt: skip
 
-_Value = bool | int | float | str
+# Longer arrays belong to the vocabulary: they are stepped over.
+_MOST_ARRAY_VALUES = 1024
+
+GgufValue = bool | int | float | str | tuple[bool | int | float, ...]
+"""One value of a file's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,30 @@ def check_gguf(path: Path) -> GgufSummary:
     return _summarise(header, num_bytes)
 
 
+class GgufHeader(NamedTuple):
+    """All that a GGUF file says before its weights."""
+
+    values: dict[str, GgufValue]
+    """The metadata; arrays of strings, and of more than 1024 numbers, are left out."""
+    tensors: list[GgufTensor]
+    """With offsets from the start of the file."""
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read the metadata and the tensors' entries of a whole GGUF file.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ModelFormatError: As `check_gguf`.
+
+    Example:
+        num_layers = read_header(Path("model.gguf")).values["llama.block_count"]
+    """
+    header, _ = _open(path)
+    tensors = [t._replace(offset=header.data_start + t.offset) for t in header.tensors]
+    return GgufHeader(header.values, tensors)
+
+
 def list_tensors(path: Path) -> list[GgufTensor]:
     """List the tensors of a whole GGUF file, with offsets from the start of the file.
 
@@ -102,14 +138,13 @@ def list_tensors(path: Path) -> list[GgufTensor]:
         ModelNotFoundError: There is no such file.
         ModelFormatError: As `check_gguf`.
     """
-    header, _ = _open(path)
-    return [t._replace(offset=header.data_start + t.offset) for t in header.tensors]
+    return read_header(path).tensors
 
 
 class _Header(NamedTuple):
-    """All that a GGUF file says before its weights."""
+    """The same, as it is read."""
 
-    values: dict[str, _Value]
+    values: dict[str, GgufValue]
     lengths: dict[str, int]  # of the arrays
     tensors: list[GgufTensor]
     data_start: int
@@ -193,7 +228,7 @@ def _read_header(cursor: _Cursor) -> _Header:
     cursor.advance(len(_MAGIC))
     _check_version(cursor.path, cursor.integer(_U32))
     num_tensors, num_pairs = cursor.integer(_U64), cursor.integer(_U64)
-    values: dict[str, _Value] = {}
+    values: dict[str, GgufValue] = {}
     lengths: dict[str, int] = {}
     for _ in range(num_pairs):
         _read_pair(cursor, values, lengths)
@@ -204,29 +239,33 @@ def _read_header(cursor: _Cursor) -> _Header:
     return _Header(values, lengths, tensors, data_start)
 
 
-def _read_pair(cursor: _Cursor, values: dict[str, _Value], lengths: dict[str, int]) -> None:
-    """Read one metadata pair; of an array, keep only its length."""
+def _read_pair(cursor: _Cursor, values: dict[str, GgufValue], lengths: dict[str, int]) -> None:
+    """Read one metadata pair; of a long array, keep only its length."""
     key, kind = cursor.string(), cursor.integer(_U32)
     if kind == _STRING:
         values[key] = cursor.string()
     elif kind == _ARRAY:
-        lengths[key] = _skip_array(cursor, key)
+        lengths[key], numbers = _read_array(cursor, key)
+        if numbers:
+            values[key] = numbers
     elif kind in _SCALARS:
         values[key] = cursor.number(_SCALARS[kind])
     else:
         raise _malformed(cursor.path, f"{key!r} has unknown value type {kind}")
 
 
-def _skip_array(cursor: _Cursor, key: str) -> int:
-    """Step over an array, and return its length."""
+def _read_array(cursor: _Cursor, key: str) -> tuple[int, tuple[bool | int | float, ...]]:
+    """Return the length of an array, and its values if they are few and numbers."""
     kind, count = cursor.integer(_U32), cursor.integer(_U64)
     if kind == _STRING:
         cursor.skip_strings(count)
+    elif kind in _SCALARS and count <= _MOST_ARRAY_VALUES:
+        return count, tuple(cursor.number(_SCALARS[kind]) for _ in range(count))
     elif kind in _SCALARS:
         cursor.advance(count * _SCALARS[kind].size)
     else:
         raise _malformed(cursor.path, f"array {key!r} has unknown value type {kind}")
-    return count
+    return count, ()
 
 
 def _read_tensor(cursor: _Cursor, block_sizes: dict[int, tuple[str, int, int]]) -> GgufTensor:
@@ -255,7 +294,7 @@ def _block_sizes() -> dict[int, tuple[str, int, int]]:
     return {kind.value: (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
 
 
-def _alignment(path: Path, values: dict[str, _Value]) -> int:
+def _alignment(path: Path, values: dict[str, GgufValue]) -> int:
     """Return the multiple of bytes at which the weights begin."""
     alignment = values.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:

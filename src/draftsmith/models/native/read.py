@@ -1,0 +1,365 @@
+"""From a GGUF file or a folder of safetensors to a decoder's shape and weights.
+
+Tensors are read one by one into buffers of their own, so that no more than the packed weights
+and one tensor are held at a time.
+"""
+
+import json
+import math
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from draftsmith.errors import InvalidRequestError, ModelFormatError
+from draftsmith.kernels.matrix import FORMATS, Matrix
+from draftsmith.models.gguf_file import GgufHeader, GgufTensor, read_header
+from draftsmith.models.native.checkpoint import open_checkpoint
+from draftsmith.models.native.config import (
+    DecoderConfig,
+    decoder_config_from_gguf,
+    decoder_config_from_json,
+)
+from draftsmith.models.native.names import GGUF, TRANSFORMERS, Naming, check_names
+from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
+
+__all__ = [
+    "TARGET_FORMATS",
+    "available_memory",
+    "check_fits",
+    "native_architecture",
+    "read_folder",
+    "read_gguf",
+]
+
+TARGET_FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q4_1")
+"""The formats that matrices can be converted to."""
+
+_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_BYTES_PER_WEIGHT = {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32, "Q4_1": 20 / 32}
+_ROPE_FACTORS = "rope_freqs.weight"
+_OLD_BUFFER = "rotary_emb.inv_freq"  # old checkpoints carry what follows from the config
+
+
+def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, DecoderWeights]:
+    """Read a model from a GGUF file.
+
+    Args:
+        path: The file.
+        format: One of `TARGET_FORMATS`, to convert every matrix to it; None keeps the file's.
+
+    Returns:
+        The model's shape and its weights; norms and biases are float32.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ModelFormatError: The file is not whole, is of a kind that has no native decoder, holds
+            other tensors than its config means, or does not fit in memory.
+        InvalidRequestError: `format` is unknown, or would quantise quantised weights again.
+    """
+    with _naming(path):
+        header = read_header(path)
+        config = _gguf_config(path, header)
+        stored = {
+            tensor.name: _gguf_tensor(path, tensor, config)
+            for tensor in header.tensors
+            if tensor.name != _ROPE_FACTORS
+        }
+        return config, _Reader(config, GGUF, stored, format).read_all()
+
+
+def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig, DecoderWeights]:
+    """Read a model from a folder that `save_pretrained` wrote.
+
+    Args:
+        folder: It holds `config.json` and safetensors.
+        format: One of `TARGET_FORMATS`, to convert or quantise every matrix to it, the
+            embedding included; None keeps the checkpoint's.
+
+    Returns:
+        The model's shape and its weights; norms and biases are float32.
+
+    Raises:
+        ModelNotFoundError: There is no such folder.
+        ModelFormatError: As `read_gguf`.
+        InvalidRequestError: `format` is unknown.
+    """
+    with _naming(folder):
+        stored = {
+            tensor.name: _Stored(
+                tensor.name, tensor.format, tensor.shape, tensor.num_bytes, tensor.read
+            )
+            for tensor in open_checkpoint(folder).values()
+            if not tensor.name.endswith(_OLD_BUFFER)
+        }
+        config = _folder_config(folder)
+        if config.is_tied and not _is_same(stored, TRANSFORMERS.head, TRANSFORMERS.embedding):
+            config = replace(config, is_tied=False)
+        elif config.is_tied:
+            stored.pop(TRANSFORMERS.head, None)
+        return config, _Reader(config, TRANSFORMERS, stored, format).read_all()
+
+
+def native_architecture(source: Path | Mapping[str, object]) -> str | None:
+    """Say whether a model can run natively.
+
+    Args:
+        source: A GGUF file, a folder, or a parsed `config.json`.
+
+    Returns:
+        Its architecture; None if it needs another implementation, or is malformed.
+
+    Raises:
+        ModelNotFoundError: There is no such file or folder.
+
+    Example:
+        assert native_architecture({"model_type": "mamba"}) is None
+    """
+    try:
+        if not isinstance(source, Path):
+            return decoder_config_from_json(source).architecture
+        if source.is_dir():
+            open_checkpoint(source)
+            return _folder_config(source).architecture
+        header = read_header(source)
+        _check_formats({tensor.name: tensor.type_name for tensor in header.tensors})
+        return _gguf_config(source, header).architecture
+    except ModelFormatError:
+        return None
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def check_fits(needed_bytes: int, available_bytes: int | None) -> None:
+    """Refuse a model that is larger than the memory there is; None is not known.
+
+    Raises:
+        ModelFormatError: If it is; both sizes are named.
+    """
+    if available_bytes is not None and needed_bytes > available_bytes:
+        raise ModelFormatError(
+            f"its weights need {_gigabytes(needed_bytes)} of memory, and "
+            f"{_gigabytes(available_bytes)} are available; take a smaller or a quantised model"
+        )
+
+
+# --- sources ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One tensor, still in its file."""
+
+    name: str
+    format: str
+    shape: tuple[int, ...]
+    """Rows first."""
+    num_bytes: int
+    read: Callable[[], NDArray[np.uint8]]
+
+
+def _gguf_tensor(path: Path, tensor: GgufTensor, config: DecoderConfig) -> _Stored:
+    """A tensor of a GGUF file, its rows in the order of `transformers`."""
+    shape = tuple(reversed(tensor.shape))
+    heads = 0
+    if config.architecture == "llama" and ".attn_q." in tensor.name:
+        heads = config.num_heads
+    elif config.architecture == "llama" and ".attn_k." in tensor.name:
+        heads = config.num_kv_heads
+
+    def read() -> NDArray[np.uint8]:
+        raw = _read_bytes(path, tensor)
+        return _unpermuted(raw, shape[0], heads) if heads else raw
+
+    return _Stored(tensor.name, tensor.type_name, shape, tensor.num_bytes, read)
+
+
+def _read_bytes(path: Path, tensor: GgufTensor) -> NDArray[np.uint8]:
+    # Not a memory map: the file's pages would count as ours.
+    return np.fromfile(path, np.uint8, tensor.num_bytes, offset=tensor.offset)
+
+
+def _unpermuted(raw: NDArray[np.uint8], num_rows: int, heads: int) -> NDArray[np.uint8]:
+    """Undo llama.cpp's order of the rotary pairs: neighbours there, halves apart here.
+
+    A row is a run of whole blocks, so that any format's rows can be moved.
+    """
+    pairs = raw.reshape(heads, num_rows // heads // 2, 2, -1)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(-1)
+
+
+def _gguf_config(path: Path, header: GgufHeader) -> DecoderConfig:
+    tensors = {tensor.name: tensor for tensor in header.tensors}
+    if GGUF.embedding not in tensors:
+        raise ModelFormatError(f"it lacks tensor {GGUF.embedding!r}; fetch it again, whole")
+    factors = None
+    if _ROPE_FACTORS in tensors:
+        tensor = tensors[_ROPE_FACTORS]
+        factors = _floats(tensor.name, tensor.type_name, _read_bytes(path, tensor))
+    return decoder_config_from_gguf(
+        header.values, tensors[GGUF.embedding].shape[-1], tensors, factors
+    )
+
+
+def _folder_config(folder: Path) -> DecoderConfig:
+    path, beside = folder / "config.json", folder / "generation_config.json"
+    if not path.is_file():
+        raise ModelFormatError("it holds no config.json; give a model's folder")
+    return decoder_config_from_json(_json(path), _json(beside) if beside.is_file() else None)
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        value: object = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelFormatError(f"{path.name} is not JSON ({error}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise ModelFormatError(f"{path.name} is no JSON object; fetch it again")
+    return value
+
+
+def _is_same(stored: Mapping[str, _Stored], name: str, other: str) -> bool:
+    """Whether one tensor, if it is there at all, is a copy of the other."""
+    if name not in stored or other not in stored:
+        return True
+    one, two = stored[name], stored[other]
+    is_alike = (one.format, one.shape) == (two.format, two.shape)
+    return is_alike and np.array_equal(one.read(), two.read())
+
+
+# --- weights ----------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads the weights of one model, whatever its tensors are called."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        naming: Naming,
+        stored: Mapping[str, _Stored],
+        format: str | None,
+    ) -> None:
+        wanted = naming.shapes(config)
+        check_names({name: tensor.shape for name, tensor in stored.items()}, wanted)
+        _check_formats({name: tensor.format for name, tensor in stored.items()})
+        _check_target(format, stored)
+        check_fits(_needed_bytes(stored, format), available_memory())
+        self._config, self._naming, self._stored, self._format = config, naming, stored, format
+
+    def read_all(self) -> DecoderWeights:
+        naming = self._naming
+        embedding = self._matrix(naming.embedding)
+        return DecoderWeights(
+            embedding=embedding,
+            layers=tuple(self._layer(number) for number in range(self._config.num_layers)),
+            final_norm=self._vector(naming.final_norm),
+            head=embedding if self._config.is_tied else self._matrix(naming.head),
+        )
+
+    def _layer(self, number: int) -> LayerWeights:
+        def norm(field: str) -> Float[Tensor, " width"]:
+            return self._vector(self._naming.part(number, field))
+
+        def projection(field: str) -> Projection:
+            matrix = self._matrix(self._naming.part(number, field))
+            if field not in self._config.biases:
+                return Projection(matrix)
+            return Projection(matrix, self._vector(self._naming.part(number, field, "bias")))
+
+        has_head_norms = self._config.normalises_heads
+        return LayerWeights(
+            attention_norm=norm("attention_norm"),
+            query=projection("query"),
+            key=projection("key"),
+            value=projection("value"),
+            query_norm=norm("query_norm") if has_head_norms else None,
+            key_norm=norm("key_norm") if has_head_norms else None,
+            output=projection("output"),
+            feed_forward_norm=norm("feed_forward_norm"),
+            gate=projection("gate"),
+            up=projection("up"),
+            down=projection("down"),
+        )
+
+    def _matrix(self, name: str) -> Matrix:
+        tensor = self._stored[name]
+        try:
+            packed = Matrix.pack(tensor.read(), tensor.format, *tensor.shape)
+            if self._format in (None, tensor.format):
+                return packed
+            return Matrix.from_float(packed.dequantise(), self._format)
+        except ModelFormatError as error:
+            raise ModelFormatError(f"tensor {name!r}: {error}") from error
+
+    def _vector(self, name: str) -> Float[Tensor, " width"]:
+        tensor = self._stored[name]
+        return _floats(name, tensor.format, tensor.read())
+
+
+def _floats(name: str, format: str, raw: NDArray[np.uint8]) -> Float[Tensor, " width"]:
+    """A norm or a bias, in float32."""
+    if format not in _FLOATS:
+        raise ModelFormatError(f"tensor {name!r} is {format}; it must be {', '.join(_FLOATS)}")
+    return torch.from_numpy(raw).view(_FLOATS[format]).float()
+
+
+def _check_formats(formats: Mapping[str, str]) -> None:
+    for name, format in formats.items():
+        if format not in FORMATS:
+            raise ModelFormatError(
+                f"tensor {name!r} is {format}, which has no native kernel; "
+                f"convert the model to one of {', '.join(FORMATS)}"
+            )
+
+
+def _check_target(format: str | None, stored: Mapping[str, _Stored]) -> None:
+    if format is None or format in _FLOATS:
+        return
+    if format not in TARGET_FORMATS:
+        raise InvalidRequestError(
+            f"format must be one of {', '.join(TARGET_FORMATS)}, got {format!r}"
+        )
+    for tensor in stored.values():
+        if tensor.format not in _FLOATS and tensor.format != format:
+            raise InvalidRequestError(
+                f"format {format} would quantise {tensor.name!r} again, which is {tensor.format}; "
+                "give a checkpoint in floats, or no format"
+            )
+
+
+def _needed_bytes(stored: Mapping[str, _Stored], format: str | None) -> int:
+    """What the weights will take once they are packed."""
+    if format is None:
+        return sum(tensor.num_bytes for tensor in stored.values())
+    num_weights = sum(math.prod(tensor.shape) for tensor in stored.values())
+    return int(num_weights * _BYTES_PER_WEIGHT[format])
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB"
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Put the file's name before an error that does not begin with it."""
+    try:
+        yield
+    except ModelFormatError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ModelFormatError(f"{path}: {error}") from error
