@@ -18,7 +18,9 @@ __all__ = [
 ]
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-"""The `model_type`s that run natively; SmolLM's is llama, and so is Mistral's in GGUF files."""
+"""The `model_type`s that run natively; SmolLM's is llama."""
+
+_GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")  # llama is Mistral's, too
 
 _QUERY_KEY_VALUE = ("query", "key", "value")
 _ALL_OF_ATTENTION = (*_QUERY_KEY_VALUE, "output")
@@ -248,8 +250,8 @@ def decoder_config_from_gguf(
 def _check_gguf_keys(metadata: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     """The architecture, and its own keys without the prefix."""
     kind = metadata.get("general.architecture")
-    if kind not in ARCHITECTURES:
-        raise _unsupported("general.architecture", kind, ", ".join(ARCHITECTURES))
+    if kind not in _GGUF_ARCHITECTURES:
+        raise _unsupported("general.architecture", kind, ", ".join(_GGUF_ARCHITECTURES))
     prefix = f"{kind}."
     options = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
     for key, value in options.items():
@@ -300,7 +302,7 @@ def _gguf_rotary(
 def _gguf_windows(options: Mapping[str, object], kind: str) -> tuple[int | None, ...]:
     """One window for all layers; a file of the others does not say which layers have one."""
     window = options.get("attention.sliding_window") or None
-    if window is not None and kind not in ("llama", "mistral"):
+    if window is not None and kind != "llama":
         raise _unsupported(f"{kind}.attention.sliding_window", window, "none")
     value = None if window is None else _size(options, "attention.sliding_window")
     return (value,) * _size(options, "block_count")
