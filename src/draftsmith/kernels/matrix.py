@@ -1,56 +1,151 @@
 """Weight matrices in the formats that models come in, packed for the kernels.
 
 Formats carry the names of GGUF's tensor types. A packed matrix holds the very numbers of the
-file: `dequantise` gives float32 values bit-identical to those of the `gguf` package.
+file: `dequantise` gives float32 values bit-identical to those of the `gguf` package. Without
+the compiled kernels the weights are held in float, and torch multiplies.
 """
 
+import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["FORMATS", "Matrix"]
+from draftsmith.errors import ModelFormatError
+from draftsmith.kernels.cpu.library import library, pointer
+from draftsmith.kernels.quantise import blocks_from_float, floats_from_blocks
 
-FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+__all__ = ["FORMATS", "BlockFormat", "Matrix", "MatrixStruct"]
+
+
+class BlockFormat(NamedTuple):
+    """Weights that share scales lie in blocks."""
+
+    num_weights: int
+    num_bytes: int
+
+
+FORMATS: dict[str, BlockFormat] = {
+    "F32": BlockFormat(1, 4),
+    "F16": BlockFormat(1, 2),
+    "BF16": BlockFormat(1, 2),
+    "Q8_0": BlockFormat(32, 34),
+    "Q4_0": BlockFormat(32, 18),
+    "Q4_1": BlockFormat(32, 20),
+    "Q5_0": BlockFormat(32, 22),
+    "Q5_1": BlockFormat(32, 24),
+    "Q4_K": BlockFormat(256, 144),
+    "Q5_K": BlockFormat(256, 176),
+    "Q6_K": BlockFormat(256, 210),
+}
+"""In the order of the sources' DsFormat."""
+
+_CODES = {name: code for code, name in enumerate(FORMATS)}
+_FLOAT_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_ALIGNMENT = 64
+
+
+class MatrixStruct(ctypes.Structure):
+    """`DsMatrix` of the sources."""
+
+    _fields_ = (
+        ("format", ctypes.c_int32),
+        ("num_outputs", ctypes.c_int32),
+        ("num_inputs", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+        ("data", ctypes.c_void_p),
+    )
 
 
 class Matrix:
-    """Weights `[outputs, inputs]`, packed."""
+    """Weights `[outputs, inputs]`, packed; made by `pack` or `from_float`.
 
-    format: str
-    num_outputs: int
-    num_inputs: int
-    num_bytes: int
+    Attributes:
+        format: One of `FORMATS`.
+        num_outputs: Rows.
+        num_inputs: Weights of a row.
+        num_bytes: What it takes in memory.
+    """
+
+    def __init__(self, format: str, num_outputs: int, num_inputs: int, data: Tensor) -> None:
+        self.format = format
+        self.num_outputs = num_outputs
+        self.num_inputs = num_inputs
+        self.num_bytes = data.numel() * data.element_size()
+        self._data = data
+        """Tiles (uint8) for the kernels; without them float weights `[outputs, inputs]`."""
 
     @classmethod
-    def pack(cls, raw: np.ndarray, format: str, num_outputs: int, num_inputs: int) -> "Matrix":
+    def pack(
+        cls, raw: np.ndarray, format: str, num_outputs: int, num_inputs: int, name: str = "a tensor"
+    ) -> "Matrix":
         """Pack rows of GGUF blocks.
 
         Args:
-            raw: uint8, the file's bytes (contiguous; may be a read-only memory map).
+            raw: The file's bytes, uint8, contiguous.
             format: One of `FORMATS`.
             num_outputs: Rows.
             num_inputs: Weights of a row; a multiple of the format's block.
+            name: For messages.
 
         Raises:
-            ModelFormatError: Unknown format, wrong size, or a block whose scales are not finite.
+            ModelFormatError: Unknown format, wrong size, or a block whose scale is not finite.
         """
-        raise NotImplementedError
+        _check(raw, format, num_outputs, num_inputs, name)
+        raw = np.ascontiguousarray(raw).reshape(-1)
+        loaded = library()
+        if loaded is None:
+            weights = floats_from_blocks(raw, format, num_outputs, num_inputs)
+            _check_finite(weights, name)
+            return cls(format, num_outputs, num_inputs, weights)
+        size = loaded.ds_packed_bytes(_CODES[format], num_outputs, num_inputs)
+        data = _aligned(size)
+        bad = loaded.ds_pack(
+            _CODES[format], raw.ctypes.data, num_outputs, num_inputs, pointer(data)
+        )
+        if bad >= 0:
+            raise ModelFormatError(
+                f"{name} is corrupt: block {bad} ({format}) has a scale that is not finite; "
+                "fetch the file again"
+            )
+        return cls(format, num_outputs, num_inputs, data)
 
     @classmethod
-    def from_float(cls, weight: Tensor, format: str) -> "Matrix":
-        """Pack a float tensor `[outputs, inputs]` as F32, F16 or BF16, or quantise it
-        (Q8_0, Q4_1): that is a different model."""
-        raise NotImplementedError
+    def from_float(
+        cls, weight: Float[Tensor, "outputs inputs"], format: str, name: str = "a tensor"
+    ) -> "Matrix":
+        """Pack float weights as F32, F16 or BF16, or quantise them (Q8_0, Q4_1).
+
+        Raises:
+            ModelFormatError: Another format, rows that do not divide into blocks, or NaN.
+        """
+        if format in _FLOAT_TYPES:
+            raw = weight.to(_FLOAT_TYPES[format]).contiguous().view(torch.uint8).numpy()
+        else:
+            _check_finite(weight, name)
+            _check_blocks(format, weight.shape[1], name)
+            raw = blocks_from_float(weight.float().contiguous().numpy(), format)
+        return cls.pack(raw, format, weight.shape[0], weight.shape[1], name)
 
     def dequantise(self) -> Float[Tensor, "outputs inputs"]:
         """Every weight in float32."""
-        raise NotImplementedError
+        return self.rows(range(self.num_outputs))
 
     def rows(self, ids: Sequence[int]) -> Float[Tensor, "ids inputs"]:
         """Some rows in float32: the embeddings of tokens."""
-        raise NotImplementedError
+        loaded = library()
+        wanted = torch.tensor(ids, dtype=torch.long)
+        if loaded is None:
+            return self._data[wanted].float()
+        out = torch.empty(len(ids), self.num_inputs)
+        struct = self.struct()
+        loaded.ds_dequantise_rows(
+            ctypes.addressof(struct), pointer(wanted), len(ids), pointer(out)
+        )
+        return out
 
     def multiply(
         self, inputs: Float[Tensor, "rows inputs"], *, exact_activations: bool = False
@@ -59,4 +154,56 @@ class Matrix:
 
         Quantised formats round the inputs to 8 bits in groups of 32, unless `exact_activations`.
         """
-        raise NotImplementedError
+        loaded = library()
+        if loaded is None:
+            return inputs @ self._data.float().T
+        inputs = inputs.float().contiguous()
+        out = torch.empty(len(inputs), self.num_outputs)
+        struct = self.struct()
+        loaded.ds_multiply(
+            ctypes.addressof(struct), pointer(inputs), len(inputs), pointer(out), exact_activations
+        )
+        return out
+
+    def struct(self) -> MatrixStruct:
+        """For C; the matrix must outlive it."""
+        return MatrixStruct(
+            _CODES[self.format], self.num_outputs, self.num_inputs, 0, pointer(self._data)
+        )
+
+
+def _check(raw: np.ndarray, format: str, num_outputs: int, num_inputs: int, name: str) -> None:
+    if format not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ModelFormatError(f"{name} has format {format}: supported are {known}")
+    _check_blocks(format, num_inputs, name)
+    block = FORMATS[format]
+    expected = num_outputs * (num_inputs // block.num_weights) * block.num_bytes
+    if raw.nbytes != expected:
+        raise ModelFormatError(
+            f"{name} has {raw.nbytes} bytes where [{num_outputs}, {num_inputs}] in {format} "
+            f"takes {expected}: fetch the file again"
+        )
+
+
+def _check_blocks(format: str, num_inputs: int, name: str) -> None:
+    if format not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ModelFormatError(f"{name} has format {format}: supported are {known}")
+    size = FORMATS[format].num_weights
+    if num_inputs % size:
+        raise ModelFormatError(
+            f"{name} has rows of {num_inputs} weights, not a multiple of {format}'s {size}"
+        )
+
+
+def _check_finite(weights: Tensor, name: str) -> None:
+    if not bool(weights.isfinite().all()):
+        raise ModelFormatError(f"{name} is corrupt: a weight is not finite; fetch the file again")
+
+
+def _aligned(num_bytes: int) -> Tensor:
+    """Uninitialised memory that starts on a cache line."""
+    room = torch.empty(num_bytes + _ALIGNMENT, dtype=torch.uint8)
+    start = -room.data_ptr() % _ALIGNMENT
+    return room[start : start + num_bytes]

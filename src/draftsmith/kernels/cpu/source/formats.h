@@ -124,11 +124,13 @@ template <int kGroupBytes> struct TwoLevels {
   static constexpr int kGroups = 8, kBytes = 320 + 8 * kGroupBytes, kOffsetBits = -1;
   static constexpr bool kHalves = false, kHasMinimum = true, kWide = false;
   using Head = TwoHead;
-  DS_INLINE Head head(const uint8_t* p) { return {load_half(halves(p)), load_half(halves(p + 32))}; }
+  DS_INLINE Head head(const uint8_t* p) {
+    // Negated here, so that adding it is subtracting, signed zeros included.
+    return {load_half(halves(p)), mul(load_half(halves(p + 32)), splat(-1.0f))};
+  }
   DS_INLINE void scales(const Head& head, const uint8_t* p, int g, Scales& s) {
     s.scale[0] = mul(head.scale, to_floats(load_u8(p + 64 + 32 * g)));
-    const Floats minimum = mul(head.minimum, to_floats(load_u8(p + 80 + 32 * g)));
-    s.minimum = sub(splat(0.0f), minimum);
+    s.minimum = mul(head.minimum, to_floats(load_u8(p + 80 + 32 * g)));
   }
 };
 struct Q4_K : TwoLevels<256> {
