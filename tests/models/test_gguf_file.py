@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
-from draftsmith.models.gguf_file import GgufSummary, check_gguf
+from draftsmith.models.gguf_file import GgufSummary, check_gguf, list_tensors, read_header
 
 VOCAB = [b"a", b"bc", "é".encode(), b""]
 
@@ -74,6 +74,26 @@ def test_a_whole_file_is_summarised(tiny: Path):
         num_bytes=tiny.stat().st_size,
         license="mit",
     )
+
+
+def test_metadata_is_kept_but_for_the_vocabulary(tmp_path: Path):
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_float64("tiny.double", 0.5)
+    writer.add_head_count_kv([2, 4])
+    writer.add_token_list(VOCAB)
+    writer.add_token_scores([0.5] * 1025)
+    writer.add_tensor("tensor", np.zeros((4, 8), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    header = read_header(tmp_path / "model.gguf")
+    assert header.values == {
+        "general.architecture": "llama",
+        "tiny.double": 0.5,
+        "llama.attention.head_count_kv": (2, 4),
+    }
+    assert header.tensors == list_tensors(tmp_path / "model.gguf")
 
 
 def test_the_summary_equals_the_slow_readers(tiny: Path):

@@ -63,7 +63,7 @@ def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, Dec
             other tensors than its config means, or does not fit in memory.
         InvalidRequestError: `format` is unknown, or would quantise quantised weights again.
     """
-    with _naming(path):
+    with _named_after(path):
         header = read_header(path)
         config = _gguf_config(path, header)
         stored = {
@@ -90,7 +90,7 @@ def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig,
         ModelFormatError: As `read_gguf`.
         InvalidRequestError: `format` is unknown.
     """
-    with _naming(folder):
+    with _named_after(folder):
         stored = {
             tensor.name: _Stored(
                 tensor.name, tensor.format, tensor.shape, tensor.num_bytes, tensor.read
@@ -298,8 +298,9 @@ class _Reader:
 
     def _matrix(self, name: str) -> Matrix:
         tensor = self._stored[name]
+        num_outputs, num_inputs = tensor.shape
         try:
-            packed = Matrix.pack(tensor.read(), tensor.format, *tensor.shape)
+            packed = Matrix.pack(tensor.read(), tensor.format, num_outputs, num_inputs)
             if self._format in (None, tensor.format):
                 return packed
             return Matrix.from_float(packed.dequantise(), self._format)
@@ -355,7 +356,7 @@ def _gigabytes(num_bytes: int) -> str:
 
 
 @contextmanager
-def _naming(path: Path) -> Generator[None]:
+def _named_after(path: Path) -> Generator[None]:
     """Put the file's name before an error that does not begin with it."""
     try:
         yield
