@@ -18,7 +18,7 @@ from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.checkpoint import StoredTensor, open_checkpoint
 from draftsmith.models.native.t5_cache import T5Cache, T5Row
 from draftsmith.models.native.t5_config import T5Config, read_t5_config
-from draftsmith.models.native.t5_layers import attend, bias_between, gelu, rms_norm
+from draftsmith.models.native.t5_layers import attend, attend_one, bias_between, gelu, rms_norm
 from draftsmith.models.native.t5_weights import (
     AttentionWeights,
     FeedForwardWeights,
@@ -52,9 +52,10 @@ def read_t5(folder: Path, format: str | None = None, *, name: str | None = None)
     """
 
     def pack(stored: StoredTensor) -> Matrix:
-        if format in (None, stored.format):
-            return Matrix.pack(stored.read(), stored.format, *stored.shape)
-        return Matrix.from_float(stored.tensor(), format)
+        if format is None or format == stored.format:
+            num_outputs, num_inputs = stored.shape
+            return Matrix.pack(stored.read(), stored.format, num_outputs, num_inputs, stored.name)
+        return Matrix.from_float(stored.tensor(), format, stored.name)
 
     checkpoint, config = open_checkpoint(folder), read_t5_config(folder)
     weights = arrange_t5_weights(checkpoint, config, pack, _CPU)
@@ -96,8 +97,8 @@ class _Place(NamedTuple):
 class NativeT5(LanguageModel):
     """A T5 behind our contract, without `transformers`.
 
-    A token's logits are the same bits whatever else is in the pass: the number of rows, their
-    order, and the tokens that come with it.
+    A token's logits are the same bits whatever else is in the pass (the number of rows, their
+    order, the tokens that come with it), on the CPU and as far as its matrices keep to that.
     """
 
     def __init__(
@@ -209,8 +210,7 @@ class NativeT5(LanguageModel):
         for place, query, key, value in zip(places, queries, keys, values, strict=True):
             place.row.write(layer, place.position, key, value)
             held = place.row.read(layer, place.position + 1)
-            # Cloned: a product may round otherwise where its argument is aligned otherwise.
-            mixed.append(attend(query.clone().unsqueeze(1), *held, place.bias))
+            mixed.append(attend_one(query, *held, place.bias))
         return states + weights.output.multiply(torch.cat(mixed))
 
     def _attend_to_source(
@@ -219,7 +219,7 @@ class NativeT5(LanguageModel):
         """Let each new token attend to its row's source."""
         queries = self._by_token(weights.query, self._norm(states, weights.norm))
         mixed = [
-            attend(query.clone().unsqueeze(1), *place.row.read_source(layer), None)
+            attend_one(query, *place.row.read_source(layer), None)
             for place, query in zip(places, queries, strict=True)
         ]
         return states + weights.output.multiply(torch.cat(mixed))
