@@ -1,0 +1,386 @@
+"""The fast decoder on a CPU: a whole pass is one call of the C++ kernels.
+
+Every output is summed in one order, whatever the number of rows, sequences or threads: a token's
+logits have the same bits in every pass. `TorchDecoder` is the plain twin.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.kernels.cpu.library import Library, library, pointer
+from draftsmith.kernels.matrix import Matrix, MatrixStruct
+from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.native.config import DecoderConfig
+from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
+
+__all__ = ["CpuCache", "CpuDecoder", "PassTimes"]
+
+_BLOCK = 16
+"""Positions of a key block, and ids of a tile of the head."""
+_MIN_CAPACITY = 256
+_MOST_ROWS = 512
+"""Of one call: more would push the activations out of the processor's caches."""
+
+_FLOAT_POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
+
+
+class PassTimes(NamedTuple):
+    """Where the time of the passes went, in seconds."""
+
+    products: float
+    attention: float
+    rest: float
+
+
+@dataclass
+class _Row:
+    """One sequence's keys and values."""
+
+    keys: Float[Tensor, "layers kv_heads blocks head 16"]
+    values: Float[Tensor, "layers kv_heads slots padded_head"]
+    length: int
+    tiles: set[int]
+    """Tiles of the head that hold a token of this sequence (reduced heads only)."""
+
+    @property
+    def capacity(self) -> int:
+        return self.values.shape[2]
+
+
+class CpuCache(Cache):
+    """Keys and values of some sequences, each in memory of its own that grows by doubling."""
+
+    def __init__(self, config: DecoderConfig, dtype: torch.dtype) -> None:
+        self._config = config
+        self._dtype = dtype
+        self._rows: dict[int, _Row] = {}
+
+    def add(self) -> int:
+        """Open an empty row and return its number."""
+        numbers = range(len(self._rows) + 1)
+        row = next(number for number in numbers if number not in self._rows)
+        self._rows[row] = _Row(*self._memory(0), length=0, tiles=set())
+        return row
+
+    def remove(self, row: int) -> None:
+        """Close a row, and free its memory."""
+        del self._rows[row]
+
+    def length(self, row: int) -> int:
+        """Tokens that the row holds."""
+        return self._rows[row].length
+
+    def rollback(self, row: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a row."""
+        assert 0 <= length <= self._rows[row].length
+        self._rows[row].length = length
+
+    def reserve(self, number: int, extra: int) -> _Row:
+        """A row with room for `extra` tokens more."""
+        row = self._rows[number]
+        wanted = row.length + extra
+        if wanted > row.capacity:
+            self._grow(row, max(wanted, 2 * row.capacity, _MIN_CAPACITY))
+        return row
+
+    def num_bytes(self) -> int:
+        """What all rows take in memory."""
+        return sum(row.keys.nbytes + row.values.nbytes for row in self._rows.values())
+
+    def _grow(self, row: _Row, capacity: int) -> None:
+        limit = -(-self._config.context_length // _BLOCK) * _BLOCK
+        wanted = -(-capacity // _BLOCK) * _BLOCK
+        keys, values = self._memory(max(min(wanted, limit), -(-row.length // _BLOCK) * _BLOCK))
+        keys[:, :, : row.keys.shape[2]] = row.keys
+        values[:, :, : row.capacity] = row.values
+        row.keys, row.values = keys, values
+
+    def _memory(self, capacity: int) -> tuple[Tensor, Tensor]:
+        # Zeros: what lies beyond the last token is weighed with 0, and must be finite.
+        config = self._config
+        heads = (config.num_layers, config.num_kv_heads)
+        padded = -(-config.head_size // _BLOCK) * _BLOCK
+        keys = torch.zeros(*heads, capacity // _BLOCK, config.head_size, _BLOCK, dtype=self._dtype)
+        return keys, torch.zeros(*heads, capacity, padded, dtype=self._dtype)
+
+
+class CpuDecoder(LanguageModel):
+    """A decoder of the Llama, Mistral, Qwen2, Qwen3 or SmolLM family, on the C++ kernels.
+
+    Args:
+        weights: As `read_gguf` and `read_folder` give them.
+        config: The model's shape.
+        name: For messages; None is the architecture's.
+        exact_activations: Keep activations and cache in float32. Otherwise products with
+            quantised weights round activations to 8 bits in groups of 32, each row by itself,
+            and the cache of a quantised model is float16.
+        num_head_ids: For a draft: compute logits only for so many of the first ids, which are
+            the most frequent in a byte-pair vocabulary, and for those of the sequence; all
+            others are -inf. None computes all.
+    """
+
+    def __init__(
+        self,
+        weights: DecoderWeights,
+        config: DecoderConfig,
+        name: str | None = None,
+        *,
+        exact_activations: bool = False,
+        num_head_ids: int | None = None,
+    ) -> None:
+        loaded = library()
+        assert loaded is not None, "without the kernels, use TorchDecoder"
+        self._library: Library = loaded
+        self.config = config
+        self.weights = weights
+        self.device = torch.device("cpu")
+        self.traits = ModelTraits(
+            name=name or config.architecture,
+            vocab_size=config.vocab_size,
+            eos_token_ids=config.eos_token_ids,
+            context_length=config.context_length,
+        )
+        is_quantised = weights.head.format not in ("F32", "F16", "BF16")
+        is_half = is_quantised and not exact_activations
+        self._cache_dtype = torch.float16 if is_half else torch.float32
+        self._struct, self._kept = _decoder_struct(weights, config, is_half, exact_activations)
+        self._num_head_ids = num_head_ids
+        self._nanoseconds = (ctypes.c_int64 * 3)()
+
+    @property
+    def weight_bytes_per_pass(self) -> int:
+        """Bytes of weights that a pass of one token reads."""
+        matrices = [
+            projection.matrix for layer in self.weights.layers for projection in _projections(layer)
+        ]
+        head = self.weights.head
+        share = min(1.0, (self._num_head_ids or head.num_outputs) / head.num_outputs)
+        return sum(matrix.num_bytes for matrix in matrices) + int(head.num_bytes * share)
+
+    def take_times(self) -> PassTimes:
+        """Where the time of all passes since the last call went."""
+        products, attention, rest = (value / 1e9 for value in self._nanoseconds)
+        self._nanoseconds = (ctypes.c_int64 * 3)()
+        return PassTimes(products, attention, rest)
+
+    def open_cache(self) -> CpuCache:
+        """An empty cache of this model."""
+        return CpuCache(self.config, self._cache_dtype)
+
+    def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        """Append the tokens to their rows; return the logits after each of them."""
+        assert isinstance(cache, CpuCache)
+        logits = torch.empty(len(batch.rows), batch.width, self.config.vocab_size)
+        for first, last in _groups(batch):
+            rows, tokens = batch.rows[first:last], batch.tokens[first:last]
+            lines = [logits[first + i, : len(new)] for i, new in enumerate(tokens)]
+            self._pass(cache, rows, tokens, lines)
+        return logits
+
+    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to one row, without logits."""
+        assert isinstance(cache, CpuCache)
+        for start in range(0, len(tokens), _MOST_ROWS):
+            self._pass(cache, [row], [tokens[start : start + _MOST_ROWS]], [])
+
+    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
+        """Never called: there is no encoder."""
+        raise AssertionError("a decoder-only model has no encoder")
+
+    def _pass(
+        self,
+        cache: CpuCache,
+        numbers: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        logits: Sequence[Float[Tensor, "_ vocab"]],
+    ) -> None:
+        """Run some rows; `logits` has a place for each of their tokens, or is empty."""
+        rows = [cache.reserve(n, len(new)) for n, new in zip(numbers, tokens, strict=True)]
+        flat = [token for new in tokens for token in new]
+        sequences = (_SequenceStruct * len(rows))(
+            *(
+                (len(new), row.length, row.capacity, row.keys.data_ptr(), row.values.data_ptr())
+                for row, new in zip(rows, tokens, strict=True)
+            )
+        )
+        stride = 4 * self.config.vocab_size
+        places = [
+            line.data_ptr() + stride * i for line in logits for i in range(line.shape[0])
+        ]
+        tiles = self._head_tiles(rows, tokens)
+        ids = (_INT * len(flat))(*flat)
+        wanted = (_INT * len(places))(*range(len(places)))
+        pointers = (ctypes.c_void_p * len(places))(*places)
+        chosen = None if tiles is None else (_INT * len(tiles))(*tiles)
+        struct = _PassStruct(
+            _address(sequences),
+            len(rows),
+            len(places),
+            _address(ids),
+            _address(wanted),
+            _address(pointers),
+            _address(chosen),
+            0 if tiles is None else len(tiles),
+            0,
+            _address(self._nanoseconds),
+        )
+        self._library.ds_decoder_forward(_address(self._struct), _address(struct))
+        for row, new in zip(rows, tokens, strict=True):
+            row.length += len(new)
+
+    def _head_tiles(
+        self, rows: Sequence[_Row], tokens: Sequence[Sequence[int]]
+    ) -> Sequence[int] | None:
+        """Which tiles of a reduced head this pass computes."""
+        if self._num_head_ids is None or self._num_head_ids >= self.config.vocab_size:
+            return None
+        frequent = -(-self._num_head_ids // _BLOCK)
+        for row, new in zip(rows, tokens, strict=True):
+            row.tiles.update(token // _BLOCK for token in new)
+        rare = {tile for row in rows for tile in row.tiles if tile >= frequent}
+        return [*range(frequent), *sorted(rare)]
+
+
+def _groups(batch: Rows) -> Iterator[tuple[int, int]]:
+    """Neighbouring sequences that together are one call: at most `_MOST_ROWS` tokens, or one."""
+    first, size = 0, 0
+    for index, tokens in enumerate(batch.tokens):
+        if index > first and size + len(tokens) > _MOST_ROWS:
+            yield first, index
+            first, size = index, 0
+        size += len(tokens)
+    yield first, len(batch.tokens)
+
+
+def _projections(layer: LayerWeights) -> list[Projection]:
+    return [
+        layer.query, layer.key, layer.value, layer.output, layer.gate, layer.up, layer.down,
+    ]  # fmt: skip
+
+
+# --- the sources' structures ------------------------------------------------------------------
+
+
+class _ProjectionStruct(ctypes.Structure):
+    """`DsProjection`."""
+
+    _fields_ = (("matrix", MatrixStruct), ("bias", _FLOAT_POINTER))
+
+
+class _LayerStruct(ctypes.Structure):
+    """`DsLayer`."""
+
+    _fields_ = (
+        ("attention_norm", _FLOAT_POINTER),
+        ("query_norm", _FLOAT_POINTER),
+        ("key_norm", _FLOAT_POINTER),
+        ("feed_forward_norm", _FLOAT_POINTER),
+        *((name, _ProjectionStruct) for name in "query key value output gate up down".split()),
+        ("window", _INT),
+        ("reserved", _INT),
+    )
+
+
+class _DecoderStruct(ctypes.Structure):
+    """`DsDecoder`."""
+
+    _fields_ = (
+        *(
+            (name, _INT)
+            for name in (
+                "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_size",
+                "intermediate_size", "cache_is_half", "exact_activations",
+            )
+        ),
+        ("norm_epsilon", ctypes.c_float),
+        ("rotary_scale", ctypes.c_float),
+        ("inverse_frequencies", _FLOAT_POINTER),
+        ("final_norm", _FLOAT_POINTER),
+        ("embedding", MatrixStruct),
+        ("head", MatrixStruct),
+        ("layers", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class _SequenceStruct(ctypes.Structure):
+    """`DsSequence`."""
+
+    _fields_ = (
+        ("num_tokens", _INT),
+        ("past", _INT),
+        ("capacity", ctypes.c_int64),
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+    )
+
+
+class _PassStruct(ctypes.Structure):
+    """`DsPass`."""
+
+    _fields_ = (
+        ("sequences", ctypes.c_void_p),
+        ("num_sequences", _INT),
+        ("num_logits", _INT),
+        ("tokens", ctypes.c_void_p),
+        ("logit_tokens", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+        ("head_tiles", ctypes.c_void_p),
+        ("num_head_tiles", _INT),
+        ("reserved", _INT),
+        ("nanoseconds", ctypes.c_void_p),
+    )
+
+
+def _decoder_struct(
+    weights: DecoderWeights, config: DecoderConfig, is_half: bool, exact_activations: bool
+) -> tuple[_DecoderStruct, list[object]]:
+    """The model for C, and what must live as long as it."""
+    kept: list[object] = [weights]
+
+    def vector(values: Tensor | None) -> int | None:
+        if values is None:
+            return None
+        kept.append(held := values.float().contiguous())
+        return pointer(held)
+
+    def projection(one: Projection) -> _ProjectionStruct:
+        return _ProjectionStruct(one.matrix.struct(), vector(one.bias))
+
+    def layer(one: LayerWeights, window: int | None) -> _LayerStruct:
+        norms = (one.attention_norm, one.query_norm, one.key_norm, one.feed_forward_norm)
+        return _LayerStruct(
+            *map(vector, norms), *map(projection, _projections(one)), window or 0, 0
+        )
+
+    layers = (_LayerStruct * config.num_layers)(
+        *map(layer, weights.layers, config.windows)
+    )
+    kept.append(layers)
+    struct = _DecoderStruct(
+        config.num_layers,
+        config.hidden_size,
+        config.num_heads,
+        config.num_kv_heads,
+        config.head_size,
+        config.intermediate_size,
+        is_half,
+        exact_activations,
+        config.norm_epsilon,
+        config.rotary.scale,
+        vector(config.rotary.inverse_frequencies),
+        vector(weights.final_norm),
+        weights.embedding.struct(),
+        weights.head.struct(),
+        _address(layers),
+    )
+    return struct, kept
+
+
+def _address(data: ctypes.Structure | ctypes.Array[object] | None) -> int | None:
+    return None if data is None else ctypes.addressof(data)
