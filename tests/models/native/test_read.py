@@ -301,6 +301,16 @@ def test_a_tensor_type_without_a_kernel_is_named(tmp_path: Path) -> None:
     assert native_architecture(path) is None
 
 
+def test_a_corrupt_block_is_named_with_its_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    model = lively("llama", num_hidden_layers=1)
+    del model.model.layers[0].mlp.up_proj
+    blocks = np.full((64, 34), 0x7F, np.uint8)  # the scales are NaN
+    write_gguf(path, model, blk__0__ffn_up__weight=(blocks, Kind.Q8_0))
+    with pytest.raises(ModelFormatError, match=r"tensor 'blk\.0\.ffn_up\.weight' is corrupt"):
+        read_gguf(path)
+
+
 def test_a_file_without_an_embedding_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     model = lively("llama")

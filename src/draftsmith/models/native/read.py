@@ -299,13 +299,11 @@ class _Reader:
     def _matrix(self, name: str) -> Matrix:
         tensor = self._stored[name]
         num_outputs, num_inputs = tensor.shape
-        try:
-            packed = Matrix.pack(tensor.read(), tensor.format, num_outputs, num_inputs)
-            if self._format in (None, tensor.format):
-                return packed
-            return Matrix.from_float(packed.dequantise(), self._format)
-        except ModelFormatError as error:
-            raise ModelFormatError(f"tensor {name!r}: {error}") from error
+        label = f"tensor {name!r}"
+        packed = Matrix.pack(tensor.read(), tensor.format, num_outputs, num_inputs, label)
+        if self._format is None or self._format == tensor.format:
+            return packed
+        return Matrix.from_float(packed.dequantise(), self._format, label)
 
     def _vector(self, name: str) -> Float[Tensor, " width"]:
         tensor = self._stored[name]
