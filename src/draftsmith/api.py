@@ -17,7 +17,8 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import Prompt
 from draftsmith.engine.result import GenerationResult
 from draftsmith.errors import InvalidRequestError, ModelNotFoundError
-from draftsmith.models.hf.load import Dtype, load_model, load_tokenizer
+from draftsmith.models.hf.load import load_tokenizer
+from draftsmith.models.load import Activations, Dtype, ModelSettings, load_model
 from draftsmith.models.pull import PullProgress
 from draftsmith.models.reference import resolve
 from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
@@ -26,6 +27,8 @@ __all__ = ["generate", "load_engine"]
 
 OnProgress = Callable[[PullProgress], None]
 _TABLES = {"unigram": 1, "bigram": 2}
+_DRAFT_HEAD_IDS = 32_768
+"""Of a draft's head on a CPU, by default: of a large vocabulary, few ids are ever drafted."""
 
 
 def generate(
@@ -36,6 +39,8 @@ def generate(
     gamma: int = 4,
     dtype: Dtype = "auto",
     device: str = "auto",
+    activations: Activations = "int8",
+    threads: int | None = None,
     **sampling: Any,  # noqa: ANN401 - any field's type
 ) -> GenerationResult:
     """Generate once: load the models, run, return the result, whose `str` is the text.
@@ -47,8 +52,10 @@ def generate(
         target: A catalogue name, `org/name` on the Hub, a folder, or a `.gguf` file.
         draft: What guesses, as `load_engine` takes it; None decodes plainly.
         gamma: Drafted tokens per round, 0 to 32.
-        dtype: `auto` is float32 on a CPU and bfloat16 on a GPU.
+        dtype: Of the weights; see `load_engine`.
         device: A torch device; `auto` is the GPU if there is one.
+        activations: Of products with quantised weights; see `load_engine`.
+        threads: Of the CPU kernels; None is the physical cores.
         **sampling: Fields of `SamplingParams`.
 
     Raises:
@@ -59,7 +66,15 @@ def generate(
                             draft="prompt-lookup", max_tokens=32)
     """
     params = SamplingParams.from_options(**sampling)
-    engine = load_engine(target, draft, gamma=gamma, dtype=dtype, device=device)
+    engine = load_engine(
+        target,
+        draft,
+        gamma=gamma,
+        dtype=dtype,
+        device=device,
+        activations=activations,
+        threads=threads,
+    )
     return engine.generate(prompt, params)[0]
 
 
@@ -70,6 +85,9 @@ def load_engine(
     gamma: int = 4,
     dtype: Dtype = "auto",
     device: str = "auto",
+    activations: Activations = "int8",
+    threads: int | None = None,
+    draft_vocab_size: int = _DRAFT_HEAD_IDS,
     max_batch_size: int = 16,
     on_progress: OnProgress | None = None,
 ) -> Engine:
@@ -80,8 +98,16 @@ def load_engine(
         draft: The same for a draft model; or `prompt-lookup`, `random`, `unigram:FILE`,
             `bigram:FILE` (a table saved by `NgramTable.save`, or any text file); or a `Drafter`.
         gamma: Drafted tokens per round, 0 to 32.
-        dtype: `auto` is float32 on a CPU and bfloat16 on a GPU.
+        dtype: Of the weights: `auto` keeps what the file holds on a CPU (a GGUF's own blocks
+            included) and is bfloat16 on a GPU; or `float32`, `bfloat16`, `float16`; `int8` and
+            `int4` round a float checkpoint on a CPU, which makes it a different model.
         device: A torch device; `auto` is the GPU if there is one.
+        activations: Of products with quantised weights on a CPU: `int8` rounds them, each row
+            by itself; `float32` keeps them, and is slower.
+        threads: Of the CPU kernels and torch; None is the physical cores.
+        draft_vocab_size: Ids that a draft model on a CPU considers, beside those of the text
+            so far: the first ones, which are the most frequent in a byte-pair vocabulary. The
+            text does not depend on it; 0 considers all.
         max_batch_size: Sequences that run at once.
         on_progress: Called while a catalogue model is fetched.
 
@@ -91,6 +117,9 @@ def load_engine(
     # What can be refused without the weights is refused before they are read.
     if not check_gamma(gamma):
         draft = None
+    settings = ModelSettings(dtype, device, activations, threads)
+    if draft_vocab_size < 0:
+        raise InvalidRequestError(f"draft_vocab_size must be 0 or more, got {draft_vocab_size}")
     is_model = isinstance(draft, str) and _is_model(draft)
     if isinstance(draft, str) and is_model:
         resolve(draft)
@@ -98,10 +127,11 @@ def load_engine(
     if isinstance(draft, str) and is_model:
         draft_tokenizer = load_tokenizer(draft, on_progress)
         check_same_vocabulary(tokenizer, draft_tokenizer, target, draft)
-    model = load_model(target, dtype, device, on_progress)
+    model = load_model(target, settings, on_progress)
     if isinstance(draft, str):
         if is_model:
-            draft = ModelDrafter(load_model(draft, dtype, device, on_progress))
+            head = draft_vocab_size or None
+            draft = ModelDrafter(load_model(draft, settings, on_progress, num_head_ids=head))
         else:
             draft = _free_drafter(draft, model.traits.vocab_size, tokenizer)
     return Engine(model, tokenizer, draft, gamma=gamma, max_batch_size=max_batch_size)

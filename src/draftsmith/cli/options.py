@@ -75,9 +75,16 @@ class ModelOptions:
     gamma
         Drafted tokens per round, 0 to 32; 0 is plain decoding.
     dtype
-        Of the weights; auto is float32 on a CPU and bfloat16 on a GPU.
+        Of the weights; auto keeps what the file holds on a CPU and is bfloat16 on a GPU. int8
+        and int4 round a float checkpoint on a CPU, which makes it a different model.
     device
         A torch device; auto is the GPU if there is one.
+    activations
+        Of products with quantised weights on a CPU: int8 rounds them, float32 keeps them.
+    threads
+        Of the CPU kernels; by default the physical cores.
+    draft_vocab_size
+        Ids that a draft model on a CPU considers, beside those of the text so far; 0 is all.
     """
 
     target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
@@ -88,8 +95,11 @@ class ModelOptions:
         Whole,
         Parameter(alias=["--num-speculative-tokens", "--num-assistant-tokens", "--draft-max"]),
     ] = 4
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
     device: str = "auto"
+    activations: Literal["int8", "float32"] = "int8"
+    threads: Annotated[Whole | None, Parameter(alias="-t")] = None
+    draft_vocab_size: Whole = 32_768
 
     def load(self) -> "Engine":
         """Load the engine, showing how a fetch gets on.
@@ -110,6 +120,9 @@ class ModelOptions:
                 gamma=self.gamma,
                 dtype=self.dtype,
                 device=self.device,
+                activations=self.activations,
+                threads=self.threads,
+                draft_vocab_size=self.draft_vocab_size,
                 on_progress=on_progress,
             )
 

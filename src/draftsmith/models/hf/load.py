@@ -1,19 +1,21 @@
-"""From a reference to a running model: catalogue name, Hub id, local folder or GGUF file."""
+"""Models and tokenizers that `transformers` loads: Hub id, local folder or GGUF file."""
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.utils import logging as transformers_logging
 
-from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFoundError
+from draftsmith.errors import ModelFormatError, ModelNotFoundError
 from draftsmith.models.contract import LanguageModel, ModelTraits
 from draftsmith.models.gguf_file import check_gguf
 from draftsmith.models.hf.causal import CausalModel
@@ -26,53 +28,59 @@ from draftsmith.models.pull import PullProgress
 from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
 
 __all__ = [
-    "DTYPES",
-    "Dtype",
     "describe",
-    "load_model",
+    "hub_folder",
+    "load_adapted",
     "load_tokenizer",
     "wrap_model",
     "wrap_tokenizer",
 ]
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
 _LONGEST_GIST = 240
 OnProgress = Callable[[PullProgress], None]
 
 
-def load_model(
-    reference: str,
-    dtype: Dtype = "auto",
-    device: str = "auto",
-    on_progress: OnProgress | None = None,
+def load_adapted(
+    source: ModelSource, path: Path | None, dtype: torch.dtype, device: torch.device
 ) -> LanguageModel:
-    """Load a model, fetching it first where it must be.
+    """Load a model of `transformers` behind our contract.
 
     Args:
-        reference: A catalogue name, `org/name` on the Hub, a folder, or a `.gguf` file.
-        dtype: `auto` is float32 on a CPU, where texts are compared token by token, and
-            bfloat16 on a GPU.
-        device: A torch device; `auto` is the GPU if there is one.
-        on_progress: Called while a catalogue model is fetched.
+        source: What the user named.
+        path: Where it lies; None for a Hub id, which the Hub's own client fetches.
+        dtype: Of weights and activations; a GGUF is dequantised to it.
+        device: Where it runs.
 
     Raises:
-        ModelNotFoundError: If the reference names nothing reachable.
+        ModelNotFoundError: If it cannot be read or reached.
         ModelFormatError: If the files are not a model that can run here.
-        PullError: If a catalogue model could not be fetched.
     """
-    if dtype not in DTYPES:
-        raise InvalidRequestError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    place = _device(device)
-    kind = _torch_dtype(dtype, place)
-    source = resolve(reference)
-    path = local_path(source, on_progress)
-    with _named_errors(reference), _quiet():
+    with _named_errors(source.reference), _quiet():
         if path is not None and path.is_file():
-            model = load_gguf_model(path, kind)
+            model = load_gguf_model(path, dtype)
         else:
-            model = _from_pretrained(path, source, kind)
-    return wrap_model(model.to(place), name=reference)
+            model = _from_pretrained(path, source, dtype)
+    return wrap_model(model.to(device), name=source.reference)
+
+
+def hub_folder(source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool]) -> Path | None:
+    """Fetch config and safetensors of a Hub model whose config is wanted; None if it is not.
+
+    Raises:
+        ModelNotFoundError: If it cannot be reached.
+    """
+    options: dict[str, Any] = {"repo_id": source.reference, "local_files_only": is_offline()}
+    with _named_errors(source.reference), _quiet():
+        config = json.loads(Path(hf_hub_download(filename="config.json", **options)).read_bytes())
+        if not is_wanted(config):
+            return None
+        wanted = [
+            "config.json",
+            "generation_config.json",
+            "*.safetensors",
+            "*.safetensors.index.json",
+        ]
+        return Path(snapshot_download(allow_patterns=wanted, **options))
 
 
 def load_tokenizer(reference: str, on_progress: OnProgress | None = None) -> TransformersTokenizer:
@@ -170,25 +178,6 @@ def _where(path: Path | None, source: ModelSource) -> dict[str, Any]:
     if path is not None:
         return {"pretrained_model_name_or_path": str(path)}
     return {"pretrained_model_name_or_path": source.reference, "local_files_only": is_offline()}
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidRequestError(
-            f"device {device!r} is not available: use cpu, cuda or auto"
-        ) from error
-    return place
-
-
-def _torch_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return getattr(torch, dtype)
 
 
 @contextmanager

@@ -7,14 +7,14 @@ logits have the same bits in every pass. `TorchDecoder` is the plain twin.
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.kernels.cpu.library import Library, library, pointer
-from draftsmith.kernels.matrix import Matrix, MatrixStruct
+from draftsmith.kernels.matrix import MatrixStruct
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
@@ -210,9 +210,7 @@ class CpuDecoder(LanguageModel):
             )
         )
         stride = 4 * self.config.vocab_size
-        places = [
-            line.data_ptr() + stride * i for line in logits for i in range(line.shape[0])
-        ]
+        places = [line.data_ptr() + stride * i for line in logits for i in range(line.shape[0])]
         tiles = self._head_tiles(rows, tokens)
         ids = (_INT * len(flat))(*flat)
         wanted = (_INT * len(places))(*range(len(places)))
@@ -259,9 +257,7 @@ def _groups(batch: Rows) -> Iterator[tuple[int, int]]:
 
 
 def _projections(layer: LayerWeights) -> list[Projection]:
-    return [
-        layer.query, layer.key, layer.value, layer.output, layer.gate, layer.up, layer.down,
-    ]  # fmt: skip
+    return [getattr(layer, name) for name in _PROJECTIONS]
 
 
 # --- the sources' structures ------------------------------------------------------------------
@@ -273,6 +269,9 @@ class _ProjectionStruct(ctypes.Structure):
     _fields_ = (("matrix", MatrixStruct), ("bias", _FLOAT_POINTER))
 
 
+_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
+
+
 class _LayerStruct(ctypes.Structure):
     """`DsLayer`."""
 
@@ -281,7 +280,7 @@ class _LayerStruct(ctypes.Structure):
         ("query_norm", _FLOAT_POINTER),
         ("key_norm", _FLOAT_POINTER),
         ("feed_forward_norm", _FLOAT_POINTER),
-        *((name, _ProjectionStruct) for name in "query key value output gate up down".split()),
+        *((name, _ProjectionStruct) for name in _PROJECTIONS),
         ("window", _INT),
         ("reserved", _INT),
     )
@@ -358,9 +357,7 @@ def _decoder_struct(
             *map(vector, norms), *map(projection, _projections(one)), window or 0, 0
         )
 
-    layers = (_LayerStruct * config.num_layers)(
-        *map(layer, weights.layers, config.windows)
-    )
+    layers = (_LayerStruct * config.num_layers)(*map(layer, weights.layers, config.windows))
     kept.append(layers)
     struct = _DecoderStruct(
         config.num_layers,
@@ -382,5 +379,5 @@ def _decoder_struct(
     return struct, kept
 
 
-def _address(data: ctypes.Structure | ctypes.Array[object] | None) -> int | None:
+def _address(data: ctypes.Structure | ctypes.Array[Any] | None) -> int | None:
     return None if data is None else ctypes.addressof(data)

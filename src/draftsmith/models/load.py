@@ -1,0 +1,179 @@
+"""From a reference to a running model: natively where we can, else through `transformers`.
+
+On a CPU the Llama, Mistral, Qwen2, Qwen3, SmolLM and T5 families run on our own decoders and
+kernels; everything else, and every model on a GPU, runs behind the adapter.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+
+from draftsmith.errors import InvalidRequestError, ModelFormatError
+from draftsmith.kernels.cpu.library import library, set_num_threads
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.hf.load import hub_folder, load_adapted
+from draftsmith.models.native.cpu import CpuDecoder
+from draftsmith.models.native.decoder import TorchDecoder
+from draftsmith.models.native.read import native_architecture, read_folder, read_gguf
+from draftsmith.models.native.t5 import read_t5
+from draftsmith.models.native.t5_config import native_t5_architecture
+from draftsmith.models.pull import PullProgress
+from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
+
+__all__ = ["ACTIVATIONS", "DTYPES", "Activations", "Dtype", "ModelSettings", "load_model"]
+
+_log = logging.getLogger(__name__)
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+Activations = Literal["int8", "float32"]
+ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
+OnProgress: TypeAlias = Callable[[PullProgress], None]
+
+_FORMATS: dict[Dtype, str | None] = {
+    "auto": None,
+    "float32": "F32",
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "int8": "Q8_0",
+    "int4": "Q4_1",
+}
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a model is loaded.
+
+    Attributes:
+        dtype: Of the weights. `auto` keeps what the file holds on a CPU (a GGUF's own blocks
+            included) and is bfloat16 on a GPU. `int8` and `int4` round a float checkpoint's
+            weights in groups of 32: that is a different model.
+        device: A torch device; `auto` is the GPU if there is one.
+        activations: Of products with quantised weights on a CPU: `int8` rounds them in groups
+            of 32, each row by itself, as llama.cpp does; `float32` keeps them.
+        threads: Of the CPU kernels and of torch; None leaves both as they are (at first, the
+            physical cores).
+    """
+
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    activations: Activations = "int8"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("dtype", self.dtype, DTYPES),
+            ("activations", self.activations, ACTIVATIONS),
+        ):
+            if value not in known:
+                raise InvalidRequestError(
+                    f"{name} must be one of {', '.join(known)}, got {value!r}"
+                )
+        if self.threads is not None:
+            _check_threads(self.threads)
+
+
+def load_model(
+    reference: str,
+    settings: ModelSettings | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    num_head_ids: int | None = None,
+) -> LanguageModel:
+    """Load a model, fetching it first where it must be.
+
+    Args:
+        reference: A catalogue name, `org/name` on the Hub, a folder, or a `.gguf` file.
+        settings: How; None is all defaults.
+        on_progress: Called while a catalogue model is fetched.
+        num_head_ids: For a draft on a CPU: see `CpuDecoder`.
+
+    Raises:
+        ModelNotFoundError: If the reference names nothing reachable.
+        ModelFormatError: If the files are not a model that can run here.
+        PullError: If a catalogue model could not be fetched.
+        InvalidRequestError: If the settings do not fit the device or the model.
+    """
+    settings = settings or ModelSettings()
+    place = _device(settings.device)
+    if settings.threads is not None:
+        set_num_threads(settings.threads)
+        torch.set_num_threads(settings.threads)
+    source = resolve(reference)
+    path = local_path(source, on_progress)
+    if place.type == "cpu":
+        model = _load_native(source, path, settings, num_head_ids)
+        if model is not None:
+            return model
+    if settings.dtype in ("int8", "int4"):
+        raise InvalidRequestError(
+            f"dtype {settings.dtype} needs a native decoder on a CPU, and {reference!r} has none: "
+            "use bfloat16"
+        )
+    return load_adapted(source, path, _torch_dtype(settings.dtype, place), place)
+
+
+def _load_native(
+    source: ModelSource, path: Path | None, settings: ModelSettings, num_head_ids: int | None
+) -> LanguageModel | None:
+    """Our own implementation of the model, if there is one."""
+    if source.kind is SourceKind.HUB:
+        path = hub_folder(source, _is_native_config)
+    if path is None:
+        return None
+    format = _FORMATS[settings.dtype]
+    if path.is_dir() and _is_t5(path):
+        return None if library() is None else read_t5(path, format, name=source.reference)
+    if native_architecture(path) is None:
+        return None
+    config, weights = read_folder(path, format) if path.is_dir() else read_gguf(path, format)
+    if library() is None:
+        return TorchDecoder.from_weights(weights, config, name=source.reference)
+    return CpuDecoder(
+        weights,
+        config,
+        source.reference,
+        exact_activations=settings.activations == "float32",
+        num_head_ids=num_head_ids,
+    )
+
+
+def _is_native_config(config: dict[str, object]) -> bool:
+    return native_t5_architecture(config) or native_architecture(config) is not None
+
+
+def _is_t5(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        return isinstance(config, dict) and native_t5_architecture(config)
+    except (OSError, ValueError, ModelFormatError):
+        return False  # whoever reads it next says what is wrong
+
+
+def _check_threads(threads: int) -> None:
+    if not 1 <= threads <= 1024:
+        raise InvalidRequestError(f"threads must be between 1 and 1024, got {threads}")
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidRequestError(
+            f"device {device!r} is not available: use cpu, cuda or auto"
+        ) from error
+    return place
+
+
+def _torch_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return getattr(torch, dtype)
