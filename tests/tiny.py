@@ -11,6 +11,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from draftsmith.kernels.cpu.library import set_num_threads
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.hf.load import wrap_model
 
@@ -19,6 +20,7 @@ EOS = 1
 
 # Tiny models gain nothing from threads, and test workers share the cores.
 torch.set_num_threads(1)
+set_num_threads(1)
 
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,
