@@ -1,8 +1,8 @@
 """Everything on one CPU: ours, llama.cpp and transformers, on the same GGUF files, in one run.
 
 The systems take turns within every round, with the same number of threads. llama.cpp comes as the
-wheel `xllamacpp`; the JSON says for which instruction sets that is built. Where a natively built
-one is installed under the same name, it is measured instead.
+wheel `xllamacpp`; the JSON says for which instruction sets that is built. The passes and prompts of
+another build are measured beside it if its `libllama.so` is given.
 
     python -m benchmarks.cpu
     python -m benchmarks.cpu --quick --parts rows decode
@@ -12,6 +12,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.bandwidth import measure_bandwidth
@@ -31,12 +32,12 @@ PARTS = ("bandwidth", "rows", "decode", "prompt", "memory")
 def main() -> None:
     """Run the parts; write `results/cpu.json`; print the goals."""
     options = _options()
-    peer = describe()
+    peer = describe(options.llamacpp_library)
     document: dict[str, Any] = {
         "what": "one CPU: T(M), decoding, prompts and memory; ours beside llama.cpp",
         "environment": environment(),
         "peer": peer,
-        "settings": vars(options),
+        "settings": {name: _plain(value) for name, value in vars(options).items()},
         "parts": {},
     }
     parts, start = document["parts"], time.perf_counter()
@@ -59,6 +60,8 @@ def main() -> None:
     document["seconds"] = round(time.perf_counter() - start, 1)
     show(parts, reached)
     print(f"llama.cpp: {peer['wheel']}, {peer['system']}")
+    if peer["other_build"]:
+        print(f"other build: {peer['other_build']}")
     print(write_result("cpu_quick" if options.quick else "cpu", document))
 
 
@@ -70,6 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--prompts", type=int)
     parser.add_argument("--new-tokens", type=int)
+    parser.add_argument("--llamacpp-library", type=Path, help="another build's libllama.so")
     parser.add_argument("--quick", action="store_true", help="small, few and once; proves nothing")
     options = parser.parse_args()
     quick: bool = options.quick
@@ -85,6 +89,10 @@ def _options() -> argparse.Namespace:
     return options
 
 
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
 def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [
         measure_rows(
@@ -92,6 +100,7 @@ def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
             threads=options.threads,
             repeats=3 if options.quick else 9,
             widths=[1, 4, 8] if options.quick else list(range(1, 17)),
+            library=options.llamacpp_library,
             with_transformers=name == SMALL,
         )
         for name in options.models
@@ -119,6 +128,7 @@ def _prompt(options: argparse.Namespace) -> list[dict[str, Any]]:
             threads=options.threads,
             rounds=options.rounds,
             lengths=[128] if options.quick else [128, 512, 1024],
+            library=options.llamacpp_library,
             with_transformers=name == SMALL,
         )
         for name in options.models

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, GgufConfig
 
 from benchmarks.common import humaneval_prompts
 from benchmarks.llamacpp import Passes, Peer, PeerConfig
@@ -15,11 +15,18 @@ from benchmarks.summaries import spread
 from draftsmith.models.contract import Rows
 
 NUM_HELD = 128
+OTHER = "llama.cpp, other build"
 Pass = Callable[[list[int]], float]
 
 
 def measure_rows(
-    name: str, *, threads: int, repeats: int, widths: list[int], with_transformers: bool
+    name: str,
+    *,
+    threads: int,
+    repeats: int,
+    widths: list[int],
+    library: Path | None,
+    with_transformers: bool,
 ) -> dict[str, Any]:
     """T(M) of one model over a cache that holds 128 tokens, the systems in turn."""
     ours, path = Ours(name, None, threads=threads), gguf_path(name)
@@ -29,6 +36,9 @@ def measure_rows(
         "ours": _our_pass(ours, ids[:NUM_HELD]),
         "llama.cpp": _peer_pass(peer, ids[:NUM_HELD]),
     }
+    other = Passes(path, threads=threads, library=library) if library else None
+    if other is not None:
+        passes[OTHER] = _peer_pass(other, ids[:NUM_HELD])
     if with_transformers:
         passes["transformers"] = _transformers_pass(path, ids[:NUM_HELD], threads)
     seconds: dict[str, dict[int, list[float]]] = {s: {w: [] for w in widths} for s in passes}
@@ -40,10 +50,13 @@ def measure_rows(
                 value = run(ids[NUM_HELD : NUM_HELD + width])
                 if number >= 2:  # the first two warm up
                     seconds[system][width].append(value)
-    peer.close()
+    for one in (peer, other):
+        if one is not None:
+            one.close()
     num_bytes = {
         "ours": weight_bytes(ours.model, path),
         "llama.cpp": file_weight_bytes(path),
+        OTHER: file_weight_bytes(path),
         "transformers": None,
     }
     return {
@@ -54,7 +67,13 @@ def measure_rows(
 
 
 def measure_prompts(
-    name: str, *, threads: int, rounds: int, lengths: list[int], with_transformers: bool
+    name: str,
+    *,
+    threads: int,
+    rounds: int,
+    lengths: list[int],
+    library: Path | None,
+    with_transformers: bool,
 ) -> dict[str, Any]:
     """Prompt tokens per second, the systems in turn; each prompt starts with an empty cache."""
     ours, path = Ours(name, None, threads=threads), gguf_path(name)
@@ -64,6 +83,9 @@ def measure_prompts(
     with Peer(path, PeerConfig("plain"), threads=threads) as peer:
         passes: dict[str, Pass] = {"ours": lambda tokens: _our_prompt(ours, tokens)}
         passes["llama.cpp"] = lambda tokens: peer.complete(tokens, max_tokens=1).prompt_s
+        other = Passes(path, threads=threads, library=library) if library else None
+        if other is not None:
+            passes[OTHER] = _peer_prompt(other)
         if theirs is not None:
             passes["transformers"] = theirs
         for run in passes.values():
@@ -73,6 +95,8 @@ def measure_prompts(
                 for system, run in passes.items():
                     speed = length / run(ids[:length])
                     speeds.setdefault(system, {}).setdefault(length, []).append(speed)
+        if other is not None:
+            other.close()
     return {
         "model": name,
         "systems": {
@@ -143,10 +167,23 @@ def _peer_pass(peer: Passes, held: list[int]) -> Pass:
     return run
 
 
+def _peer_prompt(peer: Passes) -> Pass:
+    def run(tokens: list[int]) -> float:
+        seconds = peer.forward(tokens, 0, all_logits=False)
+        peer.rollback(0)
+        return seconds
+
+    return run
+
+
 def _transformers_model(path: Path, threads: int) -> Any:
     torch.set_num_threads(threads)
+    # Dense: packed blocks are multiplied in float32, and slower.
     model = AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=torch.bfloat16
+        str(path.parent),
+        gguf_file=path.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
     )
     return model.eval()
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cpu_passes import OTHER
+
 _HOT = "temperature_0.8"
 _COLD = "temperature_0"
-_PAIR = "qwen2.5-coder-1.5b-instruct"
 
 
 class Goal(NamedTuple):
@@ -39,7 +40,7 @@ def goals(parts: dict[str, Any]) -> list[Goal]:
 
 def show(parts: dict[str, Any], reached: list[Goal]) -> None:
     """Print the decode speeds and the goals."""
-    console = Console()
+    console = Console(width=120)
     for result in parts.get("decode", []):
         for workload, measured in result["workloads"].items():
             for temperature in (_COLD, _HOT):
@@ -61,9 +62,18 @@ def _row_goals(parts: dict[str, Any]) -> Iterator[Goal]:
         peer = result["systems"]["llama.cpp"]
         for width, limit in ((4, 1.25), (8, 1.7)):
             if width in ours["over_one_row"]:
-                detail = f"llama.cpp {peer['over_one_row'][width]:.2f}"
+                detail = ", ".join(
+                    f"{system} {curve['over_one_row'][width]:.2f}"
+                    for system, curve in result["systems"].items()
+                    if system != "ours"
+                )
                 value = ours["over_one_row"][width]
                 yield Goal(f"T({width})/T(1) {name}", value, limit, False, detail)
+        for system in ("llama.cpp", OTHER):
+            if system in result["systems"]:
+                times = [result["systems"][s]["seconds"][1]["median"] for s in (system, "ours")]
+                detail = f"{times[0] * 1000:.1f} ms / {times[1] * 1000:.1f} ms"
+                yield Goal(f"T(1) {system}/ours {name}", times[0] / times[1], 1.0, True, detail)
         if bandwidth:
             speed, other = ours["gb_per_s"][1], peer["gb_per_s"][1]
             detail = f"{speed:.1f} of {bandwidth:.1f} GB/s; llama.cpp {other:.1f}"
@@ -103,13 +113,18 @@ def _prompt_goals(parts: dict[str, Any]) -> Iterator[Goal]:
             speed = result["systems"]["llama.cpp"][length]["median"]
             detail = f"llama.cpp {speed:.0f} tokens/s {_range(ratio)}"
             yield Goal(name, ratio["median"], 0.8, True, detail)
+            if OTHER in result["systems"]:
+                speeds = [result["systems"][s][length]["median"] for s in ("ours", OTHER)]
+                detail = f"{OTHER} {speeds[1]:.0f} tokens/s"
+                yield Goal(f"{name}, other build", speeds[0] / speeds[1], 0.8, True, detail)
 
 
 def _memory_goals(parts: dict[str, Any]) -> Iterator[Goal]:
     for result in parts["memory"]:
         shares = result["peak_over_file_and_cache"]
         peak = result["peak_bytes"]["ours"] / 1e6
-        detail = f"{peak:.0f} MB; llama.cpp {shares['llama.cpp']:.2f}"
+        base = max(run["base_bytes"] for run in result["runs"]["ours"]) / 1e6
+        detail = f"{peak:.0f} MB ({base:.0f} of imports); llama.cpp {shares['llama.cpp']:.2f}"
         yield Goal(f"memory {result['model']}", shares["ours"], 1.2, False, detail)
 
 

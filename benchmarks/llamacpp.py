@@ -1,8 +1,9 @@
 """llama.cpp as the peer, through the wheel `xllamacpp`: its server, and its passes over M rows.
 
 The server's settings are its defaults, but for: one slot, a set context and number of threads, and
-no reuse of earlier prompts (every request pays for its own). `Passes` calls the wheel's own
-exported `llama_decode`.
+no reuse of earlier prompts (every request pays for its own). `Passes` calls `llama_decode`, which
+the wheel exports. The wheel is built for AVX2; the passes of a build for the machine at hand can be
+measured beside it (CMake, GGML_NATIVE=ON, its `libllama.so`).
 """
 
 import ctypes
@@ -131,11 +132,19 @@ class Passes:
     Args:
         path: The GGUF file.
         threads: For single rows and for batches.
+        library: Another build's `libllama.so`; None is the wheel's.
         context_length: Most tokens held.
     """
 
-    def __init__(self, path: Path, *, threads: int, context_length: int = 2048) -> None:
-        self._library = _library()
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        library: Path | None = None,
+        context_length: int = 2048,
+    ) -> None:
+        self._library = _library(library)
         self._model = _checked(
             self._library.llama_model_load_from_file(
                 str(path).encode(), self._library.llama_model_default_params()
@@ -185,13 +194,14 @@ def load_xllamacpp() -> Any:
         return importlib.import_module("xllamacpp")
 
 
-def describe() -> dict[str, Any]:
-    """Version, instruction sets and settings of the peer."""
+def describe(library: Path | None) -> dict[str, Any]:
+    """Version, instruction sets and settings of the peer, and of another build of it."""
     module = load_xllamacpp()
     return {
         "wheel": f"xllamacpp {importlib.metadata.version('xllamacpp')}",
         "build": module.BUILD_INFO,
         "system": module.get_system_info().strip(),
+        "other_build": _system_info(library) if library else None,
         "settings": "n_parallel 1, cache_prompt off, fit_params off; all else at its defaults "
         "(mmap, flash attention auto, n_batch 2048, n_ubatch 512, weights repacked, warm-up on)",
     }
@@ -271,9 +281,9 @@ _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_vo
 _SILENT = _LogCallback(lambda _level, _text, _data: None)
 
 
-def _library() -> Any:
+def _library(path: Path | None) -> Any:
     load_xllamacpp()
-    library = ctypes.CDLL(sys.modules["xllamacpp.xllamacpp"].__file__)
+    library = ctypes.CDLL(str(path or sys.modules["xllamacpp.xllamacpp"].__file__))
     pointer, integer = ctypes.c_void_p, ctypes.c_int32
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "llama_log_set": (None, [_LogCallback, pointer]),
@@ -298,6 +308,12 @@ def _library() -> Any:
     library.llama_log_set(_SILENT, None)
     library.llama_backend_init()
     return library
+
+
+def _system_info(path: Path) -> str:
+    library = _library(path)
+    library.llama_print_system_info.restype = ctypes.c_char_p
+    return library.llama_print_system_info().decode().strip()
 
 
 def _checked(pointer: int | None) -> ctypes.c_void_p:
