@@ -115,7 +115,7 @@ def _decode(options: argparse.Namespace) -> list[dict[str, Any]]:
         new_tokens=options.new_tokens,
         edit_tokens=48 if options.quick else 800,
         num_edits=1 if options.quick else 3,
-        sweep_tokens=16 if options.quick else 96,
+        sweep_tokens=8 if options.quick else 64,
     )
     targets = [name for name in options.models if name not in DRAFTS.values()]
     return [measure_decode(name, DRAFTS.get(name), plan) for name in targets]

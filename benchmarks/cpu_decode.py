@@ -1,6 +1,6 @@
 """Decoding, plain and speculative, ours beside llama.cpp's, on the same tokens of the same prompts.
 
-First a sweep over all configurations on a few prompts, which only selects; then the fastest of
+First a sweep over all configurations on one prompt, which only selects; then the fastest of
 each kind are measured, in turn for every prompt, over several rounds.
 """
 
@@ -56,8 +56,11 @@ def measure_decode(target: str, draft: str | None, plan: Plan) -> dict[str, Any]
         mine = our_configs(has_draft=draft is not None)
         sweep = _sweep(ours, path, tasks, [*mine, *peers], plan)
         finals = [*_finalists(mine, sweep["ours"]), *_finalists(peers, sweep["llama.cpp"])]
+        if name == "editing":
+            finals = _without_slow_kinds(finals, sweep["llama.cpp"])
         cold = _measure(ours, path, tasks, finals, 0.0, plan.rounds, plan.threads)
-        hot = _measure(ours, path, tasks, _hot(finals), HOT, max(1, plan.rounds // 2), plan.threads)
+        few = tasks[: max(2, len(tasks) // 2)]
+        hot = _measure(ours, path, few, _hot(finals), HOT, max(1, plan.rounds // 2), plan.threads)
         result["workloads"][name] = {
             "tasks": [(task.name, len(task.ids), task.max_tokens) for task in tasks],
             "sweep_tokens_per_second": sweep,
@@ -92,9 +95,9 @@ def _workloads(ours: Ours, plan: Plan, *, has_draft: bool) -> dict[str, list[Tas
 def _sweep(
     ours: Ours, path: Path, tasks: list[Task], configs: list[Config], plan: Plan
 ) -> dict[str, dict[str, float]]:
-    """Decode speed of each configuration on the first prompts, one after another."""
+    """Decode speed of each configuration on the first prompt, one after another."""
     few = [replace(task, max_tokens=min(task.max_tokens, plan.sweep_tokens)) for task in tasks]
-    few = few[:2] if few[0].ignore_eos else few[:1]
+    few = few[:1]
     speeds: dict[str, dict[str, float]] = {"ours": {}, "llama.cpp": {}}
     for config in configs:
         with ExitStack() as stack:
@@ -112,6 +115,14 @@ def _finalists(configs: Sequence[Config], speeds: dict[str, float]) -> list[Conf
     for config in sorted(configs, key=lambda one: speeds[one.name]):
         kinds[_kind(config)] = config
     return [kinds[kind] for kind in ("plain", "draft", "lookup") if kind in kinds]
+
+
+def _without_slow_kinds(finals: list[Config], peer_speeds: dict[str, float]) -> list[Config]:
+    """Ours without the draft model; of llama.cpp's speculations only the fastest."""
+    mine = [one for one in finals if isinstance(one, OurConfig) and one.draft != "model"]
+    theirs = [one for one in finals if isinstance(one, PeerConfig)]
+    best = max(theirs[1:], key=lambda one: peer_speeds[one.name])
+    return [*mine, theirs[0], best]
 
 
 def _hot(finals: list[Config]) -> list[Config]:
@@ -166,8 +177,9 @@ class _Runner:
             self._peer = stack.enter_context(Peer(path, config, threads=threads))
 
     def warm_up(self, task: Task) -> None:
-        """A short request, prompt included."""
-        self.run(replace(task, max_tokens=min(16, task.max_tokens)), 0.0, 0)
+        """A short request."""
+        short = replace(task, ids=task.ids[:32], max_tokens=16, ignore_eos=True)
+        self.run(short, 0.0, 0)
 
     def run(self, task: Task, temperature: float, seed: int) -> dict[str, Any]:
         """Generate once; a record of the times and counts."""

@@ -218,7 +218,6 @@ def peer_configs(draft_path: Path | None) -> list[PeerConfig]:
             (3, " (default)", {}),
             (2, "", {}),
             (5, "", {}),
-            (8, "", {}),
             (8, " p_min 0.75", {"p_min": 0.75}),
         )
     ]
@@ -229,7 +228,6 @@ def peer_configs(draft_path: Path | None) -> list[PeerConfig]:
         PeerConfig("ngram-simple 3/32", "ngram-simple", None, {"size_n": 3, "size_m": 32}),
         PeerConfig("ngram-map-k (default)", "ngram-map-k"),
         PeerConfig("ngram-map-k 3/8", "ngram-map-k", None, short),
-        PeerConfig("ngram-map-k4v (default)", "ngram-map-k4v"),
         PeerConfig("ngram-mod (default)", "ngram-mod"),
         PeerConfig("ngram-mod 8/8/16", "ngram-mod", None, {"n_match": 8, "n_min": 8, "n_max": 16}),
         PeerConfig("ngram-cache (default)", "ngram-cache"),
