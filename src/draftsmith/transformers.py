@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from draftsmith.core.laws import History, point_masses
+from draftsmith.core.laws import History, best_tokens, point_masses
 from draftsmith.core.params import SamplingParams, check_gamma
 from draftsmith.core.verify import verifier_named
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
@@ -66,17 +66,34 @@ class ProcessorLaw:
         drafted: Int[Tensor, " drafts"],
     ) -> Float[Tensor, "rows vocab"]:
         """The laws of consecutive positions; the last row follows all of `drafted`."""
+        scores = self._processed(logits, history, drafted)
+        best = scores.amax(-1, keepdim=True)
+        law = point_masses(scores) if self.is_greedy else scores.softmax(-1)
+        return torch.where(best.isfinite(), law, 0.0)
+
+    def points(
+        self,
+        logits: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Int[Tensor, " rows"]:
+        """Where the point masses of a greedy law stand; `NO_TOKEN` for a law without mass."""
+        return best_tokens(self._processed(logits, history, drafted))
+
+    def _processed(
+        self,
+        logits: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Float[Tensor, "rows vocab"]:
         prefix = torch.cat([self.prompt, history.output, drafted])
         rows = len(logits)
-        scores = torch.stack(
+        return torch.stack(
             [
                 self._scores(prefix[: len(prefix) - (rows - 1 - index)], line)
                 for index, line in enumerate(logits.float())
             ]
         )
-        best = scores.amax(-1, keepdim=True)
-        law = point_masses(scores) if self.is_greedy else scores.softmax(-1)
-        return torch.where(best.isfinite(), law, 0.0)
 
     def _scores(
         self, prefix: Int[Tensor, " columns"], logits: Float[Tensor, " vocab"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from draftsmith.core.noise import CounterNoise, NoiseKeys, PointMassNoise, RoundNoise, Stream
-from draftsmith.core.verdict import PAD_TOKEN, Verdict, assemble, draw
+from draftsmith.core.verdict import PAD_TOKEN, Verdict, assemble, draw, race
 from draftsmith.core.verify import (
     VERIFIERS,
     BlockVerifier,
@@ -41,6 +41,12 @@ class ConstantNoise(NamedTuple):
 
     def exponentials(self, first: int, count: int, vocab: int) -> Tensor:
         return torch.full((self.batch, count, vocab), max(16.6 * self.value, 2.0**-33))
+
+    def draw(self, stream: int, column: int, probs: Tensor) -> Tensor:
+        return draw(probs, self.uniforms(stream, column + 1)[:, column])
+
+    def race(self, first: int, probs: Tensor) -> Tensor:
+        return race(probs, self.exponentials(first, *probs.shape[1:]))
 
 
 def random_laws(*shape: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

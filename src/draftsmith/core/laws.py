@@ -13,7 +13,10 @@ from torch import Tensor
 
 from draftsmith.core.params import SamplingParams
 
-__all__ = ["History", "Law", "SamplingLaw", "point_masses"]
+__all__ = ["NO_TOKEN", "History", "Law", "SamplingLaw", "best_tokens", "point_masses"]
+
+NO_TOKEN = -1
+"""Stands for the token of a row that is no distribution."""
 
 
 class History(NamedTuple):
@@ -44,6 +47,15 @@ class Law(Protocol):
         asks for one row at a time passes all that it has drafted so far. A row of logits that is
         no distribution (NaN, infinite, nothing allowed) gives a law without mass: zeros.
         """
+        ...
+
+    def points(
+        self,
+        logits: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Int[Tensor, " rows"]:
+        """Where the point masses of a greedy law stand; `NO_TOKEN` for a law without mass."""
         ...
 
 
@@ -78,7 +90,7 @@ class SamplingLaw:
         drafted: Int[Tensor, " drafts"],
     ) -> Float[Tensor, "rows vocab"]:
         """The laws of consecutive positions; the last row follows all of `drafted`."""
-        scores = self._adjusted(logits, history, drafted)
+        scores = self.adjusted(logits, history, drafted)
         best = scores.amax(-1, keepdim=True)
         if self.params.is_greedy:
             law = point_masses(scores)
@@ -87,13 +99,22 @@ class SamplingLaw:
             law = self._filtered((scores - best) / self.params.temperature)
         return torch.where(best.isfinite(), law, 0.0)
 
-    def _adjusted(
+    def points(
+        self,
+        logits: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Int[Tensor, " rows"]:
+        """Where the point masses of a greedy law stand; `NO_TOKEN` for a law without mass."""
+        return best_tokens(self.adjusted(logits, history, drafted))
+
+    def adjusted(
         self,
         logits: Float[Tensor, "rows vocab"],
         history: History,
         drafted: Int[Tensor, " drafts"],
     ) -> Float[Tensor, "rows vocab"]:
-        """Bias, bans and penalties, in float32; the input is left as it is."""
+        """Bias, bans and penalties, in float32; float32 logits as they are where none is asked."""
         params, vocab = self.params, logits.shape[-1]
         scores = logits.float()
         if params.logit_bias:
@@ -151,6 +172,12 @@ class SamplingLaw:
 def point_masses(scores: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
     """All mass on the largest score of each row, ties to the lowest id."""
     return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
+
+
+def best_tokens(scores: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
+    """The largest score of each row, ties to the lowest id; `NO_TOKEN` where none is finite."""
+    is_law = scores.amax(-1).isfinite()
+    return torch.where(is_law, scores.argmax(-1), NO_TOKEN)
 
 
 def _within(ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:

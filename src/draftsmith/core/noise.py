@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from draftsmith.core.verdict import draw, race
+
 __all__ = [
     "CounterNoise",
     "NoiseKeys",
@@ -19,6 +21,7 @@ __all__ = [
     "RoundNoise",
     "Stream",
     "exponentials",
+    "stream_offset",
     "uniforms",
 ]
 
@@ -53,7 +56,7 @@ class NoiseKeys(NamedTuple):
 
 @runtime_checkable
 class RoundNoise(Protocol):
-    """The random numbers that one round of one batch may use."""
+    """The random numbers that one round of one batch may use, and the choices made with them."""
 
     def uniforms(self, stream: int, count: int) -> Float[Tensor, "batch count"]:
         """Independent draws from [0, 1), fresh for this round."""
@@ -61,6 +64,18 @@ class RoundNoise(Protocol):
 
     def exponentials(self, first: int, count: int, vocab: int) -> Float[Tensor, "batch count v"]:
         """The coupled noise at drafted indices first … first + count - 1, by token id."""
+        ...
+
+    def draw(
+        self, stream: int, column: int, probs: Float[Tensor, "batch vocab"]
+    ) -> Int[Tensor, " batch"]:
+        """Invert each CDF at the uniform in this column of a stream."""
+        ...
+
+    def race(
+        self, first: int, probs: Float[Tensor, "batch rows vocab"]
+    ) -> Int[Tensor, "batch rows"]:
+        """The winners under the coupled noise at drafted indices first … first + rows - 1."""
         ...
 
 
@@ -90,7 +105,7 @@ class CounterNoise:
         self._keys = keys
         self._rounds = rounds
         self._positions = positions
-        self._offset = level * _STREAMS_PER_LEVEL + (inner_round << 8)
+        self._offset = stream_offset(level, inner_round)
         self._coupled: dict[tuple[int, int], Tensor] = {}
 
     def uniforms(self, stream: int, count: int) -> Float[Tensor, "batch count"]:
@@ -101,6 +116,18 @@ class CounterNoise:
     def exponentials(self, first: int, count: int, vocab: int) -> Float[Tensor, "batch count v"]:
         """Standard exponentials, a function of (key, position, token id); kept for the round."""
         return torch.stack([self._row(index, vocab) for index in range(first, first + count)], 1)
+
+    def draw(
+        self, stream: int, column: int, probs: Float[Tensor, "batch vocab"]
+    ) -> Int[Tensor, " batch"]:
+        """Invert each CDF at the uniform in this column of a stream."""
+        return draw(probs, self.uniforms(stream, column + 1)[:, column])
+
+    def race(
+        self, first: int, probs: Float[Tensor, "batch rows vocab"]
+    ) -> Int[Tensor, "batch rows"]:
+        """The winners under the coupled noise at drafted indices first … first + rows - 1."""
+        return race(probs, self.exponentials(first, *probs.shape[1:]))
 
     def _row(self, index: int, vocab: int) -> Float[Tensor, "batch v"]:
         if (index, vocab) not in self._coupled:
@@ -125,6 +152,23 @@ class PointMassNoise:
         """Ones, without memory: the race is won by the only token that runs."""
         del first
         return torch.ones((), device=self._device).expand(self._batch, count, vocab)
+
+    def draw(
+        self, stream: int, column: int, probs: Float[Tensor, "batch vocab"]
+    ) -> Int[Tensor, " batch"]:
+        """The only tokens that have mass."""
+        return draw(probs, self.uniforms(stream, column + 1)[:, column])
+
+    def race(
+        self, first: int, probs: Float[Tensor, "batch rows vocab"]
+    ) -> Int[Tensor, "batch rows"]:
+        """The only tokens that run."""
+        return race(probs, self.exponentials(first, *probs.shape[1:]))
+
+
+def stream_offset(level: int, inner_round: int) -> int:
+    """What is added to a stream's number, so that rounds within rounds share none."""
+    return level * _STREAMS_PER_LEVEL + (inner_round << 8)
 
 
 def uniforms(

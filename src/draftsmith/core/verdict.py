@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["PAD_TOKEN", "Verdict", "assemble", "draw"]
+__all__ = ["PAD_TOKEN", "Verdict", "assemble", "draw", "race"]
 
 PAD_TOKEN = -1
 """Fills the columns of a ragged batch that hold no token."""
@@ -49,3 +49,10 @@ def draw(
     below_total = torch.nextafter(total, torch.zeros_like(total))
     threshold = torch.minimum(uniforms.unsqueeze(-1).double() * total, below_total)
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+
+
+def race(
+    probs: Float[Tensor, "batch rows vocab"], exponentials: Float[Tensor, "batch rows vocab"]
+) -> Int[Tensor, "batch rows"]:
+    """The token that arrives first: argmin of noise / probability, ties to the lowest id."""
+    return (exponentials / probs).argmin(dim=-1)

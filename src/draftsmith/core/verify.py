@@ -14,6 +14,7 @@ The papers swap letters (the target is p in the first, q in the second), so this
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -100,21 +101,26 @@ class ThresholdVerifier(Verifier):
         self, check: Check, accept: Float[Tensor, "batch gamma"], emit: Float[Tensor, " batch"]
     ) -> Verdict:
         """The verdict for given uniforms: a pure function, which the enumeration sums over."""
-        num_accepted = self.count(self.passes(accept, self.thresholds(check)))
-        emitted = draw(self.emitted_law(check, num_accepted), emit)
-        return assemble(check.draft_tokens, num_accepted, emitted)
+        return self._decide(check, accept, lambda law: draw(law, emit))
 
     def draw(
         self, probs: Float[Tensor, "batch vocab"], noise: RoundNoise, index: int
     ) -> Int[Tensor, " batch"]:
         """Draw by inverting the CDF at the draft stream's uniform."""
-        return draw(probs, noise.uniforms(self.streams[0], index + 1)[:, index])
+        return noise.draw(self.streams[0], index, probs)
 
     def verify(self, check: Check, noise: RoundNoise) -> Verdict:
         """Decide with this round's uniforms."""
         gamma = check.draft_tokens.shape[1]
         accept = noise.uniforms(self.streams[1], gamma)
-        return self.decide(check, accept, noise.uniforms(self.streams[2], 1)[:, 0])
+        return self._decide(check, accept, lambda law: noise.draw(self.streams[2], 0, law))
+
+    def _decide(
+        self, check: Check, accept: Float[Tensor, "batch gamma"], emit: Callable[[Tensor], Tensor]
+    ) -> Verdict:
+        num_accepted = self.count(self.passes(accept, self.thresholds(check)))
+        emitted = emit(self.emitted_law(check, num_accepted))
+        return assemble(check.draft_tokens, num_accepted, emitted)
 
 
 @final
@@ -232,14 +238,12 @@ class CoupledVerifier(Verifier):
         self, probs: Float[Tensor, "batch vocab"], noise: RoundNoise, index: int
     ) -> Int[Tensor, " batch"]:
         """Run the race at this position under the draft's law."""
-        exponentials = noise.exponentials(index, 1, probs.shape[-1])
-        return _race(probs.unsqueeze(1), exponentials).squeeze(1)
+        return noise.race(index, probs.unsqueeze(1)).squeeze(1)
 
     def verify(self, check: Check, noise: RoundNoise) -> Verdict:
         """Run the race at every position under the target's law; keep what agrees."""
-        rows, vocab = check.target_probs.shape[1:]
-        chosen = _race(check.target_probs, noise.exponentials(0, rows, vocab))
-        gamma = rows - 1
+        chosen = noise.race(0, check.target_probs)
+        gamma = chosen.shape[1] - 1
         columns = torch.arange(gamma, device=chosen.device)
         agrees = (chosen[:, :gamma] == check.draft_tokens) & (
             columns < check.num_drafted.unsqueeze(1)
@@ -309,10 +313,3 @@ def _normalised(
     excess = excess.clamp(min=0)
     mass = excess.sum(dim=-1, keepdim=True)
     return torch.where(mass > 0, excess / mass, fallback)
-
-
-def _race(
-    probs: Float[Tensor, "batch rows vocab"], exponentials: Float[Tensor, "batch rows vocab"]
-) -> Int[Tensor, "batch rows"]:
-    """The token that arrives first: argmin of noise / probability, ties to the lowest id."""
-    return (exponentials / probs).argmin(dim=-1)

@@ -1,5 +1,7 @@
 """A drafter that is itself accelerated by a faster drafter (Leviathan et al., section 6)."""
 
+from itertools import repeat
+
 from draftsmith.core.params import MAX_GAMMA
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
 from draftsmith.engine.round import Outcome, RoundContext, Turn, check_contract, check_drafts
@@ -40,7 +42,8 @@ class SpeculativeDrafter(Drafter):
             inner = [self._inner_turn(turn, num_rounds) for turn in live]
             outcomes = self._inner_round(inner, context)
             for turn, outcome in zip(live, outcomes, strict=True):
-                for token, law in zip(outcome.tokens, outcome.laws, strict=False):
+                laws = repeat(None) if outcome.laws is None else outcome.laws
+                for token, law in zip(outcome.tokens, laws, strict=False):
                     context.record(turn, token, law)
             pairs = zip(live, outcomes, strict=True)
             live = [turn for turn, outcome in pairs if outcome.error is None]

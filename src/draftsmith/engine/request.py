@@ -7,12 +7,13 @@ from typing import TypeAlias, cast
 
 import torch
 
-from draftsmith.core.laws import Law, SamplingLaw
+from draftsmith.core.laws import Law
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.verify import verifier_named
 from draftsmith.engine.sequence import Limits, Sequence
 from draftsmith.engine.text import OutputText
 from draftsmith.errors import InvalidRequestError
+from draftsmith.kernels.cpu.sampling import sampling_law
 from draftsmith.models.contract import ModelTraits
 from draftsmith.models.tokenizer import Message, Tokenizer
 
@@ -90,7 +91,7 @@ def make_request(
     limits = Limits(
         params.max_tokens, traits.context_length, frozenset(eos) | set(params.stop_token_ids)
     )
-    return Request(ids, source, params, law or SamplingLaw(params, traits.eos_token_ids), limits)
+    return Request(ids, source, params, law or sampling_law(params, traits.eos_token_ids), limits)
 
 
 def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:

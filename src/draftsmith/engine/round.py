@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from draftsmith.core.laws import History, Law
+from draftsmith.core.laws import NO_TOKEN, History, Law
 from draftsmith.core.noise import RoundNoise
 from draftsmith.core.verify import Check, Verifier
 from draftsmith.drafters.contract import Draft, Drafter, SequenceView
 from draftsmith.errors import DraftError
-from draftsmith.models.follower import Follower
+from draftsmith.kernels.cpu.sampling import has_mass
+from draftsmith.models.follower import Follower, common_prefix
 
 __all__ = [
     "NoiseMaker",
@@ -58,8 +59,18 @@ class Turn:
         self, logits: Float[Tensor, "rows vocab"], drafted: Sequence[int]
     ) -> Float[Tensor, "rows vocab"]:
         """The laws of consecutive positions; the last row follows all of `drafted`."""
-        tokens = torch.tensor([*self.prefix, *drafted], dtype=torch.long, device=logits.device)
-        return self.law(logits, self.history, tokens)
+        return self.law(logits, self.history, self._tokens(drafted, logits.device))
+
+    def points_after(
+        self, logits: Float[Tensor, "rows vocab"], drafted: Sequence[int]
+    ) -> list[int]:
+        """Where greedy laws stand, `NO_TOKEN` for none; the last row follows all of `drafted`."""
+        points = self.law.points(logits, self.history, self._tokens(drafted, logits.device))
+        # The sync is the round's: the tokens are wanted here.
+        return points.tolist()
+
+    def _tokens(self, drafted: Sequence[int], device: torch.device) -> Int[Tensor, " drafts"]:
+        return torch.tensor([*self.prefix, *drafted], dtype=torch.long, device=device)
 
 
 class Outcome(NamedTuple):
@@ -69,8 +80,9 @@ class Outcome(NamedTuple):
     """The kept drafted tokens and the emitted one; only kept ones if `error` is set."""
     drafted: list[int]
     num_accepted: int
-    laws: Float[Tensor, "rows vocab"]
-    """The target's laws along the draft, a row for each token in `tokens`, and perhaps more."""
+    laws: Float[Tensor, "rows vocab"] | None
+    """The target's laws along the draft, a row for each token in `tokens`, and perhaps more;
+    None where they are the point masses on `tokens`."""
     logits: Float[Tensor, "rows vocab"]
     error: str | None
 
@@ -98,18 +110,21 @@ class RoundContext:
         fitted = _fit(logits.to(self._device).float(), self.vocab_size)
         for row, line in zip(rows, fitted.unsqueeze(1), strict=True):
             turn = self.turns[row]
+            if turn.law.is_greedy:
+                self.record(turn, _likeliest(turn, line), None)
+                continue
             law = _law_with_mass(turn, line)
             # The sync is the draft's own: its next pass needs the token.
             token = int(turn.verifier.draw(law, turn.noise, len(turn.drawn)))
             self.record(turn, token, law[0])
         return [self.turns[row].drawn[-1] for row in rows]
 
-    def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"]) -> None:
-        """Add a token and the law that it was drawn from to a sequence's draft."""
+    def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"] | None) -> None:
+        """Add a token and the law that it was drawn from (None: certain) to a sequence's draft."""
         if len(turn.drawn) >= turn.view.gamma:
             raise DraftError(f"a drafter drew more than gamma = {turn.view.gamma} tokens")
         turn.drawn.append(token)
-        if turn.verifier.needs_draft_probs:
+        if law is not None and turn.verifier.needs_draft_probs:
             turn.laws.append(law)
 
     def drawn(self) -> Draft:
@@ -121,6 +136,8 @@ class RoundContext:
         for row, turn in enumerate(self.turns):
             for column, law in enumerate(turn.laws):
                 probs[row, column] = law
+            if turn.law.is_greedy:
+                probs[row, range(len(turn.drawn)), turn.drawn] = 1.0
         return Draft(draft.tokens, draft.num_drafted, probs)
 
 
@@ -158,10 +175,15 @@ def _judge(
     turn: Turn, logits: Float[Tensor, "rows vocab"], drafted: list[int], draft: Draft
 ) -> Outcome:
     """The verdict on one draft; a row that is no distribution ends the sequence, if reached."""
+    if turn.law.is_greedy:
+        return _judge_greedily(turn, logits, drafted)
     laws = turn.laws_after(logits, drafted)
-    is_bad = ~(laws.sum(dim=-1) > 0)
-    # A stand-in law keeps the verdict on the rows before it exact.
-    laws = torch.where(is_bad.unsqueeze(1), 1 / laws.shape[-1], laws)
+    # The sync is the round's: its verdict is read below.
+    is_law = has_mass(laws).tolist()
+    if not all(is_law):
+        # A stand-in law keeps the verdict on the rows before it exact.
+        stand_in = torch.tensor(is_law, device=laws.device).logical_not_().unsqueeze(1)
+        laws = torch.where(stand_in, 1 / laws.shape[-1], laws)
     needs_probs = turn.verifier.needs_draft_probs
     check = Check(
         draft.tokens,
@@ -171,12 +193,20 @@ def _judge(
     )
     verdict = turn.verifier.verify(check, turn.noise)
     num_accepted = int(verdict.num_accepted)
-    reached_bad = is_bad[: num_accepted + 1].nonzero()
-    if len(reached_bad):
-        first = int(reached_bad[0])
+    if not all(is_law[: num_accepted + 1]):
+        first = is_law.index(False)
         return Outcome(drafted[:first], drafted, first, laws, logits, _why_bad(logits[first]))
     tokens = verdict.tokens[0, : num_accepted + 1].tolist()
     return Outcome(tokens, drafted, num_accepted, laws, logits, None)
+
+
+def _judge_greedily(turn: Turn, logits: Float[Tensor, "rows vocab"], drafted: list[int]) -> Outcome:
+    """The verdict that every verifier gives on point masses, without building them."""
+    tokens = turn.points_after(logits, drafted)
+    kept = common_prefix(drafted, tokens)
+    if tokens[kept] == NO_TOKEN:
+        return Outcome(drafted[:kept], drafted, kept, None, logits, _why_bad(logits[kept]))
+    return Outcome(tokens[: kept + 1], drafted, kept, None, logits, None)
 
 
 def _why_bad(logits: Float[Tensor, " vocab"]) -> str:
@@ -187,13 +217,21 @@ def _why_bad(logits: Float[Tensor, " vocab"]) -> str:
     return "no token is allowed here: loosen bans, allowed_token_ids or min_tokens"
 
 
+def _likeliest(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> int:
+    """The draft's token; where its logits are none, or all banned, the first that is allowed."""
+    token = turn.points_after(logits, turn.drawn)[0]
+    if token == NO_TOKEN:
+        token = turn.points_after(torch.zeros_like(logits), turn.drawn)[0]
+    return max(token, 0)
+
+
 def _law_with_mass(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
     """The draft's law; where its logits are none, or all banned, any token that is allowed."""
     law = turn.laws_after(logits, turn.drawn)
-    if bool(law.sum() > 0):
+    if bool(has_mass(law)):
         return law
     law = turn.laws_after(torch.zeros_like(logits), turn.drawn)
-    return law if bool(law.sum() > 0) else torch.full_like(law, 1 / law.shape[-1])
+    return law if bool(has_mass(law)) else torch.full_like(law, 1 / law.shape[-1])
 
 
 def _fit(logits: Float[Tensor, "rows v"], vocab_size: int) -> Float[Tensor, "rows w"]:

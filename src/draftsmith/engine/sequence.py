@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import torch
 
 from draftsmith.core.laws import History, Law
-from draftsmith.core.noise import CounterNoise, NoiseKeys, PointMassNoise, RoundNoise
+from draftsmith.core.noise import NoiseKeys, PointMassNoise, RoundNoise
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
 from draftsmith.engine.result import Completion, FinishReason, TokenTrace
 from draftsmith.engine.text import OutputText
+from draftsmith.kernels.cpu.sampling import counter_noise
 
 __all__ = ["Limits", "Sequence"]
 
@@ -109,7 +110,7 @@ class Sequence:
         keys = NoiseKeys(self._scalar(signed), self._scalar(self.sample_index))
         rounds = self._scalar(len(self.records))
         position = self._scalar(len(self.tokens) + num_ahead)
-        return CounterNoise(keys, rounds, position, level, inner_round)
+        return counter_noise(keys, rounds, position, level, inner_round)
 
     def commit_round(self, tokens: Tokens[TokenTrace], num_drafted: int, num_accepted: int) -> None:
         """Append a round's tokens up to the one that ends the sequence, and count them."""

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "pool.h"
+#include "sampling_interface.h"
 #include "types.h"
 
 // Keys of one head of one sequence lie in blocks of 16 positions, [block][head_size][16]; values
@@ -42,6 +43,7 @@ struct DsKernels {
   void (*store_value)(const float* value, int head_size, int value_stride, int position,
                       int is_half, void* values);
   void (*attend)(const DsAttention&, int is_half);
+  const DsSampling* sampling;
 };
 
 // The best that this processor runs, unless another was asked for.
