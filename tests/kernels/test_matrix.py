@@ -27,8 +27,8 @@ def made(format: str, num_outputs: int = OUTPUTS, num_inputs: int = INPUTS) -> M
 
 
 def rounded(inputs: Tensor) -> Tensor:
-    """The plain twin of the activations' rounding: 8 bits in groups of 32."""
-    groups = inputs.unflatten(-1, (-1, 32))
+    """The plain twin of the activations' rounding: 8 bits in groups of 16."""
+    groups = inputs.unflatten(-1, (-1, 16))
     step = groups.abs().amax(-1, keepdim=True) / 127
     codes = torch.where(step > 0, (groups * (1 / step)).round(), 0.0)
     return (codes * step).flatten(-2)

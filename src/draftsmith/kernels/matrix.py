@@ -142,9 +142,7 @@ class Matrix:
             return self._data[wanted].float()
         out = torch.empty(len(ids), self.num_inputs)
         struct = self.struct()
-        loaded.ds_dequantise_rows(
-            ctypes.addressof(struct), pointer(wanted), len(ids), pointer(out)
-        )
+        loaded.ds_dequantise_rows(ctypes.addressof(struct), pointer(wanted), len(ids), pointer(out))
         return out
 
     def multiply(
@@ -152,7 +150,7 @@ class Matrix:
     ) -> Float[Tensor, "rows outputs"]:
         """`inputs @ weights.T` in float32, each output summed in one order whatever the rows.
 
-        Quantised formats round the inputs to 8 bits in groups of 32, unless `exact_activations`.
+        Quantised formats round the inputs to 8 bits in groups of 16, unless `exact_activations`.
         """
         loaded = library()
         if loaded is None:

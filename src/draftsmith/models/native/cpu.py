@@ -118,7 +118,7 @@ class CpuDecoder(LanguageModel):
         config: The model's shape.
         name: For messages; None is the architecture's.
         exact_activations: Keep activations and cache in float32. Otherwise products with
-            quantised weights round activations to 8 bits in groups of 32, each row by itself,
+            quantised weights round activations to 8 bits in groups of 16, each row by itself,
             and the cache of a quantised model is float16.
         num_head_ids: For a draft: compute logits only for so many of the first ids, which are
             the most frequent in a byte-pair vocabulary, and for those of the sequence; all

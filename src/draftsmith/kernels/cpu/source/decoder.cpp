@@ -26,7 +26,7 @@ class Activations {
     groups_ = stride_ / kGroup;
     values_.resize(static_cast<size_t>(rows * stride_));
     codes_.resize(static_cast<size_t>(rows * stride_));
-    scales_.resize(static_cast<size_t>(rows * groups_));
+    scales_.resize(static_cast<size_t>(2 * rows * groups_));
     sums_.resize(static_cast<size_t>(rows * groups_));
     negated_.resize(static_cast<size_t>(2 * rows * groups_));
   }
@@ -35,7 +35,7 @@ class Activations {
   void quantise(const DsKernels& kernels, int m, int64_t first, int64_t last) {
     const int64_t group = m * groups_ + first;
     kernels.quantise(row(m) + kGroup * first, static_cast<int>(last - first),
-                     codes_.data() + m * stride_ + kGroup * first, scales_.data() + group,
+                     codes_.data() + m * stride_ + kGroup * first, scales_.data() + 2 * group,
                      sums_.data() + group, negated_.data() + 2 * group);
   }
   void quantise(const DsKernels& kernels, int m) { quantise(kernels, m, 0, groups_); }

@@ -8,7 +8,7 @@ namespace DS_ISA {
 static void quantise(const float* x, int num_groups, int8_t* codes, float* scales, float* sums,
                      int32_t* negated) {
   for (int g = 0; g < num_groups; ++g)
-    quantise_group(x + 32 * g, codes + 32 * g, scales + g, sums + g, negated + 2 * g);
+    quantise_group(x + 32 * g, codes + 32 * g, scales + 2 * g, sums + g, negated + 2 * g);
 }
 
 static void rms_norm(const float* x, const float* weight, int size, float epsilon, float* out) {

@@ -20,7 +20,7 @@ DS_INLINE void quantised_tile(const uint8_t* tile, int num_groups, const DsRows&
     acc[m] = splat(0.0f);
     codes[m] = in.codes + (first + m) * in.code_stride;
   }
-  const float* scales = in.scales + first * in.group_stride;
+  const float* scales = in.scales + 2 * first * in.group_stride;
   const float* sums = in.sums + first * in.group_stride;
   const int32_t* negated = in.negated + 2 * first * in.group_stride;
   for (int done = 0; done < num_groups; done += Format::kGroups, tile += Format::kBytes) {
@@ -35,7 +35,6 @@ DS_INLINE void quantised_tile(const uint8_t* tile, int num_groups, const DsRows&
       for (int m = 0; m < kRows; ++m) {
         const int64_t at = m * in.group_stride + group;
         const int8_t* row = codes[m] + 32 * group;
-        const Floats scale = splat(scales[at]);
         Ints low = splat(0), high = splat(0);
         if constexpr (Format::kOffsetBits >= 0) {
           low = shift_left<(Format::kOffsetBits >= 0 ? Format::kOffsetBits : 0)>(splat(negated[2 * at]));
@@ -45,11 +44,12 @@ DS_INLINE void quantised_tile(const uint8_t* tile, int num_groups, const DsRows&
           low = dot<Format::kWide>(low, quads[j], row + 4 * j);
           high = dot<Format::kWide>(high, quads[j + 4], row + 16 + 4 * j);
         }
+        const Floats one = splat(scales[2 * at]), two = splat(scales[2 * at + 1]);
         if constexpr (Format::kHalves) {
-          acc[m] = fma(to_floats(low), mul(weight.scale[0], scale), acc[m]);
-          acc[m] = fma(to_floats(high), mul(weight.scale[1], scale), acc[m]);
+          acc[m] = fma(to_floats(low), mul(weight.scale[0], one), acc[m]);
+          acc[m] = fma(to_floats(high), mul(weight.scale[1], two), acc[m]);
         } else {
-          acc[m] = fma(to_floats(add(low, high)), mul(weight.scale[0], scale), acc[m]);
+          acc[m] = fma(fma(to_floats(low), one, mul(to_floats(high), two)), weight.scale[0], acc[m]);
         }
         if constexpr (Format::kHasMinimum) acc[m] = fma(weight.minimum, splat(sums[at]), acc[m]);
       }
@@ -191,21 +191,25 @@ static void multiply_tile(const DsMatrix& w, int tile, const DsRows& in, float* 
   }
 }
 
-// Round one group of 32 activations to 8 bits: codes, scale, and the sums that offsets need.
-DS_INLINE void quantise_group(const float* x, int8_t* codes, float* scale, float* sum,
-                              int32_t* negated) {
-  const Floats low = load(x), high = load(x + 16);
-  const float largest = max_lanes(max(abs(low), abs(high)));
+// Round 16 activations to 8 bits; the scale, and the sum of their codes.
+DS_INLINE int32_t quantise_half(const float* x, int8_t* codes, float* scale) {
+  const Floats values = load(x);
+  const float largest = max_lanes(abs(values));
   const float step = largest / 127.0f;
   // A subnormal step has no reciprocal; such a group is nothing beside the others.
   const float inverse = step >= 0x1p-120f ? 1.0f / step : (largest == largest ? 0.0f : largest);
-  const Ints a = to_ints(mul(low, splat(inverse)));
-  const Ints b = to_ints(mul(high, splat(inverse)));
-  store_i8(codes, a);
-  store_i8(codes + 16, b);
-  const int32_t first = sum_lanes(a), second = sum_lanes(b);
+  const Ints rounded = to_ints(mul(values, splat(inverse)));
+  store_i8(codes, rounded);
   *scale = step;
-  *sum = step * static_cast<float>(first + second);
+  return sum_lanes(rounded);
+}
+
+// A group of 32 activations: two halves with a scale each, and the sums that offsets need.
+DS_INLINE void quantise_group(const float* x, int8_t* codes, float* scales, float* sum,
+                              int32_t* negated) {
+  const int32_t first = quantise_half(x, codes, scales);
+  const int32_t second = quantise_half(x + 16, codes + 16, scales + 1);
+  *sum = scales[0] * static_cast<float>(first) + scales[1] * static_cast<float>(second);
   negated[0] = -first;
   negated[1] = -second;
 }

@@ -16,12 +16,12 @@ void ds_multiply(const DsMatrix* w, const float* x, int num_rows, float* y, int 
   std::vector<int32_t> negated;
   if (with_codes) {
     codes.resize(static_cast<size_t>(num_rows * size));
-    scales.resize(static_cast<size_t>(num_rows * groups));
-    sums.resize(scales.size());
-    negated.resize(2 * scales.size());
+    sums.resize(static_cast<size_t>(num_rows * groups));
+    scales.resize(2 * sums.size());
+    negated.resize(2 * sums.size());
     parallel(num_rows, 1, [&](int64_t m) {
       kernels.quantise(x + m * size, static_cast<int>(groups), codes.data() + m * size,
-                       scales.data() + m * groups, sums.data() + m * groups,
+                       scales.data() + 2 * m * groups, sums.data() + m * groups,
                        negated.data() + 2 * m * groups);
     });
   }

@@ -10,7 +10,9 @@ namespace {
 
 // Passes follow each other within a fraction of a millisecond; then the workers sleep.
 constexpr auto kAwake = std::chrono::microseconds(300);
-constexpr int kSpinsBeforeYield = 4000;
+// Some 20 microseconds. Whoever waits longer waits for a thread that the system has set aside:
+// asleep, it leaves its core to that thread.
+constexpr int kSpins = 2000;
 
 void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -77,9 +79,11 @@ void Pool::run_erased(Function function, void* context) {
   run_number_.fetch_add(1, std::memory_order_release);
   if (num_threads_ > 1) run_number_.notify_all();
   function(context, team, 0);
-  for (int spins = 0; num_running_.load(std::memory_order_acquire) > 0; ++spins) {
-    relax();
-    if (spins > kSpinsBeforeYield) std::this_thread::yield();
+  for (int spins = 0;; ++spins) {
+    const int running = num_running_.load(std::memory_order_acquire);
+    if (running == 0) break;
+    if (spins < kSpins) relax();
+    else num_running_.wait(running, std::memory_order_acquire);
   }
 }
 
@@ -95,6 +99,7 @@ void Pool::work(int thread, uint32_t seen) {
     if (stopping_) return;
     function_(context_, *team_, thread);
     num_running_.fetch_sub(1, std::memory_order_release);
+    num_running_.notify_one();
   }
 }
 
@@ -108,10 +113,11 @@ void Team::barrier() {
     num_waiting_.store(0, std::memory_order_relaxed);
     next_.store(0, std::memory_order_relaxed);
     phase_.store(phase + 1, std::memory_order_release);
+    phase_.notify_all();
     return;
   }
   for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) {
-    relax();
-    if (spins > kSpinsBeforeYield) std::this_thread::yield();
+    if (spins < kSpins) relax();
+    else phase_.wait(phase, std::memory_order_acquire);
   }
 }

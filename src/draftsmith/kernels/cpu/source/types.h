@@ -26,18 +26,18 @@ struct DsProjection {
 
 }  // extern "C"
 
-// Rows of activations, in float and, for the integer kernels, in 8 bits by groups of 32.
+// Rows of activations, in float and, for the integer kernels, in 8 bits by half groups of 16.
 struct DsRows {
   int num_rows;
   const float* values;      // [num_rows, stride]
   int64_t stride;
   const int8_t* codes;      // [num_rows, code_stride]; null where only floats are wanted
   int64_t code_stride;
-  const float* scales;      // [num_rows, group_stride]
-  const float* sums;        // scale * sum of codes, of each group
+  const float* scales;      // of each half group: [num_rows, 2 * group_stride]
+  const float* sums;        // of the rounded values of each group: [num_rows, group_stride]
   const int32_t* negated;   // minus the sum of codes, of each half group: [num_rows, 2 * group_stride]
   int64_t group_stride;
 };
 
 constexpr int kTile = 16;    // outputs of a tile
-constexpr int kGroup = 32;   // inputs that share a scale of the activations
+constexpr int kGroup = 32;   // inputs of a group
