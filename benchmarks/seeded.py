@@ -1,9 +1,15 @@
-"""Same seed, same text: every drafter, every gamma, alone and in a batch, at temperature 0.8.
+"""Same seed, same text: every format, drafter and gamma, alone and batched, beside plain decoding.
 
-python -m benchmarks.seeded
+    python -m benchmarks.seeded            # SmolLM2 in every format, and the Qwen pair as stored
+    python -m benchmarks.seeded --only Q4_1 qwen
+
+20 problems of HumanEval, greedy and at temperature 0.8.
 """
 
 import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.common import environment, humaneval_prompts, write_result
@@ -17,32 +23,47 @@ from draftsmith import (
     RandomDrafter,
     SamplingParams,
     SpeculativeDrafter,
-    load_engine,
 )
+from draftsmith.kernels.matrix import Matrix
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.hf.load import load_tokenizer
+from draftsmith.models.load import ModelSettings, load_model
+from draftsmith.models.native.cpu import CpuDecoder
+from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
+
+SMALL, TARGET, DRAFT = (
+    "smollm2-135m-instruct",
+    "qwen2.5-coder-1.5b-instruct",
+    "qwen2.5-coder-0.5b-instruct",
+)
+FORMATS = ("F32", "BF16", "F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+GAMMAS = (1, 4, 8)
+BATCH = 5
+HEAD_IDS = 16_384
 
 
 def main() -> None:
     """Compare every configuration's tokens with plain decoding's."""
     options = _options()
-    loaded = load_engine(options.target, options.draft, dtype=options.dtype)
-    assert loaded.tokenizer is not None
-    prompts = [loaded.tokenizer.encode(text) for text in humaneval_prompts(5)]
-    params = SamplingParams(max_tokens=options.new_tokens, temperature=0.8, seed=7)
-    plain = [_tokens(loaded, None, 0, [prompt], params)[0] for prompt in prompts]
-    rows = []
-    for name, draft in _drafters(loaded, plain).items():
-        for gamma in (1, 4, 8):
-            same = _tokens(loaded, draft, gamma, prompts[:1], params) == plain[:1]
-            rows.append({"draft": name, "gamma": gamma, "batch": 1, "is_same": same})
-            print(rows[-1], flush=True)
-        same = _tokens(loaded, draft, 4, prompts, params) == plain
-        rows.append({"draft": name, "gamma": 4, "batch": 5, "is_same": same})
-        print(rows[-1], flush=True)
+    prompts_text = humaneval_prompts(options.prompts)
+    rows: list[dict[str, Any]] = []
+    for name, target, draft, tokenizer_name in _pairs(options.only):
+        tokenizer = load_tokenizer(tokenizer_name)
+        prompts = [tokenizer.encode(text) for text in prompts_text]
+        for temperature in (0.0, 0.8):
+            params = SamplingParams(
+                max_tokens=options.new_tokens, temperature=temperature, seed=7, ignore_eos=True
+            )
+            plain = [_tokens(target, None, 0, [prompt], params)[0] for prompt in prompts]
+            for row in _compare(target, draft, prompts, plain, params):
+                rows.append({"weights": name, "temperature": temperature, **row})
+                print(rows[-1], flush=True)
     document: dict[str, Any] = {
-        "what": "seed 7, temperature 0.8: tokens equal to plain decoding's",
+        "what": "tokens equal to plain decoding's, alone and in batches",
         "environment": environment(),
-        "settings": vars(options),
-        "all_same": all(row["is_same"] for row in rows),
+        "settings": vars(options) | {"seed": 7, "batch": BATCH},
+        "all_same": all(row["num_same"] == row["num_texts"] for row in rows),
+        "num_texts": sum(row["num_texts"] for row in rows),
         "rows": rows,
     }
     print(write_result("seeded", document), document["all_same"])
@@ -50,35 +71,106 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", default="qwen2.5-coder-1.5b-instruct")
-    parser.add_argument("--draft", default="qwen2.5-coder-0.5b-instruct")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--new-tokens", type=int, default=24)
+    parser.add_argument("--only", nargs="*", default=[], help="formats of SmolLM2, or qwen")
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--new-tokens", type=int, default=32)
     return parser.parse_args()
 
 
-def _drafters(loaded: Engine, texts: list[list[int]]) -> dict[str, Drafter]:
-    assert isinstance(loaded.draft, ModelDrafter)
-    vocab_size = loaded.target.traits.vocab_size
-    # The bigram learns from what the target says: from the other prompts' outputs.
-    table = NgramTable.from_tokens(texts[1:], vocab_size)
-    return {
-        "model": loaded.draft,
+def _pairs(only: list[str]) -> Iterator[tuple[str, LanguageModel, LanguageModel, str]]:
+    """(what the weights are, target, draft, whose tokenizer)."""
+    settings = ModelSettings(device="cpu")
+    small = load_model(SMALL, settings)
+    assert isinstance(small, CpuDecoder)
+    # The target itself with a reduced head: a draft that is mostly right.
+    for format in ("as stored", *FORMATS):
+        if only and format not in only:
+            continue
+        weights = small.weights if format == "as stored" else _converted(small.weights, format)
+        target = CpuDecoder(weights, small.config, SMALL)
+        draft = CpuDecoder(weights, small.config, SMALL, num_head_ids=HEAD_IDS)
+        yield f"{SMALL}, {format}", target, draft, SMALL
+    if only and "qwen" not in only:
+        return
+    draft = load_model(DRAFT, settings, num_head_ids=HEAD_IDS)
+    yield f"{TARGET}, as stored", load_model(TARGET, settings), draft, TARGET
+    exact = replace(settings, activations="float32")
+    yield f"{DRAFT}, as stored, float32 activations", load_model(DRAFT, exact), draft, DRAFT
+
+
+def _converted(weights: DecoderWeights, format: str) -> DecoderWeights:
+    """The same shape with every matrix in another format: perhaps a different model."""
+
+    def matrix(one: Matrix) -> Matrix:
+        return Matrix.from_float(one.dequantise(), format)
+
+    def layer(one: LayerWeights) -> LayerWeights:
+        projections = {
+            name: replace(value, matrix=matrix(value.matrix))
+            for name, value in vars(one).items()
+            if isinstance(value, Projection)
+        }
+        return replace(one, **projections)
+
+    embedding = matrix(weights.embedding)
+    is_tied = weights.head is weights.embedding
+    return replace(
+        weights,
+        embedding=embedding,
+        layers=tuple(map(layer, weights.layers)),
+        head=embedding if is_tied else matrix(weights.head),
+    )
+
+
+def _compare(
+    target: LanguageModel,
+    draft: LanguageModel,
+    prompts: list[list[int]],
+    plain: list[list[int]],
+    params: SamplingParams,
+) -> Iterator[dict[str, Any]]:
+    vocab_size = target.traits.vocab_size
+    # The bigram learns from what the target says.
+    table = NgramTable.from_tokens(plain, vocab_size)
+    drafters: dict[str, Drafter] = {
+        "model": ModelDrafter(draft),
         "prompt-lookup": PromptLookupDrafter(),
         "bigram": NgramDrafter(table),
         "random": RandomDrafter(vocab_size),
-        "model over prompt-lookup": SpeculativeDrafter(loaded.draft.model, PromptLookupDrafter()),
+        "model over prompt-lookup": SpeculativeDrafter(draft, PromptLookupDrafter()),
     }
+    for name, drafter in drafters.items():
+        for gamma in GAMMAS:
+            for batch in (1, BATCH):
+                if batch > 1 and gamma != 4:
+                    continue
+                start = time.perf_counter()
+                texts = [
+                    text
+                    for first in range(0, len(prompts), batch)
+                    for text in _tokens(
+                        target, drafter, gamma, prompts[first : first + batch], params
+                    )
+                ]
+                same = sum(a == b for a, b in zip(texts, plain, strict=True))
+                yield {
+                    "draft": name,
+                    "gamma": gamma,
+                    "batch": batch,
+                    "num_texts": len(texts),
+                    "num_same": same,
+                    "seconds": round(time.perf_counter() - start, 1),
+                }
 
 
 def _tokens(
-    loaded: Engine,
+    target: LanguageModel,
     draft: Drafter | None,
     gamma: int,
     prompts: list[list[int]],
     params: SamplingParams,
 ) -> list[list[int]]:
-    engine = Engine(loaded.target, loaded.tokenizer, draft, gamma=gamma)
+    engine = Engine(target, None, draft, gamma=gamma)
     return [list(result.token_ids) for result in engine.generate(prompts, params)]
 
 

@@ -18,6 +18,9 @@ from draftsmith import (
     load_engine,
 )
 from draftsmith.models.hf.causal import CausalModel
+from draftsmith.models.hf.load import load_adapted
+from draftsmith.models.native.cpu import CpuDecoder
+from draftsmith.models.reference import local_path, resolve
 
 pytestmark = [pytest.mark.real_model, pytest.mark.xdist_group("real_model")]
 
@@ -30,7 +33,12 @@ PROMPTS = (
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return load_engine("smollm2-135m-instruct", dtype="float32", device="cpu")
+    return load_engine("smollm2-135m-instruct", dtype="float32", device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def stored() -> Engine:
+    return load_engine("smollm2-135m-instruct", device="cpu", threads=1)
 
 
 def drafters(engine: Engine) -> dict[str, Drafter]:
@@ -48,21 +56,34 @@ def drafters(engine: Engine) -> dict[str, Drafter]:
 
 def test_greedy_text_is_that_of_an_independent_implementation(engine: Engine) -> None:
     assert engine.tokenizer is not None
+    source = resolve("smollm2-135m-instruct")
+    path = local_path(source)
+    independent = load_adapted(source, path, torch.float32, torch.device("cpu"))
+    assert isinstance(independent, CausalModel)
     params = SamplingParams(max_tokens=32)
     for prompt in PROMPTS[:2]:
         ids = engine.tokenizer.encode(prompt)
         inputs = torch.tensor([ids])
-        assert isinstance(engine.target, CausalModel)
-        theirs = engine.target.model.generate(
+        theirs = independent.model.generate(
             inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=32, do_sample=False
         )[0, len(ids) :].tolist()
-        for draft, gamma in ((None, 0), (PromptLookupDrafter(), 4)):
-            ours = Engine(engine.target, engine.tokenizer, draft, gamma=gamma)
-            assert list(ours.generate(prompt, params)[0].token_ids) == theirs
+        for target in (engine.target, independent):
+            for draft, gamma in ((None, 0), (PromptLookupDrafter(), 4)):
+                ours = Engine(target, engine.tokenizer, draft, gamma=gamma)
+                assert list(ours.generate(prompt, params)[0].token_ids) == theirs
+
+
+def test_the_file_is_read_natively_and_stays_quantised(stored: Engine) -> None:
+    assert isinstance(stored.target, CpuDecoder)
+    path = local_path(resolve("smollm2-135m-instruct"))
+    assert path is not None
+    # No copy of the embedding, no wider type.
+    assert stored.target.weight_bytes_per_pass <= 1.05 * path.stat().st_size
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_one_seed_gives_one_text_for_every_drafter(engine: Engine, temperature: float) -> None:
+def test_one_seed_gives_one_text_for_every_drafter(stored: Engine, temperature: float) -> None:
+    engine = stored
     params = SamplingParams(max_tokens=24, temperature=temperature, seed=7)
     plain = engine.generate(PROMPTS[0], params)[0].token_ids
     for name, draft in drafters(engine).items():

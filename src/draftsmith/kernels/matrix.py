@@ -117,7 +117,7 @@ class Matrix:
     def from_float(
         cls, weight: Float[Tensor, "outputs inputs"], format: str, name: str = "a tensor"
     ) -> "Matrix":
-        """Pack float weights as F32, F16 or BF16, or quantise them (Q8_0, Q4_1).
+        """Pack float weights as F32, F16 or BF16, or quantise them (`QUANTISABLE`).
 
         Raises:
             ModelFormatError: Another format, rows that do not divide into blocks, or NaN.

@@ -15,8 +15,8 @@ from draftsmith.errors import ModelFormatError
 
 __all__ = ["QUANTISABLE", "blocks_from_float", "floats_from_blocks"]
 
-QUANTISABLE = ("Q8_0", "Q4_1")
-"""What float weights may be rounded to: eight bits, or four with a minimum, in groups of 32."""
+QUANTISABLE = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+"""What float weights may be rounded to: eight, four or five bits, in groups of 32."""
 
 
 def floats_from_blocks(
