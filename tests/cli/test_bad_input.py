@@ -42,7 +42,7 @@ from tests.cli.outcome import Cli
         ("generate hi --logit-bias 3", "--logit-bias must be ID=VALUE, such as 42=-1.5, got '3'"),
         ("generate hi --logit-bias a=1", "--logit-bias must be ID=VALUE"),
         ("generate hi --logit-bias 3=nan", "logit_bias must be finite"),
-        ("generate hi --dtype int8", '"int8" for --dtype. Choose from: "auto"'),
+        ("generate hi --dtype int3", '"int3" for --dtype. Choose from: "auto"'),
         ("generate hi --verifier lucky", '"lucky" for --verifier. Choose from:'),
         ("generate hi --json --trace", "--trace colours text, and --json prints none"),
         ("generate hi --logprobs 2", "--logprobs shows in --json or --trace-html"),
