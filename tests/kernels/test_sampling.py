@@ -223,6 +223,14 @@ def test_races_have_the_winners_of_the_core(isa: str) -> None:
 
 
 @on_every_set
+def test_arrivals_that_tie_go_to_the_lowest_id(isa: str) -> None:
+    ours, plain = noises(8, 8)
+    laws = torch.zeros(1, 1, 90)
+    laws[..., [3, 70, 89]] = 1e-45  # all arrive at infinity, with those that never start
+    assert ours.race(0, laws).tolist() == plain.race(0, laws).tolist() == [[0]]
+
+
+@on_every_set
 def test_draws_are_those_of_the_core(isa: str) -> None:
     assert LOADED is not None
     generator = torch.Generator().manual_seed(3)

@@ -118,6 +118,8 @@ class ThresholdVerifier(Verifier):
     def _decide(
         self, check: Check, accept: Float[Tensor, "batch gamma"], emit: Callable[[Tensor], Tensor]
     ) -> Verdict:
+        if not check.draft_tokens.shape[1]:  # plain decoding: nothing to test
+            return assemble(check.draft_tokens, check.num_drafted, emit(check.target_probs[:, 0]))
         num_accepted = self.count(self.passes(accept, self.thresholds(check)))
         emitted = emit(self.emitted_law(check, num_accepted))
         return assemble(check.draft_tokens, num_accepted, emitted)
@@ -212,9 +214,14 @@ class BlockVerifier(ThresholdVerifier):
     ) -> Float[Tensor, "batch gamma"]:
         """Z_i for i = 1 … gamma; the last column stands for no draft and is never used."""
         assert check.draft_probs is not None
-        draft = torch.nn.functional.pad(check.draft_probs[:, 1:], (0, 0, 0, 1))
-        excess = weights[:, 1:, None].to(draft.dtype) * check.target_probs[:, 1:] - draft
-        return excess.clamp_(min=0).sum(dim=-1).double()
+        draft, target = check.draft_probs, check.target_probs
+        shares = weights.to(draft.dtype)
+        masses = torch.zeros_like(weights[:, 1:])
+        # Position by position: the terms of one fit in a cache, those of a whole draft do not.
+        for index in range(1, draft.shape[1]):
+            excess = (shares[:, index, None] * target[:, index]).sub_(draft[:, index])
+            masses[:, index - 1] = excess.clamp_(min=0).sum(dim=-1)
+        return masses
 
 
 @final
@@ -300,10 +307,12 @@ def _laws_at(
     """Both laws after the kept tokens; the draft's is empty (zeros) after the last."""
     assert check.draft_probs is not None
     rows = torch.arange(len(num_accepted), device=num_accepted.device)
-    padded = torch.nn.functional.pad(check.draft_probs, (0, 0, 0, 1))
+    target = check.target_probs[rows, num_accepted]
+    if not check.draft_probs.shape[1]:
+        return torch.zeros_like(target), target
+    draft = check.draft_probs[rows, num_accepted.clamp(max=check.draft_probs.shape[1] - 1)]
     is_rejected = (num_accepted < check.num_drafted).unsqueeze(1)
-    draft = torch.where(is_rejected, padded[rows, num_accepted], 0.0)
-    return draft, check.target_probs[rows, num_accepted]
+    return torch.where(is_rejected, draft, 0.0), target
 
 
 def _normalised(

@@ -132,10 +132,11 @@ class RoundContext:
         draft = Draft.certain([turn.drawn for turn in self.turns], self._device)
         if not any(turn.laws for turn in self.turns):
             return draft
-        probs = torch.zeros(*draft.tokens.shape, self.vocab_size, device=self._device)
+        probs = torch.empty(*draft.tokens.shape, self.vocab_size, device=self._device)
         for row, turn in enumerate(self.turns):
             for column, law in enumerate(turn.laws):
                 probs[row, column] = law
+            probs[row, len(turn.laws) :] = 0.0
             if turn.law.is_greedy:
                 probs[row, range(len(turn.drawn)), turn.drawn] = 1.0
         return Draft(draft.tokens, draft.num_drafted, probs)
