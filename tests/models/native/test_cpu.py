@@ -30,6 +30,12 @@ TOKENS = [(7 * i * i + 3 * i + 5) % tiny.VOCAB for i in range(100)]
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
 """Sizes that divide into the groups of the quantised formats."""
 
+SIZED: dict[str, tuple[str, dict[str, Any]]] = {
+    "wide qwen2": ("qwen2", WIDE),
+    "wide llama": ("llama", WIDE),
+    "llama, roomy": ("llama", {"max_position_embeddings": 1024}),
+}
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -41,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def read(name: str, format: str | None) -> tuple[Any, Any]:
-    kind, changes = MODELS.get(name) or (name.removeprefix("wide "), WIDE)
+    kind, changes = SIZED.get(name) or MODELS[name]
     with TemporaryDirectory() as folder:
         lively(kind, **changes).save_pretrained(folder)
         return read_folder(Path(folder), format)
@@ -136,16 +142,27 @@ def test_rejected_tokens_leave_no_trace() -> None:
 
 
 def test_a_cache_grows_without_changing_what_it_holds() -> None:
+    model = fast("llama, roomy")
+    tokens = [TOKENS[i % 97] for i in range(700)]  # the first capacity is 256
+    whole = model.open_cache()
+    row = whole.add()
+    together = model.forward(whole, Rows([row], [tokens]))[0]
+    grown = model.open_cache()
+    other = grown.add()
+    for start in range(0, 699, 50):
+        model.extend(grown, other, tokens[start : min(start + 50, 699)])
+    assert torch.equal(model.forward(grown, Rows([other], [tokens[699:]]))[0, 0], together[-1])
+    assert whole.num_bytes() == 4 * 2 * 2 * 2 * 704 * (8 + 16) // 2  # no more than it took
+
+
+def test_a_cache_never_writes_beyond_its_memory() -> None:
     model = fast("llama")
-    # More than the first capacity of 256 slots, fed in two ways; the context is 128 positions.
-    tokens = TOKENS[:60]
     cache = model.open_cache()
     row = cache.add()
-    for token in tokens[:-1]:
-        model.extend(cache, row, [token])
-    last = model.forward(cache, Rows([row], [tokens[-1:]]))[0, 0]
-    assert torch.equal(last, logits_of(model, [60])[-1])
-    assert cache.num_bytes() > 0
+    # One pass further than the context's 128 positions.
+    logits = model.forward(cache, Rows([row], [TOKENS + TOKENS[:50]]))
+    assert bool(logits.isfinite().all())
+    assert cache.length(row) == 150
 
 
 def test_a_closed_row_is_used_again_and_empty() -> None:

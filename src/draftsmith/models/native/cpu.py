@@ -86,7 +86,9 @@ class CpuCache(Cache):
         row = self._rows[number]
         wanted = row.length + extra
         if wanted > row.capacity:
-            self._grow(row, max(wanted, 2 * row.capacity, _MIN_CAPACITY))
+            # No further than the context, unless that very pass goes there.
+            doubled = min(max(2 * row.capacity, _MIN_CAPACITY), self._config.context_length)
+            self._grow(row, -(-max(wanted, doubled) // _BLOCK) * _BLOCK)
         return row
 
     def num_bytes(self) -> int:
@@ -94,9 +96,7 @@ class CpuCache(Cache):
         return sum(row.keys.nbytes + row.values.nbytes for row in self._rows.values())
 
     def _grow(self, row: _Row, capacity: int) -> None:
-        limit = -(-self._config.context_length // _BLOCK) * _BLOCK
-        wanted = -(-capacity // _BLOCK) * _BLOCK
-        keys, values = self._memory(max(min(wanted, limit), -(-row.length // _BLOCK) * _BLOCK))
+        keys, values = self._memory(capacity)
         keys[:, :, : row.keys.shape[2]] = row.keys
         values[:, :, : row.capacity] = row.values
         row.keys, row.values = keys, values
