@@ -51,6 +51,11 @@ DS_INLINE uint16_t half_from_float(float value) {  // to nearest, ties to even
   return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyintf(shifted)));
 }
 
+// Ask for `bytes` of memory that will be read soon; harmless past the end of it.
+DS_INLINE void prefetch(const uint8_t* p, int bytes) {
+  for (int at = 0; at < bytes; at += 64) __builtin_prefetch(p + at, 0, 3);
+}
+
 DS_INLINE float float_from_bfloat(uint16_t value) {
   const uint32_t bits = static_cast<uint32_t>(value) << 16;
   float result;

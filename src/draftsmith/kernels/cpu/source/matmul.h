@@ -8,7 +8,8 @@
 
 namespace DS_ISA {
 
-constexpr int kMostRows = 16;  // of one sweep over a tile
+// The more rows a weight meets, the fewer weights the processor looks ahead by itself.
+constexpr int kAhead = 4096;  // bytes
 
 // Eight-bit activations: acc += scale * a * (sum of (code - offset) * activation) + minimum * sum.
 template <class Format, int kRows>
@@ -26,6 +27,8 @@ DS_INLINE void quantised_tile(const uint8_t* tile, int num_groups, const DsRows&
   for (int done = 0; done < num_groups; done += Format::kGroups, tile += Format::kBytes) {
     const typename Format::Head head = Format::head(tile);
     for (int g = 0; g < Format::kGroups; ++g) {
+      constexpr int kGroupBytes = Format::kBytes / Format::kGroups;
+      prefetch(tile + kAhead + g * kGroupBytes, kGroupBytes);
       Bytes quads[8];
       Scales weight;
       Format::codes(tile, g, quads);
