@@ -74,7 +74,16 @@ def library() -> Library | None:
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
     loaded.ds_set_num_threads(physical_cores())
+    _keep_freed_memory()
     return loaded
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a round frees: the largest block ever freed sets how much it keeps.
+
+    Else the megabytes of laws that each round frees are given back, and faulted in by the next.
+    """
+    torch.empty(30 << 20, dtype=torch.uint8)  # never touched, so never backed by memory
 
 
 def pointer(tensor: Tensor) -> int:

@@ -43,7 +43,8 @@ static int point(const float* scores, int n, DsScratch& s) {
   return __builtin_isfinite(best) ? first_of(scores, n, best, s.peaks) : -1;
 }
 
-// out = e^((scores - best) / temperature); returns the sum.
+// out = e^((scores - best) / temperature), if it is wanted; returns the sum.
+template <bool kStores>
 static double exponentiate(const float* scores, int n, float best, float temperature, float* out) {
   const Floats top = splat(best), by = splat(temperature);
   double total = 0;
@@ -53,17 +54,26 @@ static double exponentiate(const float* scores, int n, float best, float tempera
     int i = from;
     for (; i + kLanes <= last; i += kLanes) {
       const Floats weight = exp(div(sub(load(scores + i), top), by));
-      store(out + i, weight);
+      if constexpr (kStores) store(out + i, weight);
       sum = add(sum, weight);
     }
     if (i < last) {
       const Floats weight = exp(div(sub(load_or(scores + i, last - i, -INFINITY), top), by));
-      store_some(out + i, weight, last - i);
+      if constexpr (kStores) store_some(out + i, weight, last - i);
       sum = add(sum, weight);
     }
     total += static_cast<double>(sum_lanes(sum));
   }
   return total;
+}
+
+// The scores from `bound` up; spans without one are not read again.
+static int gather_high(const float* scores, int n, float bound, DsScratch& s) {
+  int count = 0;
+  for (int from = 0; from < n; from += kSpan)
+    if (at_least(load(s.peaks + from / kLanes), splat(bound)) != 0)
+      count = gather(scores, from, n - from < kSpan ? n : from + kSpan, bound, count, s);
+  return count;
 }
 
 // Exactly the k largest scores, ties at the cut to the lowest ids, as ids and values in order.
@@ -74,21 +84,19 @@ static int keep_largest(const float* scores, int n, int k, DsScratch& s) {
     for (int i = 0; i < num_peaks; ++i) s.keys[i] = ordered(s.peaks[i]);
     bound = from_ordered(select<false>(s.keys, num_peaks, k, s.spare, s.sums).key);
   }
-  int count = 0;
-  for (int from = 0; from < n; from += kSpan)
-    if (at_least(load(s.peaks + from / kLanes), splat(bound)) != 0)
-      count = gather(scores, from, n - from < kSpan ? n : from + kSpan, bound, count, s);
+  const int count = gather_high(scores, n, bound, s);
   for (int i = 0; i < count; ++i) s.keys[i] = ordered(s.values[i]);
   return keep(select<false>(s.keys, count, k, s.spare, s.sums), s, count);
 }
 
-// The weights that can survive top-p and min-p: what is left out has less than 1 - top_p.
-static int candidates(const float* weights, int n, double total, const DsLaw& rule, DsScratch& s) {
-  constexpr double kMargin = 1 - 1e-5;
+// A score below which top-p and min-p keep nothing: what is left out has less than 1 - top_p.
+static float lowest_candidate(int n, float best, double total, const DsLaw& rule) {
+  constexpr double kMargin = 1e-5;
   const double tail = rule.top_p < 1 ? (1 - rule.top_p) * total / n : 0;
-  const double most = tail > rule.min_p ? tail : rule.min_p;  // the largest weight is 1
-  const float bound = static_cast<float>(most * kMargin);
-  return gather(weights, 0, n, bound > FLT_MIN ? bound : FLT_MIN, 0, s);
+  const double weight = tail > rule.min_p ? tail : rule.min_p;  // the largest weight is 1
+  const double depth = -__builtin_log(weight > FLT_MIN ? weight : FLT_MIN) + kMargin;
+  const double top = static_cast<double>(best), slack = __builtin_fabs(top) * kMargin;
+  return static_cast<float>(top - depth * static_cast<double>(rule.temperature) - slack);
 }
 
 // Top-p, then min-p, of `count` weights out of a whole of `total`.
@@ -139,11 +147,13 @@ static void law(const float* scores, int n, const DsLaw& rule, DsScratch& s, flo
   double total;
   if (rule.top_k > 0 && rule.top_k < n) {
     count = keep_largest(scores, n, rule.top_k, s);
-    total = exponentiate(s.values, count, best, rule.temperature, s.values);
+    total = exponentiate<true>(s.values, count, best, rule.temperature, s.values);
+  } else if (with_tail) {
+    total = exponentiate<false>(scores, n, best, rule.temperature, nullptr);
+    count = gather_high(scores, n, lowest_candidate(n, best, total, rule), s);
+    exponentiate<true>(s.values, count, best, rule.temperature, s.values);
   } else {
-    total = exponentiate(scores, n, best, rule.temperature, out);
-    if (!with_tail) return scale(out, n, total);
-    count = candidates(out, n, total, rule, s);
+    return scale(out, n, exponentiate<true>(scores, n, best, rule.temperature, out));
   }
   if (with_tail) {
     count = cut_tail(count, total, rule, s);
