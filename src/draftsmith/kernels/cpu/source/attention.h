@@ -15,20 +15,35 @@ template <bool kHalf> DS_INLINE Floats read_cached(const void* base, int64_t at)
   else return load(static_cast<const float*>(base) + at);
 }
 
-template <bool kHalf, int kQueries> static void score(const DsAttention& task, int begin, int end) {
-  const int size = task.head_size;
-  for (int block = begin / kLanes; block * kLanes < end; ++block) {
-    Floats acc[kQueries];
-    for (int q = 0; q < kQueries; ++q) acc[q] = splat(0.0f);
-    const int64_t keys = static_cast<int64_t>(block) * kLanes * size;
-    for (int d = 0; d < size; ++d) {
-      const Floats key = read_cached<kHalf>(task.keys, keys + static_cast<int64_t>(d) * kLanes);
+// Some blocks of 16 positions at once: sums that do not wait for each other.
+template <bool kHalf, int kQueries, int kBlocks>
+DS_INLINE void score_blocks(const DsAttention& task, int block) {
+  const int64_t size = task.head_size, block_size = size * kLanes;
+  Floats acc[kQueries][kBlocks];
+  for (int q = 0; q < kQueries; ++q)
+    for (int b = 0; b < kBlocks; ++b) acc[q][b] = splat(0.0f);
+  const int64_t keys = block * block_size;
+  for (int64_t d = 0; d < size; ++d) {
+    Floats key[kBlocks];
+    for (int b = 0; b < kBlocks; ++b)
+      key[b] = read_cached<kHalf>(task.keys, keys + b * block_size + d * kLanes);
 #pragma GCC unroll 8
-      for (int q = 0; q < kQueries; ++q) acc[q] = fma(key, splat(task.queries[q][d]), acc[q]);
+    for (int q = 0; q < kQueries; ++q) {
+      const Floats x = splat(task.queries[q][d]);
+      for (int b = 0; b < kBlocks; ++b) acc[q][b] = fma(key[b], x, acc[q][b]);
     }
-    for (int q = 0; q < kQueries; ++q)
-      store(task.scores + q * task.score_stride + block * kLanes, mul(acc[q], splat(task.scale)));
   }
+  for (int q = 0; q < kQueries; ++q)
+    for (int b = 0; b < kBlocks; ++b)
+      store(task.scores + q * task.score_stride + (block + b) * kLanes, mul(acc[q][b], splat(task.scale)));
+}
+
+template <bool kHalf, int kQueries> static void score(const DsAttention& task, int begin, int end) {
+  constexpr int kBlocks = kQueries <= 3 ? 4 : kQueries <= 6 ? 2 : 1;
+  int block = begin / kLanes;
+  const int last = (end + kLanes - 1) / kLanes;
+  for (; block + kBlocks <= last; block += kBlocks) score_blocks<kHalf, kQueries, kBlocks>(task, block);
+  for (; block < last; ++block) score_blocks<kHalf, kQueries, 1>(task, block);
 }
 
 // Scores of one query into weights that sum to 1, in place; 0 where it must not look.
@@ -49,29 +64,35 @@ static void softmax(float* scores, int begin, int first, int last, int end) {
   for (int i = begin; i < end; i += kLanes) store(scores + i, mul(load(scores + i), share));
 }
 
-template <bool kHalf, int kQueries> static void gather(const DsAttention& task, int begin, int end) {
-  for (int d = 0; d < task.head_size; d += 2 * kLanes) {
-    const bool has_second = d + kLanes < task.value_stride;
-    Floats low[kQueries], high[kQueries];
-    for (int q = 0; q < kQueries; ++q) low[q] = high[q] = splat(0.0f);
-    for (int position = begin; position < end; ++position) {
-      const int64_t at = static_cast<int64_t>(position) * task.value_stride + d;
-      const Floats one = read_cached<kHalf>(task.values, at);
-      const Floats two = has_second ? read_cached<kHalf>(task.values, at + kLanes) : splat(0.0f);
+// Some vectors of 16 elements of the output, from element `d` on.
+template <bool kHalf, int kQueries, int kVectors>
+DS_INLINE void gather_vectors(const DsAttention& task, int begin, int end, int d) {
+  Floats acc[kQueries][kVectors];
+  for (int q = 0; q < kQueries; ++q)
+    for (int v = 0; v < kVectors; ++v) acc[q][v] = splat(0.0f);
+  for (int position = begin; position < end; ++position) {
+    const int64_t at = static_cast<int64_t>(position) * task.value_stride + d;
+    Floats value[kVectors];
+    for (int v = 0; v < kVectors; ++v) value[v] = read_cached<kHalf>(task.values, at + v * kLanes);
 #pragma GCC unroll 8
-      for (int q = 0; q < kQueries; ++q) {
-        const Floats weight = splat(task.scores[q * task.score_stride + position]);
-        low[q] = fma(one, weight, low[q]);
-        high[q] = fma(two, weight, high[q]);
-      }
-    }
-    const int left = task.head_size - d;
     for (int q = 0; q < kQueries; ++q) {
-      store_some(task.outputs[q] + d, low[q], left < kLanes ? left : kLanes);
-      if (left > kLanes)
-        store_some(task.outputs[q] + d + kLanes, high[q], left < 2 * kLanes ? left - kLanes : kLanes);
+      const Floats weight = splat(task.scores[q * task.score_stride + position]);
+      for (int v = 0; v < kVectors; ++v) acc[q][v] = fma(value[v], weight, acc[q][v]);
     }
   }
+  for (int q = 0; q < kQueries; ++q)
+    for (int v = 0; v < kVectors; ++v) {
+      const int left = task.head_size - d - v * kLanes;
+      store_some(task.outputs[q] + d + v * kLanes, acc[q][v], left < kLanes ? left : kLanes);
+    }
+}
+
+template <bool kHalf, int kQueries> static void gather(const DsAttention& task, int begin, int end) {
+  constexpr int kVectors = kQueries <= 4 ? 4 : 2;
+  int d = 0;
+  for (; d + kVectors * kLanes <= task.value_stride; d += kVectors * kLanes)
+    gather_vectors<kHalf, kQueries, kVectors>(task, begin, end, d);
+  for (; d < task.value_stride; d += kLanes) gather_vectors<kHalf, kQueries, 1>(task, begin, end, d);
 }
 
 template <bool kHalf, int kQueries> static void attend_some(const DsAttention& task) {

@@ -15,6 +15,8 @@ using Clock = std::chrono::steady_clock;
 
 enum Part { kProducts, kAttention, kRest };
 
+constexpr int kFewRows = 4;
+
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 // Rows of activations, in float and in 8 bits.
@@ -76,9 +78,12 @@ class Pass {
   const DsKernels& kernels_;
   const bool integers_;
   int num_rows_ = 0, half_ = 0, longest_ = 0;
+  bool each_norms_ = false;   // every thread norms all rows for itself
+  bool fuses_heads_ = false;  // a task computes, turns and stores a whole head
   std::vector<int> row_sequence_, row_position_, first_row_;
   std::vector<float> hidden_, queries_, keys_, values_, cosines_, sines_;
-  Activations normed_, context_, gated_;
+  Activations context_, gated_;
+  std::vector<Activations> normed_;  // one, or one a thread
   std::vector<AttentionTask> tasks_;
   std::vector<std::vector<float>> scores_, tiles_;
   Clock::time_point mark_;
@@ -103,10 +108,16 @@ class Pass {
     values_.resize(keys_.size());
     cosines_.resize(rows * static_cast<size_t>(half_));
     sines_.resize(cosines_.size());
-    normed_.resize(std::max(num_rows_, pass_.num_logits), model_.hidden_size);
     context_.resize(num_rows_, model_.num_heads * model_.head_size);
     gated_.resize(num_rows_, model_.intermediate_size);
     const int threads = Pool::shared().num_threads();
+    // A few rows are sooner normed by every thread for itself than waited for.
+    each_norms_ = num_rows_ <= kFewRows;
+    normed_.resize(each_norms_ ? static_cast<size_t>(threads) : 1);
+    for (Activations& rows : normed_)
+      rows.resize(std::max(num_rows_, pass_.num_logits), model_.hidden_size);
+    fuses_heads_ = model_.head_size % kTile == 0 &&
+                   (model_.num_heads + 2 * model_.num_kv_heads) * num_rows_ >= 4 * threads;
     scores_.resize(static_cast<size_t>(threads));
     tiles_.resize(static_cast<size_t>(threads));
     for (auto& scratch : scores_) scratch.resize(static_cast<size_t>(kMostQueries * round_up(longest_, 16)));
@@ -134,17 +145,22 @@ class Pass {
     count(thread, kRest);
     for (int i = 0; i < model_.num_layers; ++i) {
       const DsLayer& layer = model_.layers[i];
-      norm(team, layer.attention_norm, reads_codes({&layer.query, &layer.key, &layer.value}));
+      norm(team, thread, layer.attention_norm, reads_codes({&layer.query, &layer.key, &layer.value}));
       count(thread, kRest);
-      project(team, thread, layer);
-      count(thread, kProducts);
-      position(team, layer, i);
-      count(thread, kRest);
+      if (fuses_heads_) {
+        project_heads(team, thread, layer, i);
+        count(thread, kProducts);
+      } else {
+        project(team, thread, layer);
+        count(thread, kProducts);
+        position(team, layer, i);
+        count(thread, kRest);
+      }
       attend(team, thread, layer, i);
       count(thread, kAttention);
       add_product(team, thread, layer.output, context_);
       count(thread, kProducts);
-      norm(team, layer.feed_forward_norm, reads_codes({&layer.gate, &layer.up}));
+      norm(team, thread, layer.feed_forward_norm, reads_codes({&layer.gate, &layer.up}));
       count(thread, kRest);
       gate(team, thread, layer);
       add_product(team, thread, layer.down, gated_);
@@ -207,13 +223,18 @@ class Pass {
     });
   }
 
-  void norm(Team& team, const float* weight, bool with_codes) {
-    team.loop(num_rows_, 1, [&](int64_t i) {
+  void norm(Team& team, int thread, const float* weight, bool with_codes) {
+    Activations& out = normed(thread);
+    const auto one = [&](int64_t i) {
       const int m = static_cast<int>(i);
-      kernels_.rms_norm(hidden(m), weight, model_.hidden_size, model_.norm_epsilon, normed_.row(m));
-      if (with_codes) normed_.quantise(kernels_, m);
-    });
+      kernels_.rms_norm(hidden(m), weight, model_.hidden_size, model_.norm_epsilon, out.row(m));
+      if (with_codes) out.quantise(kernels_, m);
+    };
+    if (!each_norms_) return team.loop(num_rows_, 1, one);
+    for (int m = 0; m < num_rows_; ++m) one(m);
   }
+
+  Activations& normed(int thread) { return normed_[each_norms_ ? static_cast<size_t>(thread) : 0]; }
 
   int64_t chunk(const Team& team, int64_t tasks) const {
     return std::max<int64_t>(1, tasks / (8 * team.size()));
@@ -249,7 +270,7 @@ class Pass {
     team.loop(total, chunk(team, total), [&](int64_t i) {
       const int tile = static_cast<int>(i);
       const auto one = [&](const DsProjection& projection, int at, float* out, int64_t stride) {
-        product(projection, at, inputs(normed_, projection.matrix, num_rows_), scratch, out, stride, false);
+        product(projection, at, inputs(normed(thread), projection.matrix, num_rows_), scratch, out, stride, false);
       };
       if (tile < queries)
         one(layer.query, tile, queries_.data(), static_cast<int64_t>(model_.num_heads) * model_.head_size);
@@ -258,28 +279,61 @@ class Pass {
     });
   }
 
+  // The same for whole heads, each turned and stored by whoever computed it.
+  void project_heads(Team& team, int thread, const DsLayer& layer, int number) {
+    const int heads = model_.num_heads, kv_heads = model_.num_kv_heads;
+    const int tiles = model_.head_size / kTile;
+    float* scratch = tiles_[static_cast<size_t>(thread)].data();
+    team.loop(heads + 2 * kv_heads, 1, [&](int64_t i) {
+      const int task = static_cast<int>(i);
+      const auto all = [&](const DsProjection& projection, int head, std::vector<float>& out, int count) {
+        const DsRows in = inputs(normed(thread), projection.matrix, num_rows_);
+        for (int tile = head * tiles; tile < (head + 1) * tiles; ++tile)
+          product(projection, tile, in, scratch, out.data(),
+                  static_cast<int64_t>(count) * model_.head_size, false);
+      };
+      if (task < heads) {
+        all(layer.query, task, queries_, heads);
+        for (int m = 0; m < num_rows_; ++m) turn_query(layer, m, task);
+      } else if (task < heads + kv_heads) {
+        all(layer.key, task - heads, keys_, kv_heads);
+        for (int m = 0; m < num_rows_; ++m) turn_key(layer, number, m, task - heads);
+      } else {
+        all(layer.value, task - heads - kv_heads, values_, kv_heads);
+        for (int m = 0; m < num_rows_; ++m) keep_value(number, m, task - heads - kv_heads);
+      }
+    });
+  }
+
   void position(Team& team, const DsLayer& layer, int number) {
-    const int heads = model_.num_heads + model_.num_kv_heads, size = model_.head_size;
+    const int heads = model_.num_heads + model_.num_kv_heads;
     team.loop(static_cast<int64_t>(num_rows_) * heads, std::max(1, heads / 4), [&](int64_t i) {
       const int m = static_cast<int>(i / heads), head = static_cast<int>(i % heads);
-      const float* cosines = cosines_.data() + static_cast<int64_t>(m) * half_;
-      const float* sines = sines_.data() + static_cast<int64_t>(m) * half_;
-      const auto turn = [&](float* x, const float* weight) {
-        if (weight != nullptr) kernels_.rms_norm(x, weight, size, model_.norm_epsilon, x);
-        kernels_.rotate(x, cosines, sines, half_);
-      };
-      if (head < model_.num_heads) {
-        turn(query(m, head), layer.query_norm);
-        return;
-      }
-      const int kv_head = head - model_.num_heads;
-      const DsSequence& sequence = pass_.sequences[row_sequence_[m]];
-      turn(key(m, kv_head), layer.key_norm);
-      kernels_.store_key(key(m, kv_head), size, row_position_[m], model_.cache_is_half,
-                         cached_keys(sequence, number, kv_head));
-      kernels_.store_value(value(m, kv_head), size, static_cast<int>(value_stride()), row_position_[m],
-                           model_.cache_is_half, cached_values(sequence, number, kv_head));
+      if (head < model_.num_heads) return turn_query(layer, m, head);
+      turn_key(layer, number, m, head - model_.num_heads);
+      keep_value(number, m, head - model_.num_heads);
     });
+  }
+
+  void turn(float* x, const float* weight, int m) {
+    if (weight != nullptr)
+      kernels_.rms_norm(x, weight, model_.head_size, model_.norm_epsilon, x);
+    const int64_t at = static_cast<int64_t>(m) * half_;
+    kernels_.rotate(x, cosines_.data() + at, sines_.data() + at, half_);
+  }
+
+  void turn_query(const DsLayer& layer, int m, int head) { turn(query(m, head), layer.query_norm, m); }
+
+  void turn_key(const DsLayer& layer, int number, int m, int head) {
+    turn(key(m, head), layer.key_norm, m);
+    kernels_.store_key(key(m, head), model_.head_size, row_position_[m], model_.cache_is_half,
+                       cached_keys(pass_.sequences[row_sequence_[m]], number, head));
+  }
+
+  void keep_value(int number, int m, int head) {
+    kernels_.store_value(value(m, head), model_.head_size, static_cast<int>(value_stride()),
+                         row_position_[m], model_.cache_is_half,
+                         cached_values(pass_.sequences[row_sequence_[m]], number, head));
   }
 
   void attend(Team& team, int thread, const DsLayer& layer, int number) {
@@ -334,8 +388,8 @@ class Pass {
     const int size = model_.intermediate_size, pairs = (size + kGroup - 1) / kGroup;
     const bool with_codes = reads_codes(layer.down.matrix);
     float* scratch = tiles_[static_cast<size_t>(thread)].data();
-    const DsRows in_gate = inputs(normed_, layer.gate.matrix, num_rows_);
-    const DsRows in_up = inputs(normed_, layer.up.matrix, num_rows_);
+    const DsRows in_gate = inputs(normed(thread), layer.gate.matrix, num_rows_);
+    const DsRows in_up = inputs(normed(thread), layer.up.matrix, num_rows_);
     float* gates = scratch + 2 * kTile * num_rows_;
     float* ups = scratch + 3 * kTile * num_rows_;
     team.loop(pairs, chunk(team, pairs), [&](int64_t pair) {
@@ -364,8 +418,8 @@ class Pass {
     team.loop(pass_.num_logits, 1, [&](int64_t i) {
       const int m = static_cast<int>(i);
       kernels_.rms_norm(hidden(pass_.logit_tokens[m]), model_.final_norm, model_.hidden_size,
-                        model_.norm_epsilon, normed_.row(m));
-      if (with_codes) normed_.quantise(kernels_, m);
+                        model_.norm_epsilon, normed_[0].row(m));
+      if (with_codes) normed_[0].quantise(kernels_, m);
       if (pass_.head_tiles != nullptr)
         std::fill_n(pass_.logits[m], model_.head.num_outputs, -INFINITY);
     });
@@ -373,7 +427,7 @@ class Pass {
 
   void read_out(Team& team, int thread) {
     const int total = pass_.head_tiles == nullptr ? num_tiles(model_.head) : pass_.num_head_tiles;
-    const DsRows in = inputs(normed_, model_.head, pass_.num_logits);
+    const DsRows in = inputs(normed_[0], model_.head, pass_.num_logits);
     float* scratch = tiles_[static_cast<size_t>(thread)].data();
     team.loop(total, chunk(team, total), [&](int64_t i) {
       const int tile = pass_.head_tiles == nullptr ? static_cast<int>(i) : pass_.head_tiles[i];

@@ -10,9 +10,9 @@ namespace {
 
 // Passes follow each other within a fraction of a millisecond; then the workers sleep.
 constexpr auto kAwake = std::chrono::microseconds(300);
-// Some 20 microseconds. Whoever waits longer waits for a thread that the system has set aside:
+// Some 100 microseconds. Whoever waits longer waits for a thread that the system has set aside:
 // asleep, it leaves its core to that thread.
-constexpr int kSpins = 2000;
+constexpr int kSpins = 8000;
 
 void relax() {
 #if defined(__x86_64__) || defined(__i386__)
