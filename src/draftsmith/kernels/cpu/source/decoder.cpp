@@ -130,7 +130,9 @@ class Pass {
   void plan_attention(int threads) {
     const int group = model_.num_heads / model_.num_kv_heads;
     const int total = model_.num_heads * num_rows_;
-    const int size = std::clamp(total / (2 * threads), 1, kMostQueries);
+    // Split the queries of a key head only for want of work: each part reads its keys again.
+    const bool is_enough = model_.num_kv_heads * pass_.num_sequences >= threads;
+    const int size = std::clamp(is_enough ? group * num_rows_ : total / (2 * threads), 1, kMostQueries);
     for (int s = 0; s < pass_.num_sequences; ++s) {
       const int count = group * pass_.sequences[s].num_tokens;
       for (int head = 0; head < model_.num_kv_heads; ++head)
