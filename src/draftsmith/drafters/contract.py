@@ -114,6 +114,8 @@ class Drafter(ABC):
     """
 
     name: str = "drafter"
+    uses_torch_threads: bool = True
+    """Whether it gains from torch's threads; False if they would only be in the way."""
 
     @abstractmethod
     def propose(self, context: DraftContext) -> Draft:

@@ -19,6 +19,7 @@ class ModelDrafter(Drafter):
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self.name = model.traits.name
+        self.uses_torch_threads = model.uses_torch_threads
         self._follower = Follower(model)
 
     def propose(self, context: DraftContext) -> Draft:

@@ -156,6 +156,7 @@ class NgramDrafter(Drafter):
     def __init__(self, table: NgramTable) -> None:
         self.table = table
         self.name = "unigram" if table.order == 1 else "bigram"
+        self.uses_torch_threads = False
 
     def propose(self, context: DraftContext) -> Draft:
         """Draw token after token, each from the law after the one before."""

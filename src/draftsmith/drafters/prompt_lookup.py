@@ -54,6 +54,7 @@ class PromptLookupDrafter(Drafter):
     """
 
     name = "prompt-lookup"
+    uses_torch_threads = False
 
     def __init__(self, min_ngram: int = 2, max_ngram: int = 16) -> None:
         if not 1 <= min_ngram <= max_ngram:

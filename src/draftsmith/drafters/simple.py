@@ -41,6 +41,7 @@ class RandomDrafter(BlockDrafter):
     """Uniformly random tokens: the theoretical case of Leviathan et al., section 3.6."""
 
     name = "random"
+    uses_torch_threads = False
 
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size

@@ -11,6 +11,7 @@ from draftsmith.engine.logprobs import traced
 from draftsmith.engine.result import Completion, FinishReason, GenerationResult, StreamEvent
 from draftsmith.engine.round import Turn, run_round
 from draftsmith.engine.sequence import Sequence as Sample
+from draftsmith.engine.threads import one_torch_thread
 from draftsmith.errors import DraftsmithError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
@@ -67,6 +68,7 @@ class Generation:
         self._draft = draft
         self._gamma = gamma
         self._max_batch_size = max_batch_size
+        self._is_alone = not target.uses_torch_threads and not (draft and draft.uses_torch_threads)
         self._jobs = jobs
         self._live: list[tuple[int, Sample]] = []
         self._waiting = deque(
@@ -84,7 +86,8 @@ class Generation:
         yield from self._take_events()
         while self._live or self._waiting:
             self._admit()
-            self._round()
+            with one_torch_thread(self._is_alone):
+                self._round()
             self._report()
             yield from self._take_events()
 

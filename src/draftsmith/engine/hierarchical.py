@@ -29,6 +29,7 @@ class SpeculativeDrafter(Drafter):
         self.inner = inner
         self.inner_gamma = inner_gamma
         self.name = f"{model.traits.name} over {inner.name}"
+        self.uses_torch_threads = model.uses_torch_threads or inner.uses_torch_threads
         self._follower = Follower(model)
 
     def propose(self, context: DraftContext) -> Draft:

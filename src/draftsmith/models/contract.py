@@ -87,6 +87,8 @@ class LanguageModel(ABC):
 
     traits: ModelTraits
     device: torch.device
+    uses_torch_threads: bool = True
+    """Whether passes run on torch's threads; False if they would only be in the way."""
 
     @abstractmethod
     def open_cache(self) -> Cache:

@@ -125,6 +125,8 @@ class CpuDecoder(LanguageModel):
             others are -inf. None computes all.
     """
 
+    uses_torch_threads = False
+
     def __init__(
         self,
         weights: DecoderWeights,
