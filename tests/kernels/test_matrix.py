@@ -1,6 +1,7 @@
 """Packed matrices: the file's numbers, bit for bit, and products beside torch's."""
 
 from itertools import product
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -118,6 +119,46 @@ def test_without_the_library_torch_multiplies(format: str, monkeypatch: pytest.M
     assert torch.equal(slow.dequantise(), weights)
     assert torch.equal(slow.rows([5, 0]), rows)
     assert relative(slow.multiply(inputs), exact) < 2e-6
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_left_in_their_file_are_the_same(format: str, tmp_path: Path) -> None:
+    raw = random_blocks(format, OUTPUTS, INPUTS)
+    (tmp_path / "weights").write_bytes(b"odd" + raw.tobytes() + b"more")
+    mapped = Matrix.map(tmp_path / "weights", 3, format, OUTPUTS, INPUTS)
+    theirs = floats_from_blocks(raw, format, OUTPUTS, INPUTS)
+    assert torch.equal(mapped.dequantise().view(torch.int32), theirs.view(torch.int32))
+    assert torch.equal(mapped.rows([36, 0]), theirs[[36, 0]])
+
+
+@pytest.mark.parametrize("format", QUANTISED)
+def test_a_corrupt_block_in_the_file_is_found_when_it_is_mapped(
+    format: str, tmp_path: Path
+) -> None:
+    raw = random_blocks(format, 20, 256).reshape(-1, FORMATS[format].num_bytes)
+    at = 208 if format == "Q6_K" else 0
+    raw[13, at : at + 2] = np.array([np.float16(np.nan)]).view(np.uint8)
+    (tmp_path / "weights").write_bytes(raw.tobytes())
+    with pytest.raises(ModelFormatError, match=r"blk\.0 is corrupt: block 13"):
+        Matrix.map(tmp_path / "weights", 0, format, 20, 256, "blk.0")
+
+
+@pytest.mark.parametrize("format", ["F16", "Q8_0", "Q4_K"])
+def test_packing_in_parts_is_packing_at_once(format: str) -> None:
+    raw = random_blocks(format, OUTPUTS, INPUTS).reshape(OUTPUTS, -1)
+    at_once = Matrix.pack(raw.reshape(-1), format, OUTPUTS, INPUTS)
+    parts = [raw[:16].reshape(-1), raw[16:32].reshape(-1), raw[32:].reshape(-1)]
+    in_parts = Matrix.pack_parts(parts, format, OUTPUTS, INPUTS)
+    assert torch.equal(in_parts.dequantise(), at_once.dequantise())
+
+
+@needs_library
+def test_parts_that_are_short_or_split_a_tile_are_named() -> None:
+    raw = random_blocks("Q8_0", OUTPUTS, INPUTS).reshape(OUTPUTS, -1)
+    short, split = [raw[:32].reshape(-1)], [raw[:20].reshape(-1), raw[20:].reshape(-1)]
+    for parts in (short, split):
+        with pytest.raises(ModelFormatError, match="fetch the file again"):
+            Matrix.pack_parts(parts, "Q8_0", OUTPUTS, INPUTS)
 
 
 @pytest.mark.parametrize("format", ["F32", "F16", "BF16"])

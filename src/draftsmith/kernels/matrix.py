@@ -6,7 +6,8 @@ the compiled kernels the weights are held in float, and torch multiplies.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,9 @@ FORMATS: dict[str, BlockFormat] = {
 _CODES = {name: code for code, name in enumerate(FORMATS)}
 _FLOAT_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ALIGNMENT = 64
+_TILES, _FILE_ROWS = 0, 1  # DsLayout
+_TILE = 16
+_PART_BYTES = 16 << 20
 
 
 class MatrixStruct(ctypes.Structure):
@@ -55,7 +59,7 @@ class MatrixStruct(ctypes.Structure):
         ("format", ctypes.c_int32),
         ("num_outputs", ctypes.c_int32),
         ("num_inputs", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("layout", ctypes.c_int32),
         ("data", ctypes.c_void_p),
     )
 
@@ -70,13 +74,16 @@ class Matrix:
         num_bytes: What it takes in memory.
     """
 
-    def __init__(self, format: str, num_outputs: int, num_inputs: int, data: Tensor) -> None:
+    def __init__(
+        self, format: str, num_outputs: int, num_inputs: int, data: Tensor, layout: int = _TILES
+    ) -> None:
         self.format = format
         self.num_outputs = num_outputs
         self.num_inputs = num_inputs
         self.num_bytes = data.numel() * data.element_size()
         self._data = data
-        """Tiles (uint8) for the kernels; without them float weights `[outputs, inputs]`."""
+        """Bytes for the kernels; without them float weights `[outputs, inputs]`."""
+        self._layout = layout
 
     @classmethod
     def pack(
@@ -94,24 +101,81 @@ class Matrix:
         Raises:
             ModelFormatError: Unknown format, wrong size, or a block whose scale is not finite.
         """
-        _check(raw, format, num_outputs, num_inputs, name)
-        raw = np.ascontiguousarray(raw).reshape(-1)
+        return cls.pack_parts([raw], format, num_outputs, num_inputs, name)
+
+    @classmethod
+    def pack_parts(
+        cls,
+        parts: Iterable[np.ndarray],
+        format: str,
+        num_outputs: int,
+        num_inputs: int,
+        name: str = "a tensor",
+    ) -> "Matrix":
+        """The same, from parts of the file that each hold whole tiles of 16 rows.
+
+        Raises:
+            ModelFormatError: As `pack`.
+        """
+        _check_blocks(format, num_inputs, name)
         loaded = library()
         if loaded is None:
+            raw = np.concatenate([np.ascontiguousarray(part).reshape(-1) for part in parts])
+            _check_size(raw.nbytes, format, num_outputs, num_inputs, name)
             weights = floats_from_blocks(raw, format, num_outputs, num_inputs)
             _check_finite(weights, name)
             return cls(format, num_outputs, num_inputs, weights)
-        size = loaded.ds_packed_bytes(_CODES[format], num_outputs, num_inputs)
-        data = _aligned(size)
-        bad = loaded.ds_pack(
-            _CODES[format], raw.ctypes.data, num_outputs, num_inputs, pointer(data)
-        )
-        if bad >= 0:
-            raise ModelFormatError(
-                f"{name} is corrupt: block {bad} ({format}) has a scale that is not finite; "
-                "fetch the file again"
-            )
+        data = _aligned(loaded.ds_packed_bytes(_CODES[format], num_outputs, num_inputs))
+        row_bytes = _num_bytes(format, 1, num_inputs)
+        num_rows = 0
+        for part in parts:
+            raw = np.ascontiguousarray(part).reshape(-1)
+            rows = raw.nbytes // row_bytes
+            if rows * row_bytes != raw.nbytes or num_rows % _TILE or num_rows + rows > num_outputs:
+                _check_size(raw.nbytes, format, num_outputs, num_inputs, name)
+            start = loaded.ds_packed_bytes(_CODES[format], num_rows, num_inputs)
+            place = pointer(data) + start
+            bad = loaded.ds_pack(_CODES[format], raw.ctypes.data, rows, num_inputs, place)
+            if bad >= 0:
+                raise _corrupt(
+                    name, format, bad + num_rows * row_bytes // FORMATS[format].num_bytes
+                )
+            num_rows += rows
+        _check_size(num_rows * row_bytes, format, num_outputs, num_inputs, name)
         return cls(format, num_outputs, num_inputs, data)
+
+    @classmethod
+    def map(
+        cls,
+        path: Path,
+        offset: int,
+        format: str,
+        num_outputs: int,
+        num_inputs: int,
+        name: str = "a tensor",
+    ) -> "Matrix":
+        """Leave rows in their file, for matrices of which single rows are read (embeddings).
+
+        Only the pages of rows that were read take memory. Such a matrix cannot `multiply`.
+
+        Raises:
+            ModelFormatError: As `pack`.
+        """
+        _check_blocks(format, num_inputs, name)
+        size = _num_bytes(format, num_outputs, num_inputs)
+        loaded = library()
+        if loaded is None:
+            raw = np.fromfile(path, np.uint8, size, offset=offset)
+            return cls.pack(raw, format, num_outputs, num_inputs, name)
+        block = FORMATS[format].num_bytes
+        step = _PART_BYTES // block * block
+        for start in range(0, size if FORMATS[format].num_weights > 1 else 0, step):
+            part = np.fromfile(path, np.uint8, min(step, size - start), offset=offset + start)
+            bad = loaded.ds_find_corrupt(_CODES[format], part.ctypes.data, part.nbytes // block)
+            if bad >= 0:
+                raise _corrupt(name, format, bad + start // block)
+        whole = torch.from_file(str(path), shared=False, size=offset + size, dtype=torch.uint8)
+        return cls(format, num_outputs, num_inputs, whole[offset:], _FILE_ROWS)
 
     @classmethod
     def from_float(
@@ -152,6 +216,7 @@ class Matrix:
 
         Quantised formats round the inputs to 8 bits in groups of 16, unless `exact_activations`.
         """
+        assert self._layout == _TILES, "a mapped matrix cannot multiply"
         loaded = library()
         if loaded is None:
             return inputs @ self._data.float().T
@@ -166,20 +231,24 @@ class Matrix:
     def struct(self) -> MatrixStruct:
         """For C; the matrix must outlive it."""
         return MatrixStruct(
-            _CODES[self.format], self.num_outputs, self.num_inputs, 0, pointer(self._data)
+            _CODES[self.format],
+            self.num_outputs,
+            self.num_inputs,
+            self._layout,
+            pointer(self._data),
         )
 
 
-def _check(raw: np.ndarray, format: str, num_outputs: int, num_inputs: int, name: str) -> None:
-    if format not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise ModelFormatError(f"{name} has format {format}: supported are {known}")
-    _check_blocks(format, num_inputs, name)
+def _num_bytes(format: str, num_outputs: int, num_inputs: int) -> int:
     block = FORMATS[format]
-    expected = num_outputs * (num_inputs // block.num_weights) * block.num_bytes
-    if raw.nbytes != expected:
+    return num_outputs * (num_inputs // block.num_weights) * block.num_bytes
+
+
+def _check_size(num_bytes: int, format: str, num_outputs: int, num_inputs: int, name: str) -> None:
+    expected = _num_bytes(format, num_outputs, num_inputs)
+    if num_bytes != expected:
         raise ModelFormatError(
-            f"{name} has {raw.nbytes} bytes where [{num_outputs}, {num_inputs}] in {format} "
+            f"{name} has {num_bytes} bytes where [{num_outputs}, {num_inputs}] in {format} "
             f"takes {expected}: fetch the file again"
         )
 
@@ -193,6 +262,13 @@ def _check_blocks(format: str, num_inputs: int, name: str) -> None:
         raise ModelFormatError(
             f"{name} has rows of {num_inputs} weights, not a multiple of {format}'s {size}"
         )
+
+
+def _corrupt(name: str, format: str, block: int) -> ModelFormatError:
+    return ModelFormatError(
+        f"{name} is corrupt: block {block} ({format}) has a scale that is not finite; "
+        "fetch the file again"
+    )
 
 
 def _check_finite(weights: Tensor, name: str) -> None:

@@ -40,6 +40,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_set_num_threads": (None, [_INT]),
     "ds_num_threads": (_INT, []),
     "ds_packed_bytes": (_LONG, [_INT, _INT, _INT]),
+    "ds_find_corrupt": (_LONG, [_INT, _POINTER, _LONG]),
     "ds_pack": (_LONG, [_INT, _POINTER, _INT, _INT, _POINTER]),
     "ds_multiply": (None, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
     "ds_dequantise_rows": (None, [_POINTER, _POINTER, _LONG, _POINTER]),

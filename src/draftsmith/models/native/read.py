@@ -6,7 +6,7 @@ and one tensor are held at a time.
 
 import json
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ TARGET_FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q4_1")
 
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _BYTES_PER_WEIGHT = {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32, "Q4_1": 20 / 32}
+_PART_BYTES = 16 << 20
 _ROPE_FACTORS = "rope_freqs.weight"
 _OLD_BUFFER = "rotary_emb.inv_freq"  # old checkpoints carry what follows from the config
 
@@ -93,7 +94,12 @@ def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig,
     with _named_after(folder):
         stored = {
             tensor.name: _Stored(
-                tensor.name, tensor.format, tensor.shape, tensor.num_bytes, tensor.read
+                tensor.name,
+                tensor.format,
+                tensor.shape,
+                tensor.num_bytes,
+                tensor.path,
+                tensor.offset,
             )
             for tensor in open_checkpoint(folder).values()
             if not tensor.name.endswith(_OLD_BUFFER)
@@ -169,28 +175,43 @@ class _Stored:
     shape: tuple[int, ...]
     """Rows first."""
     num_bytes: int
-    read: Callable[[], NDArray[np.uint8]]
+    path: Path
+    offset: int
+    """Of its first byte in the file."""
+    permuted_heads: int = 0
+    """Heads whose rows llama.cpp has put in another order; 0 is none."""
+
+    def read(self) -> NDArray[np.uint8]:
+        """All of its bytes."""
+        raw = self._span(0, self.num_bytes)
+        heads = self.permuted_heads
+        return _unpermuted(raw, self.shape[0], heads) if heads else raw
+
+    def parts(self) -> Iterator[NDArray[np.uint8]]:
+        """Its bytes in parts of whole tiles, so that little of it is held twice."""
+        if self.permuted_heads:
+            yield self.read()
+            return
+        tile = 16 * (self.num_bytes // self.shape[0])
+        step = max(1, _PART_BYTES // tile) * tile
+        for start in range(0, self.num_bytes, step):
+            yield self._span(start, min(step, self.num_bytes - start))
+
+    def _span(self, start: int, count: int) -> NDArray[np.uint8]:
+        # Not a memory map: the file's pages would count as ours.
+        return np.fromfile(self.path, np.uint8, count, offset=self.offset + start)
 
 
 def _gguf_tensor(path: Path, tensor: GgufTensor, config: DecoderConfig) -> _Stored:
     """A tensor of a GGUF file, its rows in the order of `transformers`."""
-    shape = tuple(reversed(tensor.shape))
     heads = 0
     if config.architecture == "llama" and ".attn_q." in tensor.name:
         heads = config.num_heads
     elif config.architecture == "llama" and ".attn_k." in tensor.name:
         heads = config.num_kv_heads
-
-    def read() -> NDArray[np.uint8]:
-        raw = _read_bytes(path, tensor)
-        return _unpermuted(raw, shape[0], heads) if heads else raw
-
-    return _Stored(tensor.name, tensor.type_name, shape, tensor.num_bytes, read)
-
-
-def _read_bytes(path: Path, tensor: GgufTensor) -> NDArray[np.uint8]:
-    # Not a memory map: the file's pages would count as ours.
-    return np.fromfile(path, np.uint8, tensor.num_bytes, offset=tensor.offset)
+    shape = tuple(reversed(tensor.shape))
+    kind, size, offset = tensor.type_name, tensor.num_bytes, tensor.offset
+    return _Stored(tensor.name, kind, shape, size, path, offset, heads)
 
 
 def _unpermuted(raw: NDArray[np.uint8], num_rows: int, heads: int) -> NDArray[np.uint8]:
@@ -209,7 +230,8 @@ def _gguf_config(path: Path, header: GgufHeader) -> DecoderConfig:
     factors = None
     if _ROPE_FACTORS in tensors:
         tensor = tensors[_ROPE_FACTORS]
-        factors = _floats(tensor.name, tensor.type_name, _read_bytes(path, tensor))
+        raw = np.fromfile(path, np.uint8, tensor.num_bytes, offset=tensor.offset)
+        factors = _floats(tensor.name, tensor.type_name, raw)
     return decoder_config_from_gguf(
         header.values, tensors[GGUF.embedding].shape[-1], tensors, factors
     )
@@ -263,12 +285,13 @@ class _Reader:
 
     def read_all(self) -> DecoderWeights:
         naming = self._naming
-        embedding = self._matrix(naming.embedding)
+        is_tied = self._config.is_tied
+        embedding = self._matrix(naming.embedding, is_looked_up=not is_tied)
         return DecoderWeights(
             embedding=embedding,
             layers=tuple(self._layer(number) for number in range(self._config.num_layers)),
             final_norm=self._vector(naming.final_norm),
-            head=embedding if self._config.is_tied else self._matrix(naming.head),
+            head=embedding if is_tied else self._matrix(naming.head),
         )
 
     def _layer(self, number: int) -> LayerWeights:
@@ -296,14 +319,19 @@ class _Reader:
             down=projection("down"),
         )
 
-    def _matrix(self, name: str) -> Matrix:
+    def _matrix(self, name: str, *, is_looked_up: bool = False) -> Matrix:
         tensor = self._stored[name]
         num_outputs, num_inputs = tensor.shape
         label = f"tensor {name!r}"
-        packed = Matrix.pack(tensor.read(), tensor.format, num_outputs, num_inputs, label)
-        if self._format is None or self._format == tensor.format:
+        is_kept = self._format is None or self._format == tensor.format
+        if is_looked_up and is_kept:
+            return Matrix.map(
+                tensor.path, tensor.offset, tensor.format, num_outputs, num_inputs, label
+            )
+        packed = Matrix.pack_parts(tensor.parts(), tensor.format, num_outputs, num_inputs, label)
+        if is_kept:
             return packed
-        return Matrix.from_float(packed.dequantise(), self._format, label)
+        return Matrix.from_float(packed.dequantise(), str(self._format), label)
 
     def _vector(self, name: str) -> Float[Tensor, " width"]:
         tensor = self._stored[name]

@@ -215,7 +215,7 @@ class Pass {
   void embed(Team& team) {
     team.loop(num_rows_, 1, [&](int64_t i) {
       const int m = static_cast<int>(i);
-      kernels_.dequantise_row(model_.embedding, pass_.tokens[m], hidden(m));
+      read_row(model_.embedding, pass_.tokens[m], hidden(m));
       for (int d = 0; d < half_; ++d) {
         // As the reference: the angle is rounded to float32, its functions are not.
         const float angle = static_cast<float>(row_position_[m]) * model_.inverse_frequencies[d];

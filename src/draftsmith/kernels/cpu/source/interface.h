@@ -30,7 +30,7 @@ struct DsKernels {
   const char* name;
   // 16 outputs of every row, [num_rows, 16].
   void (*multiply_tile)(const DsMatrix&, int tile, const DsRows&, float* out);
-  void (*dequantise_row)(const DsMatrix&, int output, float* out);
+  void (*dequantise_row)(const DsMatrix&, int output, float* out);  // of tiles
   void (*quantise)(const float* x, int num_groups, int8_t* codes, float* scales, float* sums,
                    int32_t* negated);
   // out = weight * x / sqrt(mean(x^2) + epsilon)
@@ -45,6 +45,9 @@ struct DsKernels {
   void (*attend)(const DsAttention&, int is_half);
   const DsSampling* sampling;
 };
+
+// One row of weights in float, whatever the layout.
+void read_row(const DsMatrix& w, int output, float* out);
 
 // The best that this processor runs, unless another was asked for.
 const DsKernels& ds_kernels();

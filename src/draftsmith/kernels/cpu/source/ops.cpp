@@ -41,9 +41,8 @@ void ds_multiply(const DsMatrix* w, const float* x, int num_rows, float* y, int 
 }
 
 void ds_dequantise_rows(const DsMatrix* w, const int64_t* ids, int64_t count, float* out) {
-  const DsKernels& kernels = ds_kernels();
   parallel(count, 4, [&](int64_t i) {
-    kernels.dequantise_row(*w, static_cast<int>(ids[i]), out + i * w->num_inputs);
+    read_row(*w, static_cast<int>(ids[i]), out + i * w->num_inputs);
   });
 }
 

@@ -214,11 +214,86 @@ int64_t pack_blocks(int format, const uint8_t* raw, int outputs, int inputs, int
   return -1;
 }
 
+float half_to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+  float value;
+  if (magnitude < 0x0400u) {
+    value = static_cast<float>(magnitude) * 0x1p-24f;
+  } else {
+    const uint32_t bits = magnitude >= 0x7c00u ? 0x7f800000u | ((magnitude & 0x3ffu) << 13)
+                                               : (magnitude << 13) + 0x38000000u;
+    std::memcpy(&value, &bits, 4);
+  }
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits |= sign;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+float read_float(int format, const uint8_t* p) {
+  float value;
+  if (format == kF32) {
+    std::memcpy(&value, p, 4);
+  } else if (format == kF16) {
+    value = half_to_float(read16(p));
+  } else {
+    const uint32_t bits = static_cast<uint32_t>(read16(p)) << 16;
+    std::memcpy(&value, &bits, 4);
+  }
+  return value;
+}
+
+// The weights of a block, as the format defines them.
+void dequantise(int format, const Block& block, float* out) {
+  const int offset = format == kQ8_0 ? 128 : format == kQ4_0 ? 8 : format == kQ5_0 ? 16 : format == kQ6_K ? 32 : 0;
+  const float scale = half_to_float(block.scale), minimum = half_to_float(block.minimum);
+  for (int k = 0; k < kLayouts[format].weights; ++k) {
+    const float code = static_cast<float>(block.codes[k] - offset);
+    switch (format) {
+      case kQ4_1:
+      case kQ5_1:
+        out[k] = scale * code + minimum;
+        break;
+      case kQ4_K:
+      case kQ5_K:
+        out[k] = scale * static_cast<float>(block.scales[k / 32]) * code -
+                 minimum * static_cast<float>(block.minimums[k / 32]);
+        break;
+      case kQ6_K:
+        out[k] = scale * static_cast<float>(static_cast<int8_t>(block.scales[k / 16])) * code;
+        break;
+      default:
+        out[k] = scale * code;
+    }
+  }
+}
+
+void read_file_row(const DsMatrix& w, int output, float* out) {
+  const Layout& layout = kLayouts[w.format];
+  const int num_blocks = w.num_inputs / layout.weights;
+  const uint8_t* p = w.data + static_cast<int64_t>(output) * num_blocks * layout.file_bytes;
+  for (int b = 0; b < num_blocks; ++b, p += layout.file_bytes, out += layout.weights) {
+    if (layout.weights == 1) {
+      *out = read_float(w.format, p);
+      continue;
+    }
+    Block block;
+    take_apart(w.format, p, block);
+    dequantise(w.format, block, out);
+  }
+}
+
 int64_t tile_bytes(int format, int inputs) {
   return static_cast<int64_t>(inputs / kLayouts[format].weights) * kLayouts[format].tile_bytes;
 }
 
 }  // namespace
+
+void read_row(const DsMatrix& w, int output, float* out) {
+  if (w.layout == kFileRows) read_file_row(w, output, out);
+  else ds_kernels().dequantise_row(w, output, out);
+}
 
 #pragma GCC visibility push(default)
 extern "C" {
@@ -228,6 +303,16 @@ int ds_block_bytes(int format) { return kLayouts[format].file_bytes; }
 
 int64_t ds_packed_bytes(int format, int outputs, int inputs) {
   return (outputs + kTile - 1) / kTile * tile_bytes(format, inputs);
+}
+
+// The number of the first block whose scale is not finite, or -1.
+int64_t ds_find_corrupt(int format, const uint8_t* raw, int64_t num_blocks) {
+  Block block;
+  for (int64_t i = 0; i < num_blocks; ++i) {
+    take_apart(format, raw + i * kLayouts[format].file_bytes, block);
+    if (!is_finite(block.scale) || !is_finite(block.minimum)) return i;
+  }
+  return -1;
 }
 
 int64_t ds_pack(int format, const uint8_t* raw, int outputs, int inputs, uint8_t* out) {

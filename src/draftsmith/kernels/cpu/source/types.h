@@ -10,12 +10,14 @@ enum DsFormat : int32_t {
   kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K, kNumFormats
 };
 
-// Weights [num_outputs, num_inputs], packed in tiles of 16 outputs.
+// Weights [num_outputs, num_inputs].
+enum DsLayout : int32_t { kTiles, kFileRows };  // packed by 16 outputs, or as the file has them
+
 struct DsMatrix {
   int32_t format;
   int32_t num_outputs;
   int32_t num_inputs;
-  int32_t reserved;
+  int32_t layout;  // products want tiles; single rows can be read from either
   const uint8_t* data;
 };
 
