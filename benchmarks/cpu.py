@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
 
 
 def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+    return value.name if isinstance(value, Path) else value
 
 
 def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from benchmarks.common import humaneval_prompts
 from benchmarks.editing import EDITS, edit_messages
 from benchmarks.llamacpp import Peer, PeerConfig, peer_configs
 from benchmarks.ours import OurConfig, Ours, gguf_path, our_configs
-from benchmarks.summaries import spread
+from benchmarks.summaries import settle, spread
 from draftsmith import SamplingParams
 
 HOT = 0.8
@@ -158,6 +158,7 @@ def _measure(
                 # The order turns, so that none always runs first.
                 for index in range(len(runners)):
                     runner = runners[(turn + index) % len(runners)]
+                    settle()
                     record = runner.run(task, temperature, seed=turn)
                     records.append({"round": number, "turn": turn, **record})
                 turn += 1

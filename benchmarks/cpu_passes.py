@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, GgufConfig
 from benchmarks.common import humaneval_prompts
 from benchmarks.llamacpp import Passes, Peer, PeerConfig
 from benchmarks.ours import Ours, file_weight_bytes, gguf_path, weight_bytes
-from benchmarks.summaries import spread
+from benchmarks.summaries import settle, spread
 from draftsmith.models.contract import Rows
 
 NUM_HELD = 128
@@ -43,10 +43,12 @@ def measure_rows(
         passes["transformers"] = _transformers_pass(path, ids[:NUM_HELD], threads)
     seconds: dict[str, dict[int, list[float]]] = {s: {w: [] for w in widths} for s in passes}
     for number in range(repeats + 2):
-        for width in widths:
-            for system, run in passes.items():
-                if system == "transformers" and number > max(4, repeats // 2):
-                    continue
+        for system, run in passes.items():
+            if system == "transformers" and number > max(4, repeats // 2):
+                continue
+            settle()
+            run(ids[NUM_HELD : NUM_HELD + 1])  # wakes its threads
+            for width in widths:
                 value = run(ids[NUM_HELD : NUM_HELD + width])
                 if number >= 2:  # the first two warm up
                     seconds[system][width].append(value)
@@ -93,6 +95,7 @@ def measure_prompts(
         for _ in range(rounds):
             for length in lengths:
                 for system, run in passes.items():
+                    settle()
                     speed = length / run(ids[:length])
                     speeds.setdefault(system, {}).setdefault(length, []).append(speed)
         if other is not None:

@@ -1,6 +1,7 @@
 """Medians and spreads, by one rule for every benchmark."""
 
 import statistics
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,3 +18,12 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, Any]:
         "n": len(ordered),
         "values": [round(value, digits) for value in values],
     }
+
+
+def settle() -> None:
+    """Wait until the threads of whoever ran last have stopped spinning.
+
+    OpenMP's threads (of torch and of llama.cpp) look for work for up to 200 ms, on the cores
+    that the next system is measured on.
+    """
+    time.sleep(0.3)

@@ -19,7 +19,12 @@ from draftsmith.models.contract import LanguageModel
 from draftsmith.models.hf.load import hub_folder, load_adapted
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
-from draftsmith.models.native.read import native_architecture, read_folder, read_gguf
+from draftsmith.models.native.read import (
+    native_architecture,
+    needs_native_reading,
+    read_folder,
+    read_gguf,
+)
 from draftsmith.models.native.t5 import read_t5
 from draftsmith.models.native.t5_config import native_t5_architecture
 from draftsmith.models.pull import PullProgress
@@ -115,7 +120,11 @@ def load_model(
             f"dtype {settings.dtype} needs a native decoder on a CPU, and {reference!r} has none: "
             "use bfloat16"
         )
-    return load_adapted(source, path, _torch_dtype(settings.dtype, place), place)
+    dtype = _torch_dtype(settings.dtype, place)
+    if path is not None and path.is_file() and needs_native_reading(path):
+        config, weights = read_gguf(path)
+        return TorchDecoder.from_weights(weights, config, place, dtype, reference)
+    return load_adapted(source, path, dtype, place)
 
 
 def _load_native(

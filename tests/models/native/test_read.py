@@ -25,6 +25,7 @@ from draftsmith.models.native.read import (
     available_memory,
     check_fits,
     native_architecture,
+    needs_native_reading,
     read_folder,
     read_gguf,
 )
@@ -274,6 +275,20 @@ def test_rope_factors_of_a_file_are_llama3_scaling(tmp_path: Path) -> None:
     write_gguf(path, scaled, rope_freqs__weight=(factors.numpy(), Kind.F32))
     error = relative_error(logits_of(*read_gguf(path)), expected_logits(scaled, TOKENS))
     assert error <= 1e-4
+
+
+def test_files_that_transformers_would_misread_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    factors = torch.ones(4).numpy()
+    for kind, options, is_known in (
+        ("llama", {}, False),
+        ("llama", {"rope_freqs__weight": (factors, Kind.F32)}, True),
+        ("qwen2", {}, False),
+    ):
+        write_gguf(path, lively(kind), **options)
+        assert needs_native_reading(path) is is_known, (kind, options)
+    write_gguf(path, lively("llama", attention_bias=True))
+    assert needs_native_reading(path)
 
 
 def test_quantised_weights_become_floats_but_are_not_quantised_again(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "available_memory",
     "check_fits",
     "native_architecture",
+    "needs_native_reading",
     "read_folder",
     "read_gguf",
 ]
@@ -138,6 +139,18 @@ def native_architecture(source: Path | Mapping[str, object]) -> str | None:
         return _gguf_config(source, header).architecture
     except ModelFormatError:
         return None
+
+
+def needs_native_reading(path: Path) -> bool:
+    """Whether a GGUF file holds what the conversion of `transformers` passes over.
+
+    Llama 3.1 keeps the scaling of its rotary frequencies in a tensor, and llama.cpp reorders
+    the biases of queries and keys with their weights.
+    """
+    architecture = native_architecture(path)
+    names = {tensor.name for tensor in read_header(path).tensors}
+    has_biases = architecture == "llama" and "blk.0.attn_q.bias" in names
+    return has_biases or (architecture is not None and _ROPE_FACTORS in names)
 
 
 def available_memory() -> int | None:

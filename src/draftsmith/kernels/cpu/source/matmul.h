@@ -111,7 +111,16 @@ DS_INLINE void float_tile(const uint8_t* tile, int num_inputs, const DsRows& in,
   for (int m = 0; m < kRows; ++m) store(out + kTile * m, acc[m]);
 }
 
+// A check of 8 drafts must not pay for two sweeps; the other paths save on compiled code.
+#if defined(__AVX512VNNI__)
+constexpr int kMostAtOnce = 12;
+#else
+constexpr int kMostAtOnce = 8;
+#endif
+
 template <class Format> struct Quantised {
+  static constexpr int kMost = kMostAtOnce;
+  static constexpr bool kIsHot = true;
   static constexpr int kTileUnit = Format::kBytes, kInputsPerUnit = 32 * Format::kGroups;
   template <int kRows>
   static void run(const uint8_t* tile, int num_inputs, const DsRows& in, int first, float* out) {
@@ -119,6 +128,8 @@ template <class Format> struct Quantised {
   }
 };
 template <class Format> struct Dequantised {
+  static constexpr int kMost = 8;
+  static constexpr bool kIsHot = false;
   static constexpr int kTileUnit = Format::kBytes, kInputsPerUnit = 32 * Format::kGroups;
   template <int kRows>
   static void run(const uint8_t* tile, int num_inputs, const DsRows& in, int first, float* out) {
@@ -126,6 +137,8 @@ template <class Format> struct Dequantised {
   }
 };
 template <class Format> struct Float {
+  static constexpr int kMost = 8;
+  static constexpr bool kIsHot = false;
   static constexpr int kTileUnit = Format::kBytes, kInputsPerUnit = 1;
   template <int kRows>
   static void run(const uint8_t* tile, int num_inputs, const DsRows& in, int first, float* out) {
@@ -133,28 +146,26 @@ template <class Format> struct Float {
   }
 };
 
+// One sweep over a tile for what is left: any number of rows, or powers of 2 off the hot path.
+template <class Path, int kRows>
+static void sweep_rest(const uint8_t* tile, int num_inputs, const DsRows& in, int first, float* out) {
+  if constexpr (kRows > 0) {
+    constexpr int kNext = Path::kIsHot ? kRows - 1 : kRows / 2;
+    if (in.num_rows - first < kRows) return sweep_rest<Path, kNext>(tile, num_inputs, in, first, out);
+    Path::template run<kRows>(tile, num_inputs, in, first, out + kTile * first);
+    sweep_rest<Path, kNext>(tile, num_inputs, in, first + kRows, out);
+  }
+}
+
 template <class Path>
 static void sweep(const uint8_t* tile, int num_inputs, const DsRows& in, float* out) {
   int first = 0;
-  for (; in.num_rows - first >= 16; first += 16)
-    Path::template run<16>(tile, num_inputs, in, first, out + kTile * first);
-  const int rest = in.num_rows - first;
-  if (rest > 8) {
+  if constexpr (Path::kIsHot)
+    for (; in.num_rows - first >= 16; first += 16)
+      Path::template run<16>(tile, num_inputs, in, first, out + kTile * first);
+  for (; in.num_rows - first > Path::kMost; first += 8)
     Path::template run<8>(tile, num_inputs, in, first, out + kTile * first);
-    first += 8;
-  }
-  float* at = out + kTile * first;
-  switch (in.num_rows - first) {
-    case 1: Path::template run<1>(tile, num_inputs, in, first, at); break;
-    case 2: Path::template run<2>(tile, num_inputs, in, first, at); break;
-    case 3: Path::template run<3>(tile, num_inputs, in, first, at); break;
-    case 4: Path::template run<4>(tile, num_inputs, in, first, at); break;
-    case 5: Path::template run<5>(tile, num_inputs, in, first, at); break;
-    case 6: Path::template run<6>(tile, num_inputs, in, first, at); break;
-    case 7: Path::template run<7>(tile, num_inputs, in, first, at); break;
-    case 8: Path::template run<8>(tile, num_inputs, in, first, at); break;
-    default: break;
-  }
+  sweep_rest<Path, Path::kMost>(tile, num_inputs, in, first, out);
 }
 
 template <class Path>
