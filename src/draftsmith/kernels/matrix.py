@@ -124,6 +124,8 @@ class Matrix:
             _check_size(raw.nbytes, format, num_outputs, num_inputs, name)
             weights = floats_from_blocks(raw, format, num_outputs, num_inputs)
             _check_finite(weights, name)
+            # Float formats keep their size; rounding back is exact.
+            weights = weights.to(_FLOAT_TYPES.get(format, torch.float32))
             return cls(format, num_outputs, num_inputs, weights)
         data = _aligned(loaded.ds_packed_bytes(_CODES[format], num_outputs, num_inputs))
         row_bytes = _num_bytes(format, 1, num_inputs)

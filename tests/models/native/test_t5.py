@@ -220,7 +220,8 @@ def test_traits_are_those_of_the_files(pair: Pair, model: NativeT5) -> None:
 
 
 def test_the_native_t5_keeps_the_contract(model: NativeT5) -> None:
-    check_model(model, tolerance=1e-6)
+    # Without the kernels torch multiplies, whose sums depend on the number of rows.
+    check_model(model, tolerance=1e-6 if library() is not None else 1e-5)
 
 
 # --- bit for bit ------------------------------------------------------------------------------
