@@ -280,11 +280,12 @@ def test_rope_factors_of_a_file_are_llama3_scaling(tmp_path: Path) -> None:
 def test_files_that_transformers_would_misread_are_known(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     factors = torch.ones(4).numpy()
-    for kind, options, is_known in (
+    cases: tuple[tuple[str, dict[str, Any], bool], ...] = (
         ("llama", {}, False),
         ("llama", {"rope_freqs__weight": (factors, Kind.F32)}, True),
         ("qwen2", {}, False),
-    ):
+    )
+    for kind, options, is_known in cases:
         write_gguf(path, lively(kind), **options)
         assert needs_native_reading(path) is is_known, (kind, options)
     write_gguf(path, lively("llama", attention_bias=True))

@@ -26,6 +26,7 @@ DS_INLINE void quantised_tile(const uint8_t* tile, int num_groups, const DsRows&
   const int32_t* negated = in.negated + 2 * first * in.group_stride;
   for (int done = 0; done < num_groups; done += Format::kGroups, tile += Format::kBytes) {
     const typename Format::Head head = Format::head(tile);
+#pragma GCC unroll 1  // eight groups of eight rows would not fit the instruction cache
     for (int g = 0; g < Format::kGroups; ++g) {
       constexpr int kGroupBytes = Format::kBytes / Format::kGroups;
       prefetch(tile + kAhead + g * kGroupBytes, kGroupBytes);
@@ -80,6 +81,7 @@ DS_INLINE void dequantised_tile(const uint8_t* tile, int num_groups, const DsRow
   const float* values = in.values + first * in.stride;
   for (int done = 0; done < num_groups; done += Format::kGroups, tile += Format::kBytes) {
     const typename Format::Head head = Format::head(tile);
+#pragma GCC unroll 1  // eight groups of eight rows would not fit the instruction cache
     for (int g = 0; g < Format::kGroups; ++g) {
       Bytes quads[8];
       Scales weight;
