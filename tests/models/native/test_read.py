@@ -149,7 +149,8 @@ def test_biases_that_the_config_promises_must_be_there(changed: Callable[..., Pa
 
 
 def test_frequencies_in_an_old_checkpoint_are_passed_over(changed: Callable[..., Path]) -> None:
-    read_folder(changed(put("model.layers.0.self_attn.rotary_emb.inv_freq", 4)))
+    old = changed(put("model.layers.0.self_attn.rotary_emb.inv_freq", 4))
+    assert torch.equal(logits_of(*read_folder(old)), logits_of(*read_folder(changed())))
 
 
 def test_a_config_that_is_no_json_is_named(changed: Callable[..., Path]) -> None:
