@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
-from draftsmith.models.native.checkpoint import StoredTensor, open_checkpoint
+from draftsmith.models.native.checkpoint import open_checkpoint
+from draftsmith.models.native.stored import StoredTensor
 
 INDEX = "model.safetensors.index.json"
 

@@ -20,10 +20,9 @@ from draftsmith.models.contract import Rows
 from draftsmith.models.hf.gguf import load_gguf_model
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.decoder import TorchDecoder
+from draftsmith.models.native.memory import available_memory, check_fits
 from draftsmith.models.native.names import GGUF
 from draftsmith.models.native.read import (
-    available_memory,
-    check_fits,
     native_architecture,
     needs_native_reading,
     read_folder,

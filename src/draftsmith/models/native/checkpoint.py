@@ -6,73 +6,19 @@ gap between them (https://github.com/huggingface/safetensors#format).
 
 import json
 import math
-import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
-
-import numpy as np
-import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
-from torch import Tensor
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
+from draftsmith.models.native.stored import FLOAT_TYPES, StoredTensor
 
-__all__ = ["StoredFormat", "StoredTensor", "open_checkpoint"]
-
-StoredFormat = Literal["F32", "F16", "BF16"]
-"""The number formats that can be read, by the names of safetensors and of GGUF."""
+__all__ = ["open_checkpoint"]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _LENGTH_BYTES = 8
 _MOST_HEADER_BYTES = 100_000_000  # as the format's own library allows
-_DTYPES: Final[dict[StoredFormat, torch.dtype]] = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One tensor of a checkpoint, still in its file."""
-
-    name: str
-    format: StoredFormat
-    shape: tuple[int, ...]
-    """Rows first, as in PyTorch."""
-    path: Path
-    """The file that holds it."""
-    offset: int
-    """Bytes from the start of the file."""
-    num_bytes: int
-
-    def read(self) -> NDArray[np.uint8]:
-        """Read the tensor's bytes into a buffer of their own; no page of the file stays mapped.
-
-        Raises:
-            ModelFormatError: The file ends early: it has changed since it was opened.
-        """
-        buffer = np.empty(self.num_bytes, dtype=np.uint8)
-        view, done = buffer.data, 0
-        with self.path.open("rb", buffering=0) as file:
-            while done < self.num_bytes:  # one call reads 2 GiB at most
-                count = os.preadv(file.fileno(), [view[done:]], self.offset + done)
-                if not count:
-                    raise _truncated(self.path, f"ends within tensor {self.name!r}")
-                done += count
-        return buffer
-
-    def tensor(self) -> Float[Tensor, "..."]:
-        """Read the tensor as float32."""
-        if not self.num_bytes:
-            return torch.empty(self.shape)
-        stored = torch.from_numpy(self.read()).view(_DTYPES[self.format])
-        return stored.reshape(self.shape).float()
 
 
 def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
@@ -181,18 +127,18 @@ def _read_entry(path: Path, name: str, entry: object, start: int) -> StoredTenso
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _malformed(path, f"tensor {name!r} has data_offsets {list(offsets)}")
     num_bytes = offsets[1] - offsets[0]
-    wanted = math.prod(shape) * _DTYPES[format].itemsize
+    wanted = math.prod(shape) * FLOAT_TYPES[format].itemsize
     if num_bytes != wanted:
         raise _malformed(path, f"tensor {name!r} has {num_bytes} bytes, its shape needs {wanted}")
     return StoredTensor(name, format, shape, path, start + offsets[0], num_bytes)
 
 
-def _read_format(path: Path, name: str, dtype: object) -> StoredFormat:
-    for format in _DTYPES:
+def _read_format(path: Path, name: str, dtype: object) -> str:
+    for format in FLOAT_TYPES:
         if dtype == format:
             return format
     raise ModelFormatError(
-        f"{path} has tensor {name!r} of dtype {dtype!r}; save the model as {', '.join(_DTYPES)}"
+        f"{path} has tensor {name!r} of dtype {dtype!r}; save the model as {', '.join(FLOAT_TYPES)}"
     )
 
 

@@ -6,15 +6,13 @@ and one tensor are held at a time.
 
 import json
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from draftsmith.errors import InvalidRequestError, ModelFormatError
@@ -26,13 +24,13 @@ from draftsmith.models.native.config import (
     decoder_config_from_gguf,
     decoder_config_from_json,
 )
+from draftsmith.models.native.memory import available_memory, check_fits
 from draftsmith.models.native.names import GGUF, TRANSFORMERS, Naming, check_names
+from draftsmith.models.native.stored import FLOAT_TYPES, StoredTensor
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
 __all__ = [
     "TARGET_FORMATS",
-    "available_memory",
-    "check_fits",
     "native_architecture",
     "needs_native_reading",
     "read_folder",
@@ -42,9 +40,7 @@ __all__ = [
 TARGET_FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q4_1")
 """The formats that matrices can be converted to."""
 
-_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _BYTES_PER_WEIGHT = {"F32": 4, "F16": 2, "BF16": 2, "Q8_0": 34 / 32, "Q4_1": 20 / 32}
-_PART_BYTES = 16 << 20
 _ROPE_FACTORS = "rope_freqs.weight"
 _OLD_BUFFER = "rotary_emb.inv_freq"  # old checkpoints carry what follows from the config
 
@@ -94,14 +90,7 @@ def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig,
     """
     with _named_after(folder):
         stored = {
-            tensor.name: _Stored(
-                tensor.name,
-                tensor.format,
-                tensor.shape,
-                tensor.num_bytes,
-                tensor.path,
-                tensor.offset,
-            )
+            tensor.name: tensor
             for tensor in open_checkpoint(folder).values()
             if not tensor.name.endswith(_OLD_BUFFER)
         }
@@ -153,69 +142,10 @@ def needs_native_reading(path: Path) -> bool:
     return has_biases or (architecture is not None and _ROPE_FACTORS in names)
 
 
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(kilobytes[0]) * 1024 if kilobytes else None
-
-
-def check_fits(needed_bytes: int, available_bytes: int | None) -> None:
-    """Refuse a model that is larger than the memory there is; None is not known.
-
-    Raises:
-        ModelFormatError: If it is; both sizes are named.
-    """
-    if available_bytes is not None and needed_bytes > available_bytes:
-        raise ModelFormatError(
-            f"its weights need {_gigabytes(needed_bytes)} of memory, and "
-            f"{_gigabytes(available_bytes)} are available; take a smaller or a quantised model"
-        )
-
-
 # --- sources ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """One tensor, still in its file."""
-
-    name: str
-    format: str
-    shape: tuple[int, ...]
-    """Rows first."""
-    num_bytes: int
-    path: Path
-    offset: int
-    """Of its first byte in the file."""
-    permuted_heads: int = 0
-    """Heads whose rows llama.cpp has put in another order; 0 is none."""
-
-    def read(self) -> NDArray[np.uint8]:
-        """All of its bytes."""
-        raw = self._span(0, self.num_bytes)
-        heads = self.permuted_heads
-        return _unpermuted(raw, self.shape[0], heads) if heads else raw
-
-    def parts(self) -> Iterator[NDArray[np.uint8]]:
-        """Its bytes in parts of whole tiles, so that little of it is held twice."""
-        if self.permuted_heads:
-            yield self.read()
-            return
-        tile = 16 * (self.num_bytes // self.shape[0])
-        step = max(1, _PART_BYTES // tile) * tile
-        for start in range(0, self.num_bytes, step):
-            yield self._span(start, min(step, self.num_bytes - start))
-
-    def _span(self, start: int, count: int) -> NDArray[np.uint8]:
-        # Not a memory map: the file's pages would count as ours.
-        return np.fromfile(self.path, np.uint8, count, offset=self.offset + start)
-
-
-def _gguf_tensor(path: Path, tensor: GgufTensor, config: DecoderConfig) -> _Stored:
+def _gguf_tensor(path: Path, tensor: GgufTensor, config: DecoderConfig) -> StoredTensor:
     """A tensor of a GGUF file, its rows in the order of `transformers`."""
     heads = 0
     if config.architecture == "llama" and ".attn_q." in tensor.name:
@@ -223,17 +153,8 @@ def _gguf_tensor(path: Path, tensor: GgufTensor, config: DecoderConfig) -> _Stor
     elif config.architecture == "llama" and ".attn_k." in tensor.name:
         heads = config.num_kv_heads
     shape = tuple(reversed(tensor.shape))
-    kind, size, offset = tensor.type_name, tensor.num_bytes, tensor.offset
-    return _Stored(tensor.name, kind, shape, size, path, offset, heads)
-
-
-def _unpermuted(raw: NDArray[np.uint8], num_rows: int, heads: int) -> NDArray[np.uint8]:
-    """Undo llama.cpp's order of the rotary pairs: neighbours there, halves apart here.
-
-    A row is a run of whole blocks, so that any format's rows can be moved.
-    """
-    pairs = raw.reshape(heads, num_rows // heads // 2, 2, -1)
-    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(-1)
+    place = (path, tensor.offset, tensor.num_bytes)
+    return StoredTensor(tensor.name, tensor.type_name, shape, *place, heads)
 
 
 def _gguf_config(path: Path, header: GgufHeader) -> DecoderConfig:
@@ -243,8 +164,8 @@ def _gguf_config(path: Path, header: GgufHeader) -> DecoderConfig:
     factors = None
     if _ROPE_FACTORS in tensors:
         tensor = tensors[_ROPE_FACTORS]
-        raw = np.fromfile(path, np.uint8, tensor.num_bytes, offset=tensor.offset)
-        factors = _floats(tensor.name, tensor.type_name, raw)
+        place = (path, tensor.offset, tensor.num_bytes)
+        factors = StoredTensor(_ROPE_FACTORS, tensor.type_name, tensor.shape, *place).tensor()
     return decoder_config_from_gguf(
         header.values, tensors[GGUF.embedding].shape[-1], tensors, factors
     )
@@ -267,7 +188,7 @@ def _json(path: Path) -> dict[str, object]:
     return value
 
 
-def _is_same(stored: Mapping[str, _Stored], name: str, other: str) -> bool:
+def _is_same(stored: Mapping[str, StoredTensor], name: str, other: str) -> bool:
     """Whether one tensor, if it is there at all, is a copy of the other."""
     if name not in stored or other not in stored:
         return True
@@ -286,7 +207,7 @@ class _Reader:
         self,
         config: DecoderConfig,
         naming: Naming,
-        stored: Mapping[str, _Stored],
+        stored: Mapping[str, StoredTensor],
         format: str | None,
     ) -> None:
         wanted = naming.shapes(config)
@@ -347,15 +268,7 @@ class _Reader:
         return Matrix.from_float(packed.dequantise(), str(self._format), label)
 
     def _vector(self, name: str) -> Float[Tensor, " width"]:
-        tensor = self._stored[name]
-        return _floats(name, tensor.format, tensor.read())
-
-
-def _floats(name: str, format: str, raw: NDArray[np.uint8]) -> Float[Tensor, " width"]:
-    """A norm or a bias, in float32."""
-    if format not in _FLOATS:
-        raise ModelFormatError(f"tensor {name!r} is {format}; it must be {', '.join(_FLOATS)}")
-    return torch.from_numpy(raw).view(_FLOATS[format]).float()
+        return self._stored[name].tensor()
 
 
 def _check_formats(formats: Mapping[str, str]) -> None:
@@ -367,31 +280,27 @@ def _check_formats(formats: Mapping[str, str]) -> None:
             )
 
 
-def _check_target(format: str | None, stored: Mapping[str, _Stored]) -> None:
-    if format is None or format in _FLOATS:
+def _check_target(format: str | None, stored: Mapping[str, StoredTensor]) -> None:
+    if format is None or format in FLOAT_TYPES:
         return
     if format not in TARGET_FORMATS:
         raise InvalidRequestError(
             f"format must be one of {', '.join(TARGET_FORMATS)}, got {format!r}"
         )
     for tensor in stored.values():
-        if tensor.format not in _FLOATS and tensor.format != format:
+        if tensor.format not in FLOAT_TYPES and tensor.format != format:
             raise InvalidRequestError(
                 f"format {format} would quantise {tensor.name!r} again, which is {tensor.format}; "
                 "give a checkpoint in floats, or no format"
             )
 
 
-def _needed_bytes(stored: Mapping[str, _Stored], format: str | None) -> int:
+def _needed_bytes(stored: Mapping[str, StoredTensor], format: str | None) -> int:
     """What the weights will take once they are packed."""
     if format is None:
         return sum(tensor.num_bytes for tensor in stored.values())
     num_weights = sum(math.prod(tensor.shape) for tensor in stored.values())
     return int(num_weights * _BYTES_PER_WEIGHT[format])
-
-
-def _gigabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB"
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from torch import Tensor
 from draftsmith.errors import InvalidRequestError
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
-from draftsmith.models.native.checkpoint import StoredTensor, open_checkpoint
+from draftsmith.models.native.checkpoint import open_checkpoint
+from draftsmith.models.native.stored import StoredTensor
 from draftsmith.models.native.t5_cache import T5Cache, T5Row
 from draftsmith.models.native.t5_config import T5Config, read_t5_config
 from draftsmith.models.native.t5_layers import attend, attend_one, bias_between, gelu, rms_norm

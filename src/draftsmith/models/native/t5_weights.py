@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from draftsmith.errors import ModelFormatError
-from draftsmith.models.native.checkpoint import StoredTensor
+from draftsmith.models.native.stored import StoredTensor
 from draftsmith.models.native.t5_config import T5Config
 from draftsmith.models.native.t5_layers import one_by_one, relative_bias
 

@@ -1,0 +1,34 @@
+"""Whether a model fits in memory, before it is read."""
+
+from pathlib import Path
+
+from draftsmith.errors import ModelFormatError
+
+__all__ = ["available_memory", "check_fits"]
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def check_fits(needed_bytes: int, available_bytes: int | None) -> None:
+    """Refuse a model that is larger than the memory there is; None is not known.
+
+    Raises:
+        ModelFormatError: If it is; both sizes are named.
+    """
+    if available_bytes is not None and needed_bytes > available_bytes:
+        raise ModelFormatError(
+            f"its weights need {_gigabytes(needed_bytes)} of memory, and "
+            f"{_gigabytes(available_bytes)} are available; take a smaller or a quantised model"
+        )
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB"
