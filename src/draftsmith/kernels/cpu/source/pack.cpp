@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "half.h"
 #include "interface.h"
 
 namespace {
@@ -214,40 +215,18 @@ int64_t pack_blocks(int format, const uint8_t* raw, int outputs, int inputs, int
   return -1;
 }
 
-float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, magnitude = half & 0x7fffu;
-  float value;
-  if (magnitude < 0x0400u) {
-    value = static_cast<float>(magnitude) * 0x1p-24f;
-  } else {
-    const uint32_t bits = magnitude >= 0x7c00u ? 0x7f800000u | ((magnitude & 0x3ffu) << 13)
-                                               : (magnitude << 13) + 0x38000000u;
-    std::memcpy(&value, &bits, 4);
-  }
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  bits |= sign;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
 float read_float(int format, const uint8_t* p) {
+  if (format == kF16) return float_from_half(read16(p));
+  if (format == kBF16) return float_from_bfloat(read16(p));
   float value;
-  if (format == kF32) {
-    std::memcpy(&value, p, 4);
-  } else if (format == kF16) {
-    value = half_to_float(read16(p));
-  } else {
-    const uint32_t bits = static_cast<uint32_t>(read16(p)) << 16;
-    std::memcpy(&value, &bits, 4);
-  }
+  std::memcpy(&value, p, 4);
   return value;
 }
 
 // The weights of a block, as the format defines them.
 void dequantise(int format, const Block& block, float* out) {
   const int offset = format == kQ8_0 ? 128 : format == kQ4_0 ? 8 : format == kQ5_0 ? 16 : format == kQ6_K ? 32 : 0;
-  const float scale = half_to_float(block.scale), minimum = half_to_float(block.minimum);
+  const float scale = float_from_half(block.scale), minimum = float_from_half(block.minimum);
   for (int k = 0; k < kLayouts[format].weights; ++k) {
     const float code = static_cast<float>(block.codes[k] - offset);
     switch (format) {
