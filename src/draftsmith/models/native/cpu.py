@@ -26,6 +26,8 @@ _BLOCK = 16
 _MIN_CAPACITY = 256
 _MOST_ROWS = 512
 """Of one call: more would push the activations out of the processor's caches."""
+_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
+"""Of a layer, in the order of `DsLayer`."""
 
 _FLOAT_POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 
@@ -269,9 +271,6 @@ class _ProjectionStruct(ctypes.Structure):
     """`DsProjection`."""
 
     _fields_ = (("matrix", MatrixStruct), ("bias", _FLOAT_POINTER))
-
-
-_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
 class _LayerStruct(ctypes.Structure):
