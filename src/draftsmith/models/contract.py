@@ -5,15 +5,16 @@ tokens; `rollback` forgets the last tokens of a row. So a sequence keeps its own
 every round, and nothing is ever aligned between sequences.
 """
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Cache", "LanguageModel", "ModelTraits", "Rows"]
+__all__ = ["Cache", "CountedCache", "LanguageModel", "ModelTraits", "Rows", "free_number"]
 
 _PROMPT_CHUNK = 1024
 
@@ -80,6 +81,46 @@ class Cache(ABC):
         Raises:
             NotRollbackableError: If the model's state cannot be undone.
         """
+
+
+class CountedCache(Cache):
+    """Rows by their lengths alone: the next pass writes over what lies beyond a length."""
+
+    def __init__(self) -> None:
+        self._lengths: dict[int, int] = {}
+
+    def add(self) -> int:
+        """Open an empty row and return its number."""
+        row = free_number(self._lengths)
+        self._lengths[row] = 0
+        return row
+
+    def remove(self, row: int) -> None:
+        """Close a row."""
+        del self._lengths[row]
+
+    def length(self, row: int) -> int:
+        """Tokens that the row holds."""
+        return self._lengths[row]
+
+    def rollback(self, row: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a row."""
+        assert 0 <= length <= self._lengths[row]
+        self._lengths[row] = length
+
+    def append(self, row: int, count: int) -> None:
+        """Count `count` tokens that a pass has written."""
+        self._lengths[row] += count
+
+
+def free_number(taken: Container[int]) -> int:
+    """The lowest row number that is not taken.
+
+    Example:
+        >>> free_number({0, 1, 3})
+        2
+    """
+    return next(number for number in itertools.count() if number not in taken)
 
 
 class LanguageModel(ABC):

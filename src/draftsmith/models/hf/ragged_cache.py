@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache as TransformersCache
 from transformers.cache_utils import CacheLayerMixin
 
-from draftsmith.models.contract import Cache
+from draftsmith.models.contract import CountedCache
 
 __all__ = ["PassLayout", "RaggedCache", "RaggedLayer"]
 
@@ -126,39 +126,14 @@ class RaggedLayer(CacheLayerMixin):
         return -1
 
 
-class RaggedCache(Cache):
+class RaggedCache(CountedCache):
     """Rows over `RaggedLayer`s, and the `transformers` cache object that models take."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.layout = PassLayout()
         layer: Any = partial(RaggedLayer, self.layout)
         self.for_model = TransformersCache(layer_class_to_replicate=layer)
-        self._lengths: dict[int, int] = {}
-
-    def add(self) -> int:
-        """Open an empty row and return its number."""
-        row = next(
-            number for number in range(len(self._lengths) + 1) if number not in self._lengths
-        )
-        self._lengths[row] = 0
-        return row
-
-    def remove(self, row: int) -> None:
-        """Close a row."""
-        del self._lengths[row]
-
-    def length(self, row: int) -> int:
-        """Tokens that the row holds."""
-        return self._lengths[row]
-
-    def rollback(self, row: int, length: int) -> None:
-        """Forget all but the first `length` tokens of a row."""
-        assert 0 <= length <= self._lengths[row]
-        self._lengths[row] = length
-
-    def append(self, row: int, count: int) -> None:
-        """Count `count` tokens that a pass has written."""
-        self._lengths[row] += count
 
 
 def _grown(buffer: Tensor, rows: int, slots: int) -> Tensor:

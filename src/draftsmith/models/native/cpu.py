@@ -15,7 +15,7 @@ from torch import Tensor
 
 from draftsmith.kernels.cpu.library import Library, library, pointer
 from draftsmith.kernels.matrix import MatrixStruct
-from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows, free_number
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
@@ -65,8 +65,7 @@ class CpuCache(Cache):
 
     def add(self) -> int:
         """Open an empty row and return its number."""
-        numbers = range(len(self._rows) + 1)
-        row = next(number for number in numbers if number not in self._rows)
+        row = free_number(self._rows)
         self._rows[row] = _Row(*self._memory(0), length=0, tiles=set())
         return row
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from draftsmith.kernels.matrix import Matrix
-from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, RotaryConfig
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
@@ -23,41 +23,17 @@ __all__ = ["TorchCache", "TorchDecoder"]
 _MIN_SLOTS = 256
 
 
-class TorchCache(Cache):
+class TorchCache(CountedCache):
     """Keys and values of every layer: row b's token i lies in slot i of its own buffer.
 
     Rollback is a shorter length: a rejected token's slot is masked until it is overwritten.
     """
 
     def __init__(self, config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
         shape = (config.num_layers, 2, 0, _MIN_SLOTS, config.num_kv_heads, config.head_size)
         self.buffer = torch.zeros(shape, device=device, dtype=dtype)
         """`[layers, keys and values, rows, slots, heads, elements]`."""
-        self._lengths: dict[int, int] = {}
-
-    def add(self) -> int:
-        """Open an empty row and return its number."""
-        numbers = range(len(self._lengths) + 1)
-        row = next(number for number in numbers if number not in self._lengths)
-        self._lengths[row] = 0
-        return row
-
-    def remove(self, row: int) -> None:
-        """Close a row."""
-        del self._lengths[row]
-
-    def length(self, row: int) -> int:
-        """Tokens that the row holds."""
-        return self._lengths[row]
-
-    def rollback(self, row: int, length: int) -> None:
-        """Forget all but the first `length` tokens of a row."""
-        assert 0 <= length <= self._lengths[row]
-        self._lengths[row] = length
-
-    def append(self, row: int, count: int) -> None:
-        """Count `count` tokens that a pass has written."""
-        self._lengths[row] += count
 
     def reserve(self, num_rows: int, num_slots: int) -> None:
         """Make room for so many rows of so many tokens."""

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.errors import InvalidRequestError
-from draftsmith.models.contract import Cache
+from draftsmith.models.contract import Cache, free_number
 from draftsmith.models.native.t5_config import T5Config
 
 __all__ = ["T5Cache", "T5Row"]
@@ -66,7 +66,7 @@ class T5Cache(Cache):
 
     def add(self) -> int:
         """Open an empty row and return its number."""
-        row = next(number for number in range(len(self._rows) + 1) if number not in self._rows)
+        row = free_number(self._rows)
         self._rows[row] = None
         return row
 
