@@ -14,7 +14,6 @@ from draftsmith.core.noise import (
     CounterNoise,
     NoiseKeys,
     PointMassNoise,
-    RoundNoise,
     Stream,
     _philox,  # pyright: ignore[reportPrivateUsage]  # the published vectors are for this function
     exponentials,
@@ -324,11 +323,6 @@ def test_the_noise_of_point_masses_lets_the_only_token_win() -> None:
     assert noise.uniforms(Stream.EMIT, 3).tolist() == [[0.0] * 3] * 2
     assert noise.uniforms(Stream.EMIT, 3).dtype == torch.float64
     assert noise.exponentials(4, 3, 5).tolist() == [[[1.0] * 5] * 3] * 2
-
-
-@pytest.mark.parametrize("noise", [round_noise(), PointMassNoise(2, torch.device("cpu"))])
-def test_both_noises_are_round_noises(noise: object) -> None:
-    assert isinstance(noise, RoundNoise)
 
 
 # --- rung 3: laws ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Moraes, Dror & Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011). St
 draft's draws, the acceptance tests, the emitted token and the coupled noise apart.
 """
 
+from abc import abstractmethod
 from enum import IntEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -58,10 +59,12 @@ class NoiseKeys(NamedTuple):
 class RoundNoise(Protocol):
     """The random numbers that one round of one batch may use, and the choices made with them."""
 
+    @abstractmethod
     def uniforms(self, stream: int, count: int) -> Float[Tensor, "batch count"]:
         """Independent draws from [0, 1), fresh for this round."""
         ...
 
+    @abstractmethod
     def exponentials(self, first: int, count: int, vocab: int) -> Float[Tensor, "batch count v"]:
         """The coupled noise at drafted indices first … first + count - 1, by token id."""
         ...
@@ -70,16 +73,16 @@ class RoundNoise(Protocol):
         self, stream: int, column: int, probs: Float[Tensor, "batch vocab"]
     ) -> Int[Tensor, " batch"]:
         """Invert each CDF at the uniform in this column of a stream."""
-        ...
+        return draw(probs, self.uniforms(stream, column + 1)[:, column])
 
     def race(
         self, first: int, probs: Float[Tensor, "batch rows vocab"]
     ) -> Int[Tensor, "batch rows"]:
         """The winners under the coupled noise at drafted indices first … first + rows - 1."""
-        ...
+        return race(probs, self.exponentials(first, *probs.shape[1:]))
 
 
-class CounterNoise:
+class CounterNoise(RoundNoise):
     """The noise of one round: uniforms by round, coupled noise by position.
 
     Uniforms are keyed by the round and not by the position: a position can be looked at in two
@@ -117,18 +120,6 @@ class CounterNoise:
         """Standard exponentials, a function of (key, position, token id); kept for the round."""
         return torch.stack([self._row(index, vocab) for index in range(first, first + count)], 1)
 
-    def draw(
-        self, stream: int, column: int, probs: Float[Tensor, "batch vocab"]
-    ) -> Int[Tensor, " batch"]:
-        """Invert each CDF at the uniform in this column of a stream."""
-        return draw(probs, self.uniforms(stream, column + 1)[:, column])
-
-    def race(
-        self, first: int, probs: Float[Tensor, "batch rows vocab"]
-    ) -> Int[Tensor, "batch rows"]:
-        """The winners under the coupled noise at drafted indices first … first + rows - 1."""
-        return race(probs, self.exponentials(first, *probs.shape[1:]))
-
     def _row(self, index: int, vocab: int) -> Float[Tensor, "batch v"]:
         if (index, vocab) not in self._coupled:
             row = exponentials(self._keys, self._positions + index, vocab)
@@ -136,7 +127,7 @@ class CounterNoise:
         return self._coupled[index, vocab]
 
 
-class PointMassNoise:
+class PointMassNoise(RoundNoise):
     """Noise for point masses (temperature 0), where every number gives the same choice."""
 
     def __init__(self, batch: int, device: torch.device) -> None:
@@ -152,18 +143,6 @@ class PointMassNoise:
         """Ones, without memory: the race is won by the only token that runs."""
         del first
         return torch.ones((), device=self._device).expand(self._batch, count, vocab)
-
-    def draw(
-        self, stream: int, column: int, probs: Float[Tensor, "batch vocab"]
-    ) -> Int[Tensor, " batch"]:
-        """The only tokens that have mass."""
-        return draw(probs, self.uniforms(stream, column + 1)[:, column])
-
-    def race(
-        self, first: int, probs: Float[Tensor, "batch rows vocab"]
-    ) -> Int[Tensor, "batch rows"]:
-        """The only tokens that run."""
-        return race(probs, self.exponentials(first, *probs.shape[1:]))
 
 
 def stream_offset(level: int, inner_round: int) -> int:

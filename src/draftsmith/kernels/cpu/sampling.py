@@ -14,7 +14,6 @@ from torch import Tensor
 from draftsmith.core.laws import History, Law, SamplingLaw
 from draftsmith.core.noise import CounterNoise, NoiseKeys, RoundNoise, Stream, stream_offset
 from draftsmith.core.params import SamplingParams
-from draftsmith.core.verdict import draw, race
 from draftsmith.kernels.cpu.library import Library, library
 
 __all__ = ["CpuCounterNoise", "CpuSamplingLaw", "counter_noise", "has_mass", "sampling_law"]
@@ -138,9 +137,9 @@ class CpuCounterNoise:
         self, stream: int, column: int, probs: Float[Tensor, "batch vocab"]
     ) -> Int[Tensor, " batch"]:
         """Invert each CDF at the uniform in this column of a stream."""
-        uniforms = self.uniforms(stream, column + 1)[:, column].contiguous()
         if not _is_ours(probs):
-            return draw(probs, uniforms)
+            return self._plain.draw(stream, column, probs)
+        uniforms = self.uniforms(stream, column + 1)[:, column].contiguous()
         probs, tokens = probs.contiguous(), torch.empty(len(probs), dtype=torch.long)
         self._library.ds_draw(
             probs.data_ptr(), *probs.shape, uniforms.data_ptr(), tokens.data_ptr()
@@ -152,7 +151,7 @@ class CpuCounterNoise:
     ) -> Int[Tensor, "batch rows"]:
         """The winners under the coupled noise at drafted indices first … first + rows - 1."""
         if not _is_ours(probs):
-            return race(probs, self.exponentials(first, *probs.shape[1:]))
+            return self._plain.race(first, probs)
         assert len(probs) == len(self._positions)
         probs, winners = probs.contiguous(), torch.empty(probs.shape[:2], dtype=torch.long)
         keys = (self._keys.seeds.data_ptr(), self._keys.samples.data_ptr())
