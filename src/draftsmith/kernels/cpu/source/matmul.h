@@ -9,7 +9,7 @@
 namespace DS_ISA {
 
 // The more rows a weight meets, the fewer weights the processor looks ahead by itself.
-constexpr int kAhead = 4096;  // bytes
+constexpr int kAhead = 8192;  // bytes
 
 // Eight-bit activations: acc += scale * a * (sum of (code - offset) * activation) + minimum * sum.
 template <class Format, int kRows>
