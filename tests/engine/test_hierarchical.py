@@ -32,7 +32,7 @@ def calls_of(drafter: Drafter, gamma: int, one: Sequence) -> tuple[list[Call], T
         calls.append((level, inner_round, num_ahead))
         return one.noise(level, inner_round, num_ahead)
 
-    turn = Turn(one.view(gamma), one.law, one.verifier, one.history(), recorded)
+    turn = Turn(one.view(gamma), one.law, one.draft_law, one.verifier, one.history(), recorded)
     context = RoundContext([turn], target("llama").traits.vocab_size, torch.device("cpu"))
     draft = drafter.propose(context)
     assert draft.num_drafted.tolist() == [gamma]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -68,6 +68,15 @@ class SamplingParams:
     """Report the log-probability of each token, and of this many likeliest beside it."""
     verifier: str | None = None
     """`rejection`, `block` or `coupled`; None takes `coupled` with a seed, `block` without."""
+    draft_temperature: float | None = None
+    """The draft's own temperature; None is the target's. The text's law does not depend on it."""
+    draft_top_k: int | None = None
+    """The draft's own top-k; None is the target's."""
+    draft_top_p: float | None = None
+    """The draft's own top-p; None is the target's."""
+    lossy_lenience: float = 1.0
+    """Below 1, drafts are kept more often and the text's law is NOT the target's any more: no token
+    gets more than 1 / lossy_lenience times its probability. Takes the `rejection` verifier."""
 
     def __post_init__(self) -> None:
         """Check every field once.
@@ -76,6 +85,7 @@ class SamplingParams:
             InvalidRequestError: If a value is out of its range.
         """
         _check_sampling(self)
+        _check_drafting(self)
         _check_token_sets(self)
         _check_length(self)
         object.__setattr__(self, "top_k", max(self.top_k, 0))
@@ -123,8 +133,20 @@ class SamplingParams:
         """The verifier that this request uses."""
         if self.verifier is not None:
             return self.verifier
+        if self.lossy_lenience < 1:
+            return "rejection"
         # For point masses all verifiers give one verdict; `coupled` gets there without the laws.
         return "coupled" if self.seed is not None or self.is_greedy else "block"
+
+    def for_draft(self) -> "SamplingParams":
+        """The same with the draft's own settings in the place of the target's.
+
+        Example:
+            >>> SamplingParams(temperature=0.8, draft_temperature=0.6).for_draft().temperature
+            0.6
+        """
+        own = {name: getattr(self, f"draft_{name}") for name in ("temperature", "top_k", "top_p")}
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
 def check_gamma(gamma: int) -> int:
@@ -159,6 +181,21 @@ def _check_sampling(params: SamplingParams) -> None:
     _require(is_known, "verifier", verifiers, params.verifier)
     is_seed = params.seed is None or 0 <= params.seed < 2**64
     _require(is_seed, "seed", "between 0 and 2**64 - 1", params.seed)
+
+
+def _check_drafting(params: SamplingParams) -> None:
+    temperature = params.draft_temperature
+    is_hot = temperature is None or (math.isfinite(temperature) and temperature >= 0)
+    _require(is_hot, "draft_temperature", "0 or more", temperature)
+    top_k, top_p = params.draft_top_k, params.draft_top_p
+    _require(top_k is None or top_k >= -1, "draft_top_k", "0 (all) or more", top_k)
+    _require(top_p is None or 0 < top_p <= 1, "draft_top_p", "above 0 and at most 1", top_p)
+    lenience = params.lossy_lenience
+    _require(0 < lenience <= 1, "lossy_lenience", "above 0 and at most 1 (exact)", lenience)
+    if lenience < 1 and params.verifier not in (None, "rejection"):
+        raise InvalidRequestError(
+            f"lossy_lenience changes the rejection verifier only: drop verifier={params.verifier!r}"
+        )
 
 
 def _check_token_sets(params: SamplingParams) -> None:

@@ -89,8 +89,9 @@ class DraftContext(Protocol):
     def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law.
 
-        The logits go through the target's own sampling transform, with the prefix that holds if
-        everything drawn before is kept; ids that the target does not know lose their mass.
+        The logits go through the target's own sampling transform (with the draft's settings where
+        the request has some) and the prefix that holds if everything drawn before is kept; ids
+        that the target does not know lose their mass.
 
         Args:
             rows: Indices into `sequences`, each with room left for a token.

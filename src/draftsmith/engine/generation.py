@@ -119,9 +119,11 @@ class Generation:
             Turn(
                 view=sample.view(self._gamma),
                 law=sample.law,
+                draft_law=sample.draft_law,
                 verifier=sample.verifier,
                 history=sample.history(),
                 make_noise=sample.noise,
+                lenience=sample.lenience,
             )
             for sample in samples
         ]

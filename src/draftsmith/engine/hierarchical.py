@@ -2,6 +2,7 @@
 
 from itertools import repeat
 
+from draftsmith.core.lenience import exact_twin
 from draftsmith.core.params import MAX_GAMMA
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
 from draftsmith.engine.round import Outcome, RoundContext, Turn, check_contract, check_drafts
@@ -69,8 +70,10 @@ class SpeculativeDrafter(Drafter):
         tokens = [*view.tokens, *drawn]
         return Turn(
             SequenceView(view.id, tokens, view.num_prompt, view.source, gamma),
-            turn.law,
-            turn.verifier,
+            # The inner text is the draft: it has the draft's law, exactly.
+            turn.draft_law,
+            turn.draft_law,
+            exact_twin(turn.verifier),
             turn.history,
             turn.make_noise,
             level=turn.level + 1,

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
 import torch
 
 from draftsmith.core.laws import Law
+from draftsmith.core.lenience import ArgmaxLenience, LenientVerifier
 from draftsmith.core.params import SamplingParams
-from draftsmith.core.verify import verifier_named
+from draftsmith.core.verify import Verifier, verifier_named
 from draftsmith.engine.sequence import Limits, Sequence
 from draftsmith.engine.text import OutputText
 from draftsmith.errors import InvalidRequestError
@@ -33,6 +34,9 @@ class Request:
     """The encoder's tokens; empty for a decoder-only model."""
     params: SamplingParams
     law: Law
+    draft_law: Law
+    verifier: Verifier
+    lenience: ArgmaxLenience | None
     limits: Limits
 
     def sequence(
@@ -44,7 +48,9 @@ class Request:
             source=self.source,
             params=self.params,
             law=self.law,
-            verifier=verifier_named(self.params.verifier_name),
+            draft_law=self.draft_law,
+            verifier=self.verifier,
+            lenience=self.lenience,
             seed=seed,
             sample_index=sample,
             limits=self.limits,
@@ -91,7 +97,32 @@ def make_request(
     limits = Limits(
         params.max_tokens, traits.context_length, frozenset(eos) | set(params.stop_token_ids)
     )
-    return Request(ids, source, params, law or sampling_law(params, traits.eos_token_ids), limits)
+    return Request(
+        prompt=ids,
+        source=source,
+        params=params,
+        law=law or sampling_law(params, traits.eos_token_ids),
+        draft_law=law or sampling_law(params.for_draft(), traits.eos_token_ids),
+        verifier=_verifier(params),
+        lenience=_lenience(params, traits.eos_token_ids),
+        limits=limits,
+    )
+
+
+def _verifier(params: SamplingParams) -> Verifier:
+    # Checks at temperature 0 are lenient in another way.
+    is_lenient = params.lossy_lenience < 1 and not params.is_greedy
+    if is_lenient:
+        return LenientVerifier(params.lossy_lenience)
+    return verifier_named(params.verifier_name)
+
+
+def _lenience(params: SamplingParams, eos: tuple[int, ...]) -> ArgmaxLenience | None:
+    if params.lossy_lenience == 1 or not params.is_greedy:
+        return None
+    # Leniency looks at the model's own law, before the argmax and the cut-offs leave one token.
+    law = replace(params, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    return ArgmaxLenience(params.lossy_lenience, sampling_law(law, eos))
 
 
 def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.core.laws import NO_TOKEN, History, Law
+from draftsmith.core.lenience import ArgmaxLenience
 from draftsmith.core.noise import RoundNoise
 from draftsmith.core.verify import Check, Verifier
 from draftsmith.drafters.contract import Draft, Drafter, SequenceView
@@ -38,6 +39,8 @@ class Turn:
 
     view: SequenceView
     law: Law
+    draft_law: Law
+    """What drafted tokens are drawn from; the target's transform unless the draft has its own."""
     verifier: Verifier
     history: History
     make_noise: NoiseMaker
@@ -47,6 +50,8 @@ class Turn:
     """Drafted tokens of the round above, taken as kept; the end of `view.tokens`."""
     inner_round: int = 0
     """Which round of its level this is."""
+    lenience: ArgmaxLenience | None = None
+    """How greedy checks are lossy; None is exact."""
     drawn: list[int] = field(default_factory=list)
     laws: list[Tensor] = field(default_factory=list)
     """The law of each drawn token, `[vocab]`."""
@@ -64,10 +69,22 @@ class Turn:
     def points_after(
         self, logits: Float[Tensor, "rows vocab"], drafted: Sequence[int]
     ) -> list[int]:
-        """Where greedy laws stand, `NO_TOKEN` for none; the last row follows all of `drafted`."""
-        points = self.law.points(logits, self.history, self._tokens(drafted, logits.device))
+        """What greedy checks settle on, `NO_TOKEN` for none; the last row follows all drafts."""
+        tokens = self._tokens(drafted, logits.device)
+        points = self.law.points(logits, self.history, tokens)
+        if self.lenience is not None:
+            points = self.lenience.spare(points, logits, self.history, tokens)
         # The sync is the round's: the tokens are wanted here.
         return points.tolist()
+
+    def draft_law_after(self, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
+        """The law of the next drafted token."""
+        return self.draft_law(logits, self.history, self._tokens(self.drawn, logits.device))
+
+    def draft_point_after(self, logits: Float[Tensor, "1 vocab"]) -> int:
+        """Where a greedy draft's law stands, `NO_TOKEN` for none."""
+        drafted = self._tokens(self.drawn, logits.device)
+        return int(self.draft_law.points(logits, self.history, drafted))
 
     def _tokens(self, drafted: Sequence[int], device: torch.device) -> Int[Tensor, " drafts"]:
         return torch.tensor([*self.prefix, *drafted], dtype=torch.long, device=device)
@@ -110,7 +127,7 @@ class RoundContext:
         fitted = _fit(logits.to(self._device).float(), self.vocab_size)
         for row, line in zip(rows, fitted.unsqueeze(1), strict=True):
             turn = self.turns[row]
-            if turn.law.is_greedy:
+            if turn.draft_law.is_greedy:
                 self.record(turn, _likeliest(turn, line), None)
                 continue
             law = _law_with_mass(turn, line)
@@ -137,7 +154,7 @@ class RoundContext:
             for column, law in enumerate(turn.laws):
                 probs[row, column] = law
             probs[row, len(turn.laws) :] = 0.0
-            if turn.law.is_greedy:
+            if turn.draft_law.is_greedy:
                 probs[row, range(len(turn.drawn)), turn.drawn] = 1.0
         return Draft(draft.tokens, draft.num_drafted, probs)
 
@@ -220,18 +237,18 @@ def _why_bad(logits: Float[Tensor, " vocab"]) -> str:
 
 def _likeliest(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> int:
     """The draft's token; where its logits are none, or all banned, the first that is allowed."""
-    token = turn.points_after(logits, turn.drawn)[0]
+    token = turn.draft_point_after(logits)
     if token == NO_TOKEN:
-        token = turn.points_after(torch.zeros_like(logits), turn.drawn)[0]
+        token = turn.draft_point_after(torch.zeros_like(logits))
     return max(token, 0)
 
 
 def _law_with_mass(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
     """The draft's law; where its logits are none, or all banned, any token that is allowed."""
-    law = turn.laws_after(logits, turn.drawn)
+    law = turn.draft_law_after(logits)
     if bool(has_mass(law)):
         return law
-    law = turn.laws_after(torch.zeros_like(logits), turn.drawn)
+    law = turn.draft_law_after(torch.zeros_like(logits))
     return law if bool(has_mass(law)) else torch.full_like(law, 1 / law.shape[-1])
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from draftsmith.core.laws import History, Law
+from draftsmith.core.lenience import ArgmaxLenience
 from draftsmith.core.noise import NoiseKeys, PointMassNoise, RoundNoise
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
@@ -45,7 +46,9 @@ class Sequence:
     source: list[int]
     params: SamplingParams
     law: Law
+    draft_law: Law
     verifier: Verifier
+    lenience: ArgmaxLenience | None
     seed: int
     sample_index: int
     limits: Limits
@@ -104,7 +107,7 @@ class Sequence:
             inner_round: Which of the drafter's own rounds within this one.
             num_ahead: Tokens drafted above, which the inner round takes as kept.
         """
-        if self.law.is_greedy:
+        if self.law.is_greedy and self.draft_law.is_greedy:
             return PointMassNoise(1, self.device)
         signed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
         keys = NoiseKeys(self._scalar(signed), self._scalar(self.sample_index))

@@ -117,7 +117,7 @@ class _Bench:
         """One round's draft, checked in form."""
         pairs = zip(samples, gammas, strict=True)
         self.turns = [
-            Turn(one.view(gamma), one.law, one.verifier, one.history(), one.noise)
+            Turn(one.view(gamma), one.law, one.draft_law, one.verifier, one.history(), one.noise)
             for one, gamma in pairs
         ]
         vocab_size = self.traits.vocab_size

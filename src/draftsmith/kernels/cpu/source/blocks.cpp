@@ -166,7 +166,6 @@ void read_row(const DsMatrix& w, int output, float* out) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-
 // The number of the first block whose scale is not finite, or -1.
 int64_t ds_find_corrupt(int format, const uint8_t* raw, int64_t num_blocks) {
   Block block;
