@@ -33,6 +33,7 @@ __all__ = [
     "RejectionVerifier",
     "ThresholdVerifier",
     "Verifier",
+    "ratios",
     "verifier_named",
 ]
 
@@ -151,7 +152,7 @@ class RejectionVerifier(ThresholdVerifier):
 
     def thresholds(self, check: Check) -> Float[Tensor, "batch gamma"]:
         """min(1, target(x) / draft(x)), 0 beyond the draft."""
-        return _ratios(check).clamp(max=1.0)
+        return ratios(check).clamp(max=1.0)
 
     def count(self, passed: Bool[Tensor, "batch gamma"]) -> Int[Tensor, " batch"]:
         """Tests passed before the first failure."""
@@ -279,7 +280,7 @@ def verifier_named(name: str) -> Verifier:
     return VERIFIERS[name]
 
 
-def _ratios(check: Check) -> Float[Tensor, "batch gamma"]:
+def ratios(check: Check) -> Float[Tensor, "batch gamma"]:
     """target(x) / draft(x) at the drafted tokens, in float64; 0 beyond the draft."""
     assert check.draft_probs is not None
     gamma = check.draft_tokens.shape[1]
@@ -294,10 +295,10 @@ def _ratios(check: Check) -> Float[Tensor, "batch gamma"]:
 
 def _block_weights(check: Check) -> Float[Tensor, "batch prefixes"]:
     """P_0 … P_gamma: how much of the target's mass reaches each prefix, capped at 1."""
-    ratios = _ratios(check)
+    shares = ratios(check)
     weights = [torch.ones_like(check.num_drafted, dtype=torch.float64)]
-    for column in range(ratios.shape[1]):
-        weights.append((weights[-1] * ratios[:, column]).clamp(max=1.0))
+    for column in range(shares.shape[1]):
+        weights.append((weights[-1] * shares[:, column]).clamp(max=1.0))
     return torch.stack(weights, dim=1)
 
 
