@@ -158,6 +158,15 @@ class SamplingOptions:
         Fixes the text, with speculation on or off; without one, each run draws its own.
     verifier
         How drafts are checked; by default coupled with a seed or at temperature 0, else block.
+    draft_temperature
+        The draft's own temperature; by default the target's. The text stays exact.
+    draft_top_k
+        The draft's own top-k; by default the target's.
+    draft_top_p
+        The draft's own top-p; by default the target's.
+    lossy_lenience
+        Below 1, keeps drafts that the exact check rejects, so that the text is NOT the target's
+        any more; no token gets more than 1/this times its probability.
     max_tokens
         The longest output; by default 256, and in a chat 1024.
     min_tokens
@@ -182,6 +191,10 @@ class SamplingOptions:
     allow_token: Annotated[_Ids, Parameter(alias="--allowed-token-ids")] = ()
     seed: Annotated[Whole | None, Parameter(alias="-s")] = None
     verifier: Literal["rejection", "block", "coupled"] | None = None
+    draft_temperature: float | None = None
+    draft_top_k: Whole | None = None
+    draft_top_p: float | None = None
+    lossy_lenience: float = 1.0
     max_tokens: Annotated[
         Whole | None, Parameter(alias=["--max-new-tokens", "--n-predict", "-n"], group=STOPPING)
     ] = None
@@ -221,6 +234,10 @@ class SamplingOptions:
             ignore_eos=self.ignore_eos,
             seed=self.seed,
             verifier=self.verifier,
+            draft_temperature=self.draft_temperature,
+            draft_top_k=self.draft_top_k,
+            draft_top_p=self.draft_top_p,
+            lossy_lenience=self.lossy_lenience,
             n=n,
             logprobs=logprobs,
         )
