@@ -95,10 +95,10 @@ class OutputOptions:
         if self.logprobs is not None and not (self.json_output or self.trace_html):
             raise InvalidRequestError("--logprobs shows in --json or --trace-html: give one")
         if self.trace_html is not None:
-            from draftsmith.cli.trace_page import check_writable
+            from draftsmith.report.html import check_writable
 
             # Before the models: a minute's work should not end in a wrong path.
-            check_writable(self.trace_html)
+            check_writable(self.trace_html, "trace page")
 
 
 _DEFAULT_MODELS = ModelOptions()

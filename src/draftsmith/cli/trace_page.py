@@ -1,28 +1,24 @@
 """The coloured trace as one self-contained page, readable in light and dark."""
 
-import os
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from draftsmith.cli.pieces import Piece, pieces, visible
-from draftsmith.errors import InvalidRequestError
+from draftsmith.report.html import shell, write_text
 
 if TYPE_CHECKING:
     from draftsmith.engine.engine import Engine
     from draftsmith.engine.result import Completion, GenerationResult, TokenTrace
     from draftsmith.models.tokenizer import Tokenizer
 
-__all__ = ["check_writable", "write_page"]
+__all__ = ["write_page"]
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --muted: #5c5c5c;
-  --line: #d8d8d8; --kept: #c5ebcd; --residual: #c3d6ff; --bonus: #d3eef4; --rejected: #a3261b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181a; --muted: #a4a4a4;
-  --line: #3a3d40; --kept: #1f4f2d; --residual: #2a4684; --bonus: #1f4853; --rejected: #ff9184; } }
-body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: var(--ink);
-  background: var(--paper); font: 16px/1.6 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 1.5rem 0 0; }
+:root { --kept: #c5ebcd; --residual: #c3d6ff; --bonus: #d3eef4; --rejected: #a3261b; }
+@media (prefers-color-scheme: dark) { :root { --kept: #1f4f2d; --residual: #2a4684;
+  --bonus: #1f4853; --rejected: #ff9184; } }
+h2 { font-size: 1rem; margin: 1.5rem 0 0; }
 .note, h2 { color: var(--muted); } .note span { color: var(--ink); }
 pre { font: 15px/1.75 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere;
   border-left: 3px solid var(--line); margin: 0.5rem 0 1rem; padding: 0.25rem 0 0.25rem 1rem; }
@@ -44,21 +40,6 @@ _LEGEND = (
 )
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a path that cannot be written, without touching it.
-
-    Raises:
-        InvalidRequestError: With the reason.
-    """
-    folder = path.parent
-    if path.is_dir():
-        raise _refusal(path, "it is a folder; name a file")
-    if not folder.is_dir():
-        raise _refusal(path, f"there is no folder {folder}; make it first")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise _refusal(path, "permission denied; name another place")
-
-
 def write_page(path: Path, result: "GenerationResult", engine: "Engine", draft: str) -> None:
     """Write the trace of a result.
 
@@ -71,14 +52,7 @@ def write_page(path: Path, result: "GenerationResult", engine: "Engine", draft: 
     Raises:
         InvalidRequestError: If the file cannot be written.
     """
-    try:
-        path.write_text(_page(result, engine, draft), encoding="utf-8")
-    except OSError as error:
-        raise _refusal(path, error.strerror or type(error).__name__) from error
-
-
-def _refusal(path: Path, why: str) -> InvalidRequestError:
-    return InvalidRequestError(f"trace page {path} cannot be written: {why}")
+    write_text(path, _page(result, engine, draft), "trace page")
 
 
 def _page(result: "GenerationResult", engine: "Engine", draft: str) -> str:
@@ -86,14 +60,12 @@ def _page(result: "GenerationResult", engine: "Engine", draft: str) -> str:
     prompt = engine.tokenizer.decode(result.prompt_token_ids)
     how = f"drafted by {draft}, gamma {engine.gamma}" if engine.gamma else "decoded plainly"
     samples = "\n".join(_sample(one, result, engine.tokenizer) for one in result.completions)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>draftsmith trace</title><style>{_STYLE}</style></head><body>\n"
+    body = (
         f"<h1>{escape(engine.target.traits.name)}, {escape(how)}</h1>\n{_LEGEND}\n"
         f'<h2>prompt</h2>\n<pre class="prompt"><span>{escape(visible(prompt))}</span></pre>\n'
-        f"{samples}\n{_table(result)}\n</body></html>\n"
+        f"{samples}\n{_table(result)}"
     )
+    return shell("draftsmith trace", _STYLE, body)
 
 
 def _sample(completion: "Completion", result: "GenerationResult", tokenizer: "Tokenizer") -> str:

@@ -1,0 +1,1 @@
+"""What a measurement is shown as: figures, plots, one self-contained page, a JSON document."""
