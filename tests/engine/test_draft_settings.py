@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from tests.engine import test_law
 from tests.engine.kit import DRAFTERS, PROMPTS, Ramp, target, texts, twin
 from tests.statistics import assert_law
 
-SETTINGS: dict[str, dict[str, float | int]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "hotter": {"draft_temperature": 1.7},
     "colder": {"draft_temperature": 0.3},
     "greedy": {"draft_temperature": 0.0},
@@ -52,15 +53,15 @@ def test_the_text_does_not_depend_on_the_drafts_settings(drafter: str, mode: str
 def test_the_settings_do_reach_the_draft() -> None:
     """A draft of the target itself is always kept, unless its settings are its own."""
 
-    def alpha(mode: str, **settings: float) -> float:
+    def alpha(mode: str, **settings: Any) -> float:
         engine = Engine(target("llama"), draft=ModelDrafter(target("llama")), gamma=3)
         results = engine.generate(PROMPTS, replace(MODES[mode], **settings))
         counts = sum((result.statistics for result in results), SpeculationStatistics())
         assert counts.alpha is not None
         return counts.alpha
 
-    for mode, same in (("greedy", {}), ("seeded", {"draft_temperature": 0.8})):
-        assert alpha(mode) == alpha(mode, **same) == 1
+    for mode, same in (("greedy", 0.0), ("seeded", 0.8)):
+        assert alpha(mode) == alpha(mode, draft_temperature=same) == 1
         assert alpha(mode, draft_temperature=3.0) < 1
     assert alpha("greedy", draft_temperature=3.0, draft_top_k=1) == 1
     assert alpha("seeded", draft_top_k=1) < 1
@@ -134,11 +135,14 @@ def test_a_greedy_draft_reports_that_it_was_certain(verifier: str) -> None:
     ids=["hot", "greedy"],
 )
 def test_the_law_of_the_text_is_the_targets(
-    monkeypatch: pytest.MonkeyPatch, verifier: str, settings: dict[str, float]
+    monkeypatch: pytest.MonkeyPatch, verifier: str, settings: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(
-        test_law, "params", lambda name, made=test_law.params: replace(made(name), **settings)
-    )
+    made = test_law.params
+
+    def with_settings(name: str) -> SamplingParams:
+        return replace(made(name), **settings)
+
+    monkeypatch.setattr(test_law, "params", with_settings)
     drafter: Drafter = ModelDrafter(test_law.model(10))
     outcomes, statistics = test_law.sample(drafter, verifier)
     assert statistics.num_accepted < statistics.num_tested

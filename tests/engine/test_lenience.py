@@ -1,6 +1,7 @@
 """Lenience in the engine: how far greedy texts stray, and that everything around it still holds."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from tests import tiny
 from tests.engine.kit import PROMPTS, Ramp, target, texts, twin
 
 GREEDY = SamplingParams(max_tokens=12, ignore_eos=True)
-PENALTIES = {"frequency_penalty": 0.7, "repetition_penalty": 1.3}
+PENALTIES: dict[str, Any] = {"frequency_penalty": 0.7, "repetition_penalty": 1.3}
 
 
 class Always(Drafter):
@@ -33,7 +34,7 @@ class Always(Drafter):
 
 
 @cache
-def run(lenience: float, drafter: str = "model", **options: float) -> list[GenerationResult]:
+def run(lenience: float, drafter: str = "model", **options: Any) -> list[GenerationResult]:
     params = SamplingParams(max_tokens=12, ignore_eos=True, lossy_lenience=lenience, **options)
     drafters: dict[str, Drafter] = {
         "model": ModelDrafter(twin("llama")),
@@ -67,7 +68,7 @@ def least_share(results: list[GenerationResult], params: SamplingParams) -> floa
 @pytest.mark.parametrize("drafter", ["model", "ramp", "hierarchical"])
 @pytest.mark.parametrize("lenience", [0.6, 0.2, 0.02])
 def test_every_token_has_its_share_of_the_best(
-    lenience: float, drafter: str, options: dict[str, float]
+    lenience: float, drafter: str, options: dict[str, Any]
 ) -> None:
     shares = least_share(
         run(lenience, drafter, **options), SamplingParams(temperature=1.0, **options)
