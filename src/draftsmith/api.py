@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.params import Gamma, SamplingParams, check_gamma
 from draftsmith.drafters import (
     Drafter,
     ModelDrafter,
@@ -17,8 +17,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import Prompt
 from draftsmith.engine.result import GenerationResult
 from draftsmith.errors import InvalidRequestError, ModelNotFoundError
-from draftsmith.models.hf.load import load_tokenizer
-from draftsmith.models.load import Activations, Dtype, ModelSettings, load_model
+from draftsmith.models.load import Activations, Dtype, ModelSettings, load_model, load_tokenizer
 from draftsmith.models.pull import PullProgress
 from draftsmith.models.reference import resolve
 from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
@@ -36,7 +35,7 @@ def generate(
     *,
     target: str,
     draft: str | Drafter | None = None,
-    gamma: int = 4,
+    gamma: Gamma = 4,
     dtype: Dtype = "auto",
     device: str = "auto",
     activations: Activations = "int8",
@@ -51,7 +50,7 @@ def generate(
         prompt: Text, token ids, or a conversation.
         target: A catalogue name, `org/name` on the Hub, a folder, or a `.gguf` file.
         draft: What guesses, as `load_engine` takes it; None decodes plainly.
-        gamma: Drafted tokens per round, 0 to 32.
+        gamma: Drafted tokens per round, 0 to 32; "auto" drafts what pays.
         dtype: Of the weights; see `load_engine`.
         device: A torch device; `auto` is the GPU if there is one.
         activations: Of products with quantised weights; see `load_engine`.
@@ -82,7 +81,7 @@ def load_engine(
     target: str,
     draft: str | Drafter | None = None,
     *,
-    gamma: int = 4,
+    gamma: Gamma = 4,
     dtype: Dtype = "auto",
     device: str = "auto",
     activations: Activations = "int8",
@@ -97,7 +96,7 @@ def load_engine(
         target: A catalogue name, `org/name` on the Hub, a folder, or a `.gguf` file.
         draft: The same for a draft model; or `prompt-lookup`, `random`, `unigram:FILE`,
             `bigram:FILE` (a table saved by `NgramTable.save`, or any text file); or a `Drafter`.
-        gamma: Drafted tokens per round, 0 to 32.
+        gamma: Drafted tokens per round, 0 to 32; "auto" drafts what pays.
         dtype: Of the weights: `auto` keeps what the file holds on a CPU (a GGUF's own blocks
             included) and is bfloat16 on a GPU; or `float32`, `bfloat16`, `float16`; `int8` and
             `int4` round a float checkpoint on a CPU, which makes it a different model.

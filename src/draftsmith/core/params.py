@@ -4,14 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from draftsmith.errors import InvalidRequestError
 
-__all__ = ["MAX_GAMMA", "SamplingParams", "check_gamma"]
+__all__ = ["MAX_GAMMA", "Gamma", "SamplingParams", "check_gamma"]
 
 MAX_GAMMA = 32
 """The longest draft of one round."""
+
+Gamma: TypeAlias = int | Literal["auto"]
+"""Drafted tokens per round; "auto" leaves it to the measured costs and acceptance."""
 
 _VERIFIER_NAMES = ("rejection", "block", "coupled")
 
@@ -149,14 +152,18 @@ class SamplingParams:
         return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
-def check_gamma(gamma: int) -> int:
+def check_gamma(gamma: int | str) -> Gamma:
     """Return `gamma` if it is a legal draft length.
 
     Raises:
-        InvalidRequestError: If it is not an integer from 0 to `MAX_GAMMA`.
+        InvalidRequestError: If it is not an integer from 0 to `MAX_GAMMA`, nor "auto".
     """
-    if not 0 <= gamma <= MAX_GAMMA or gamma % 1:
-        raise InvalidRequestError(f"gamma must be between 0 and {MAX_GAMMA}, got {gamma}")
+    if gamma == "auto":
+        return "auto"
+    if isinstance(gamma, str) or not 0 <= gamma <= MAX_GAMMA or gamma % 1:
+        raise InvalidRequestError(
+            f"gamma must be between 0 and {MAX_GAMMA}, or auto, got {gamma!r}"
+        )
     return gamma
 
 

@@ -4,9 +4,10 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.params import Gamma, SamplingParams, check_gamma
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
+from draftsmith.engine.control import AutoGamma, FixedGamma
 from draftsmith.engine.generation import Generation, Job
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.request import Prompt, is_single, make_request
@@ -29,7 +30,8 @@ class Engine:
         target: The model whose law is sampled.
         tokenizer: Turns text into ids and back; None serves token ids only.
         draft: What guesses; None decodes plainly.
-        gamma: Drafted tokens per round, 0 to 32.
+        gamma: Drafted tokens per round, 0 to 32; "auto" drafts what pays, and nothing where
+            nothing does: see `AutoGamma`.
         max_batch_size: Sequences that run at once; the rest wait for their turn.
         draft_tokenizer: The draft model's, to be checked against the target's.
 
@@ -46,7 +48,7 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         draft: Drafter | None = None,
         *,
-        gamma: int = 4,
+        gamma: Gamma = 4,
         max_batch_size: int = 16,
         draft_tokenizer: Tokenizer | None = None,
     ) -> None:
@@ -54,8 +56,9 @@ class Engine:
             raise InvalidRequestError(f"max_batch_size must be 1 or more, got {max_batch_size}")
         self.target = target
         self.tokenizer = tokenizer
-        self.gamma = check_gamma(gamma) if draft is not None else 0
+        self.gamma: Gamma = check_gamma(gamma) if draft is not None else 0
         self.draft = draft if self.gamma else None
+        self.controller = AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
         self.max_batch_size = max_batch_size
         if self.draft is not None:
             _check_pair(target, self.draft)
@@ -114,7 +117,7 @@ class Engine:
             raise InvalidRequestError("prompts is empty: give at least one")
         may_raise = len(many) == 1
         jobs = [self._job(*pair, may_raise=may_raise) for pair in zip(many, params, strict=True)]
-        return Generation(self.target, self.draft, self.gamma, self.max_batch_size, jobs)
+        return Generation(self.target, self.draft, self.controller, self.max_batch_size, jobs)
 
     def _job(self, prompt: Prompt, params: SamplingParams, *, may_raise: bool) -> Job:
         try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.drafters.contract import Drafter
+from draftsmith.engine.control import Controller, RoundReport
+from draftsmith.engine.ledger import Ledger
 from draftsmith.engine.logprobs import traced
 from draftsmith.engine.result import Completion, FinishReason, GenerationResult, StreamEvent
 from draftsmith.engine.round import Turn, run_round
@@ -60,13 +62,13 @@ class Generation:
         self,
         target: LanguageModel,
         draft: Drafter | None,
-        gamma: int,
+        controller: Controller,
         max_batch_size: int,
         jobs: Sequence[Job],
     ) -> None:
         self._target = Follower(target)
         self._draft = draft
-        self._gamma = gamma
+        self._controller = controller
         self._max_batch_size = max_batch_size
         self._is_alone = not target.uses_torch_threads and not (draft and draft.uses_torch_threads)
         self._jobs = jobs
@@ -113,11 +115,14 @@ class Generation:
 
     def _round(self) -> None:
         """Draft, check and commit one round of every live sample."""
+        start = time.perf_counter()
         samples = [sample for _, sample in self._live]
         self._target.release_all_but(samples)
+        is_first = not all(sample.records for sample in samples)
+        gammas = self._controller.choose(samples) if self._draft else [0] * len(samples)
         turns = [
             Turn(
-                view=sample.view(self._gamma),
+                view=sample.view(gamma),
                 law=sample.law,
                 draft_law=sample.draft_law,
                 verifier=sample.verifier,
@@ -125,15 +130,22 @@ class Generation:
                 make_noise=sample.noise,
                 lenience=sample.lenience,
             )
-            for sample in samples
+            for sample, gamma in zip(samples, gammas, strict=True)
         ]
-        for sample, outcome in zip(
-            samples, run_round(self._target, self._draft, turns), strict=True
-        ):
+        outcomes, draft_s = run_round(self._target, self._draft, turns)
+        for sample, outcome in zip(samples, outcomes, strict=True):
             tokens = traced(sample, outcome)
             sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
+        total_s = time.perf_counter() - start
+        records = [sample.records[-1] for sample in samples]
+        report = RoundReport(samples, gammas, records, is_first, draft_s, total_s)
+        line = self._controller.observe(report)
+        if line is None:
+            return
+        for sample in samples:
+            sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
 
     def _take_events(self) -> Iterator[StreamEvent]:
         while self._events:

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from draftsmith.core.statistics import SpeculationStatistics
+from draftsmith.engine.ledger import Ledger
 
 __all__ = [
     "Completion",
@@ -78,6 +79,8 @@ class Completion:
     statistics: SpeculationStatistics
     trace: tuple[TokenTrace, ...]
     error: str | None = None
+    ledger: Ledger | None = None
+    """Time spent beside plain decoding's; with gamma "auto" only."""
 
     def __str__(self) -> str:
         return self.text
@@ -119,6 +122,12 @@ class GenerationResult:
     def statistics(self) -> SpeculationStatistics:
         """Counts over all samples."""
         return sum((one.statistics for one in self.completions), SpeculationStatistics())
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Time spent beside plain decoding's, over all samples; None without gamma "auto"."""
+        found = [one.ledger for one in self.completions if one.ledger is not None]
+        return sum(found, Ledger()) if found else None
 
     @property
     def tokens_per_second(self) -> float:

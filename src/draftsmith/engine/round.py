@@ -1,5 +1,6 @@
 """One round: draft, check in one pass of the target, verdict. Nothing is committed here."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -24,6 +25,7 @@ __all__ = [
     "Turn",
     "check_contract",
     "check_drafts",
+    "draft_for",
     "run_round",
 ]
 
@@ -104,6 +106,13 @@ class Outcome(NamedTuple):
     error: str | None
 
 
+class Round(NamedTuple):
+    """The verdicts on a batch, and what drafting took."""
+
+    outcomes: list[Outcome]
+    draft_s: float
+
+
 class RoundContext:
     """The engine's side of `DraftContext`."""
 
@@ -159,15 +168,24 @@ class RoundContext:
         return Draft(draft.tokens, draft.num_drafted, probs)
 
 
-def run_round(target: Follower, drafter: Drafter | None, turns: Sequence[Turn]) -> list[Outcome]:
+def run_round(target: Follower, drafter: Drafter | None, turns: Sequence[Turn]) -> Round:
     """Draft, check, decide, for every sequence of a batch."""
+    vocab_size = target.model.traits.vocab_size
+    start = time.perf_counter()
+    draft = draft_for(target, drafter, turns)
+    # Every drafted token was read on the host by now, or the draft needed no device.
+    draft_s = time.perf_counter() - start
+    return Round(check_drafts(target, turns, draft, vocab_size), draft_s)
+
+
+def draft_for(target: Follower, drafter: Drafter | None, turns: Sequence[Turn]) -> Draft:
+    """One proposal for each sequence, within the contract; empty where none is wanted."""
     context = RoundContext(turns, target.model.traits.vocab_size, target.model.device)
     if drafter is None or not any(turn.view.gamma for turn in turns):
-        draft = Draft.certain([[] for _ in turns], context.device)
-    else:
-        draft = drafter.propose(context)
-        check_contract(draft, turns, context.vocab_size, drafter.name)
-    return check_drafts(target, turns, draft, context.vocab_size)
+        return Draft.certain([[] for _ in turns], context.device)
+    draft = drafter.propose(context)
+    check_contract(draft, turns, context.vocab_size, drafter.name)
+    return draft
 
 
 def check_drafts(

@@ -14,6 +14,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
+from draftsmith.engine.ledger import Ledger
 from draftsmith.engine.result import Completion, FinishReason, TokenTrace
 from draftsmith.engine.text import OutputText
 from draftsmith.kernels.cpu.sampling import counter_noise
@@ -61,6 +62,8 @@ class Sequence:
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     error: str | None = None
+    ledger: Ledger | None = None
+    """Its share of the rounds' times, where the controller keeps a ledger."""
 
     def __post_init__(self) -> None:
         """Start with the prompt, in a list and in a tensor that both only grow."""
@@ -156,6 +159,7 @@ class Sequence:
             statistics=SpeculationStatistics.from_rounds(self.records),
             trace=tuple(self.trace),
             error=self.error,
+            ledger=self.ledger,
         )
 
     def _commit(self, trace: TokenTrace) -> None:

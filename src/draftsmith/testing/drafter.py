@@ -73,7 +73,8 @@ def check_drafter(
         >>> from draftsmith.drafters import RandomDrafter
         >>> check_drafter(RandomDrafter(vocab_size=8), vocab_size=8, num_draws=64)
     """
-    require(check_gamma(gamma) > 0, "gamma must be 1 or more, so that something is drafted")
+    check_gamma(gamma)
+    require(gamma > 0, "gamma must be 1 or more, so that something is drafted")
     traits = ModelTraits("the target", vocab_size, (), None, is_encoder_decoder, 0)
     bench = _Bench(drafter, gamma, traits, device or torch.device("cpu"), random.Random(0))
     for params in _MODES:

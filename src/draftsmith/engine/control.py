@@ -1,0 +1,258 @@
+"""How many tokens each round drafts: a fixed number, or what pays."""
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from draftsmith.core.params import MAX_GAMMA
+from draftsmith.core.scheduling import Candidate, Schedule, best_schedule
+from draftsmith.core.statistics import RoundRecord
+from draftsmith.engine.acceptance import Acceptance
+from draftsmith.engine.costs import CheckCost, DraftCost
+from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.sequence import Sequence
+
+__all__ = ["AutoGamma", "Controller", "FixedGamma", "RoundReport"]
+
+_ALLOWANCE = 0.015
+"""Share of plain decoding's time that speculation may lose."""
+_GRANT = 8
+"""Plain rounds that it may lose besides, once: what finding out costs."""
+_WARM_UP = 3
+"""Plain rounds that are timed before the first draft."""
+_REFRESH = 192
+"""Rounds after which a plain one is timed again."""
+_HORIZON = 96
+"""Tokens that a sequence is taken to have before it, unless it has less room."""
+_RECHECK = 8
+"""Plain rounds after which a sequence that drafts nothing is thought over again."""
+_USUAL = 2
+"""Tokens that a drafter has not seen in a round after a drafting one: the emitted one, and the
+last draft where all were kept."""
+_PATIENCE, _MOST_PATIENCE = 16, 256
+"""Plain rounds before a draft is tried again; twice as many after each try in vain."""
+
+
+class RoundReport(NamedTuple):
+    """What one round did and took."""
+
+    sequences: Many[Sequence]
+    gammas: Many[int]
+    """Tokens asked for."""
+    records: Many[RoundRecord]
+    is_first: bool
+    """Whether a prompt was read in it."""
+    draft_s: float
+    total_s: float
+
+
+class Controller(Protocol):
+    """Chooses each round's draft lengths, and hears what came of them.
+
+    A choice sees only what was committed in earlier rounds. So whether a token is checked never
+    depends on that token, and every verifier stays exact.
+    """
+
+    def choose(self, sequences: Many[Sequence]) -> list[int]:
+        """Tokens to draft for each sequence, at most its room less one."""
+        ...
+
+    def observe(self, report: RoundReport) -> Ledger | None:
+        """Learn from a round; its line in the ledger, if one is kept."""
+        ...
+
+
+class FixedGamma:
+    """The same number every round."""
+
+    def __init__(self, gamma: int) -> None:
+        self.gamma = gamma
+
+    def choose(self, sequences: Many[Sequence]) -> list[int]:
+        """Gamma, or what room is left."""
+        return [_at_most(self.gamma, sequence) for sequence in sequences]
+
+    def observe(self, report: RoundReport) -> Ledger | None:
+        """Nothing is learnt."""
+        return None
+
+
+class AutoGamma:
+    """What pays, from measured costs and recent acceptance; never much slower than plain decoding.
+
+    Costs and acceptance are learnt from the rounds themselves and kept from run to run. A ledger
+    holds the time spent against what plain decoding would have taken; what could overdraw it is
+    not tried.
+
+    Args:
+        allowance: Share of plain decoding's time that speculation may lose.
+        grant: Plain rounds that it may lose besides, once.
+    """
+
+    def __init__(self, allowance: float = _ALLOWANCE, grant: float = _GRANT) -> None:
+        self.ledger = Ledger()
+        self._allowance = allowance
+        self._grant = grant
+        self._check = CheckCost()
+        self._draft = DraftCost()
+        self._acceptance = Acceptance()
+        self._states: dict[int, _State] = {}
+        self._plain_at: dict[int, int] = {}
+        """The last plain round of each batch size."""
+        self._num_unseen = 0
+        """Tokens that the drafter must catch up on in the round in hand."""
+
+    def choose(self, sequences: Many[Sequence]) -> list[int]:
+        """The best gammas, or zeros where plain decoding is best, due, or all that can be paid."""
+        self._retain(sequences)
+        size = len(sequences)
+        if self._is_plain_due(size):
+            return [0] * size
+        states = [self._states[sequence.id] for sequence in sequences]
+        if all(state.rests > 0 for state in states):
+            for state in states:
+                state.rests -= 1
+            return [0] * size
+        schedule = self._best(sequences)
+        if any(schedule.gammas):
+            for state in states:
+                state.patience = _PATIENCE
+        else:
+            schedule = self._probe(sequences)
+        if not self._can_pay(sequences, schedule):
+            return [0] * size
+        drafting = zip(sequences, schedule.gammas, strict=True)
+        self._num_unseen = sum(self._unseen(one) for one, gamma in drafting if gamma > 0)
+        return list(schedule.gammas)
+
+    def observe(self, report: RoundReport) -> Ledger:
+        """Learn what the round cost and kept; add it to the ledger."""
+        size = len(report.sequences)
+        rows = size + sum(record.num_drafted for record in report.records)
+        check_s = max(report.total_s - report.draft_s, 1e-9)
+        is_plain = not any(report.gammas)
+        if not report.is_first:
+            self._check.observe(rows, check_s)
+            if is_plain:
+                self._plain_at[size] = self.ledger.num_rounds
+        self._learn_draft(report)
+        for sequence, gamma, record in zip(
+            report.sequences, report.gammas, report.records, strict=True
+        ):
+            self._acceptance.observe(sequence.id, gamma, record)
+            self._states[sequence.id].note(len(sequence.tokens), gamma)
+        line = self._line(report, rows, check_s, is_plain=is_plain)
+        self.ledger += line
+        return line
+
+    def _line(self, report: RoundReport, rows: int, check_s: float, *, is_plain: bool) -> Ledger:
+        size = len(report.sequences)
+        num_committed = sum(record.num_committed for record in report.records)
+        plain_s = check_s
+        if self._check.is_known:
+            usual_s = self._check.seconds(size)
+            added_s = self._check.seconds(rows) - usual_s
+            # A prompt takes what it takes; speculation has only added drafts and their rows.
+            plain_s = max(check_s - added_s, usual_s) if report.is_first else usual_s
+            # Every token beyond one a sequence would have taken its share of a further round.
+            plain_s += max(0, num_committed - size) / size * usual_s
+        if is_plain:
+            plain_s = report.total_s
+        return Ledger(report.total_s, plain_s, report.draft_s, 1, int(is_plain))
+
+    def _retain(self, sequences: Many[Sequence]) -> None:
+        ids = {sequence.id for sequence in sequences}
+        self._acceptance.retain(ids)
+        self._states = {id: self._states.get(id) or _State() for id in ids}
+
+    def _is_plain_due(self, size: int) -> bool:
+        """Whether a plain round of about this batch size must be timed."""
+        near = [n for n in self._plain_at if abs(n - size) <= size // 4]
+        if not near:
+            return True
+        if sum(self._check.num_seen(n) for n in near) < _WARM_UP:
+            return True
+        return self.ledger.num_rounds - max(self._plain_at[n] for n in near) > _REFRESH
+
+    def _best(self, sequences: Many[Sequence], min_depth: int = 0) -> Schedule:
+        size = len(sequences)
+        depths = [_at_most(MAX_GAMMA, sequence) for sequence in sequences]
+        candidates = [
+            Candidate(
+                self._acceptance.chances(sequence.id, depth),
+                self._acceptance.availability(sequence.id),
+            )
+            for sequence, depth in zip(sequences, depths, strict=True)
+        ]
+        check = self._check.table(size + sum(depths))[size:]
+        draft = self._draft.step_s(float(check[0])) * np.arange(MAX_GAMMA + 1.0)
+        # Catching up is paid once, for all the rounds to come.
+        horizon = max(1, min(_HORIZON, *(sequence.room for sequence in sequences)))
+        draft[1:] += self._catch_up_s(sequences, float(check[0])) * 2 / horizon
+        return best_schedule(candidates, check, draft, min_depth=min_depth)
+
+    def _probe(self, sequences: Many[Sequence]) -> Schedule:
+        """A draft that is not expected to pay, where the last try was long ago."""
+        states = [self._states[sequence.id] for sequence in sequences]
+        if not any(state.is_due for state in states):
+            for state in states:
+                state.rests = min(_RECHECK, state.patience - state.idle)
+            return Schedule((0,) * len(sequences), float(len(sequences)), 1.0)
+        schedule = self._best(sequences, min_depth=1)
+        gammas: list[int] = []
+        for gamma, state in zip(schedule.gammas, states, strict=True):
+            gammas.append(gamma if state.is_due else 0)
+            if state.is_due:
+                state.patience = min(2 * state.patience, _MOST_PATIENCE)
+        return schedule._replace(gammas=tuple(gammas))
+
+    def _can_pay(self, sequences: Many[Sequence], schedule: Schedule) -> bool:
+        """Whether the ledger bears it if not one draft is kept."""
+        size = len(sequences)
+        plain_s = self._check.seconds(size)
+        loss_s = schedule.seconds - plain_s + self._catch_up_s(sequences, plain_s)
+        limit_s = self._allowance * self.ledger.plain_s + self._grant * plain_s
+        return self.ledger.debt_s + loss_s <= limit_s
+
+    def _catch_up_s(self, sequences: Many[Sequence], plain_s: float) -> float:
+        return self._draft.catch_up_s(sum(map(self._unseen, sequences)), plain_s)
+
+    def _unseen(self, sequence: Sequence) -> int:
+        unseen = len(sequence.tokens) - self._states[sequence.id].num_seen
+        return unseen if unseen > _USUAL else 0
+
+    def _learn_draft(self, report: RoundReport) -> None:
+        if any(report.gammas):
+            steps = max(record.num_drafted for record in report.records)
+            self._draft.observe(steps, self._num_unseen, report.draft_s)
+
+
+@dataclass
+class _State:
+    """What the controller remembers of one sequence."""
+
+    num_seen: int = 0
+    """Tokens that the drafter has seen."""
+    idle: int = 0
+    """Plain rounds since the last draft."""
+    patience: int = _PATIENCE
+    rests: int = 0
+    """Plain rounds until it is thought over again."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a draft should be tried again."""
+        return self.idle >= self.patience
+
+    def note(self, num_tokens: int, gamma: int) -> None:
+        """Count a round, after which the sequence has `num_tokens`."""
+        if gamma > 0:
+            self.idle, self.rests, self.num_seen = 0, 0, num_tokens
+        else:
+            self.idle += 1
+
+
+def _at_most(gamma: int, sequence: Sequence) -> int:
+    return max(0, min(gamma, sequence.room - 1))

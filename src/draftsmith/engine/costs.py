@@ -1,0 +1,128 @@
+"""What rounds cost on this machine, learnt from the rounds themselves."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CheckCost", "DraftCost"]
+
+_MEMORY = 24
+"""Observations that an estimate rests on; older ones fade."""
+_CLIP = 0.25
+"""The most that one observation may differ, in logs: a pause of the machine is not a cost."""
+_SLOPE = 0.02
+"""Added time of a row not measured yet, as a share of the smallest check: a hopeful guess, which
+the first such check corrects."""
+
+
+class CheckCost:
+    """Seconds of a round without its drafting, by the rows that the target checks.
+
+    A level that follows the machine's speed, times a shape over rows that hardly moves: so a
+    check of any size tells what a plain round would cost now.
+    """
+
+    def __init__(self) -> None:
+        self._level = 0.0
+        self._shape: dict[int, float] = {}
+        self._counts: dict[int, int] = {}
+        self._table: NDArray[np.float64] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any check was observed."""
+        return bool(self._shape)
+
+    def num_seen(self, rows: int) -> int:
+        """Observed checks of exactly this many rows."""
+        return self._counts.get(rows, 0)
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Learn from one check."""
+        if not self._shape:
+            self._level = seconds
+            self._shape[rows], self._counts[rows] = 1.0, 1
+            return
+        count = self._counts.get(rows, 0)
+        self._counts[rows] = count + 1
+        if count == 0:
+            self._shape[rows] = seconds / self._level
+            self._table = None
+            return
+        surprise = math.log(seconds / (self._level * self._shape[rows]))
+        # The first time is often the slowest: it is soon forgotten.
+        surprise = max(-1.0 if count < 3 else -_CLIP, min(_CLIP, surprise))
+        step = 1 / min(count + 1, _MEMORY)
+        self._level *= math.exp(0.1 * surprise)
+        self._shape[rows] *= math.exp(max(0.0, step - 0.1 / _MEMORY) * surprise)
+        self._table = None
+
+    def seconds(self, rows: int) -> float:
+        """Expected time of a check of `rows` rows; infinite before any was observed."""
+        return float(self.table(rows)[rows])
+
+    def table(self, most: int) -> NDArray[np.float64]:
+        """Expected times by rows, 0 to `most`: straight lines between what was measured."""
+        if not self._shape:
+            return np.full(most + 1, math.inf)
+        if self._table is None or len(self._table) <= most:
+            self._table = self._tabulate(max(most, 63))
+        return self._level * self._table[: most + 1]
+
+    def _tabulate(self, most: int) -> NDArray[np.float64]:
+        known = sorted(self._shape)
+        values = [self._shape[rows] for rows in known]
+        slope = _SLOPE * values[0]
+        if len(known) > 1:
+            slope = max(slope, (values[-1] - values[-2]) / (known[-1] - known[-2]))
+        if known[-1] < most:
+            values.append(values[-1] + slope * (most - known[-1]))
+            known.append(most)
+        # More rows never cost less: a dip between two measurements is noise.
+        return np.interp(np.arange(most + 1), known, np.maximum.accumulate(values))
+
+
+class DraftCost:
+    """Seconds of drafting: a step a token, and catching up on committed tokens first.
+
+    Args:
+        share: The first guess of a step, as a share of a plain round.
+    """
+
+    def __init__(self, share: float = 0.2) -> None:
+        self._share = share
+        self._step_s: float | None = None
+        self._num_steps = 0
+        self._catch_up_s: float | None = None
+        """A token."""
+
+    def step_s(self, plain_s: float) -> float:
+        """Expected time of one more drafted token, beside a plain round of `plain_s`."""
+        return self._share * plain_s if self._step_s is None else self._step_s
+
+    def catch_up_s(self, num_tokens: int, plain_s: float) -> float:
+        """Expected time of reading `num_tokens` that the drafter has not seen yet."""
+        each = self._catch_up_s
+        # A prompt is read many rows at once: some tenth of a step a token.
+        return num_tokens * (0.1 * self.step_s(plain_s) if each is None else each)
+
+    def observe(self, steps: int, num_unseen: int, seconds: float) -> None:
+        """Learn from one round's drafting.
+
+        Args:
+            steps: Tokens drafted in the longest draft.
+            num_unseen: Tokens to catch up on beyond the few of every round.
+            seconds: Time of it all.
+        """
+        if num_unseen > 0:
+            each = max(0.0, seconds - steps * (self._step_s or 0.0)) / num_unseen
+            self._catch_up_s = each if self._catch_up_s is None else (each + self._catch_up_s) / 2
+        elif self._step_s is None:
+            self._step_s, self._num_steps = seconds / max(1, steps), 1
+        else:
+            self._num_steps += 1
+            each = seconds / max(1, steps)
+            surprise = math.log(max(each, 1e-9) / max(self._step_s, 1e-9))
+            surprise = max(-1.0 if self._num_steps < 4 else -_CLIP, min(_CLIP, surprise))
+            self._step_s *= math.exp(surprise / min(self._num_steps, _MEMORY))
