@@ -121,6 +121,11 @@ def test_a_token_that_the_draft_lacks_stops_it_altogether() -> None:
 
 def test_a_test_without_the_worst_ratio_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: M = 1."""
-    monkeypatch.setattr(rejection_sampling, "worst_ratio", lambda target, _: target.new_ones(1))
+
+    def one(target: Tensor, draft: Tensor) -> Tensor:
+        del draft
+        return target.new_ones(len(target))
+
+    monkeypatch.setattr(rejection_sampling, "worst_ratio", one)
     with pytest.raises(AssertionError):
         test_one_try_and_a_fresh_draw_have_the_targets_law()

@@ -1,0 +1,57 @@
+"""A reproduction as a document and as a page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from draftsmith.papers.comparison import Cell, Claim, Item, Mark
+from draftsmith.report.page import Section, Table
+
+__all__ = ["as_document", "section", "verdict"]
+
+
+def as_document(paper: str, items: Sequence[Item]) -> dict[str, Any]:
+    """Every item, ready for JSON."""
+    return {
+        "paper": paper,
+        "num_same": sum(item.count(Mark.SAME) for item in items),
+        "num_differs": sum(item.count(Mark.DIFFERS) for item in items),
+        "items": [item.to_dict() for item in items],
+    }
+
+
+def verdict(items: Sequence[Item]) -> str:
+    """What the comparison came to, in a sentence."""
+    same = sum(item.count(Mark.SAME) for item in items)
+    differs = sum(item.count(Mark.DIFFERS) for item in items)
+    if not differs:
+        return f"All {same} of the compared values agree."
+    return (
+        f"{same} of {same + differs} compared values agree; the notes say of the other {differs} "
+        "whose slip it is."
+    )
+
+
+def section(item: Item) -> Section:
+    """One item, as a part of a page."""
+    notes = [f"{cell.label}: {cell.note}." for cell in item.cells if cell.note]
+    tables = [_compared(item.cells), _tried(item.claims)]
+    # A slip of the paper's is no failure of ours: it is told, not flagged.
+    is_compared = item.count(Mark.SAME) + item.count(Mark.DIFFERS) > 0
+    agreed = "info" if item.count(Mark.DIFFERS) else "pass"
+    return Section(
+        title=f"{item.place}: {item.title}",
+        paragraphs=[*item.remarks, *notes],
+        tables=[*(table for table in tables if table.rows), *item.tables],
+        figures=item.figures,
+        status=agreed if is_compared else None,
+    )
+
+
+def _compared(cells: Sequence[Cell]) -> Table:
+    rows = [[cell.label, cell.printed, cell.ours, cell.mark.value] for cell in cells]
+    return Table("", ["", "theirs", "ours", ""], rows)
+
+
+def _tried(claims: Sequence[Claim]) -> Table:
+    rows = [[one.text, str(one.num_points), str(one.num_held), one.mark.value] for one in claims]
+    return Table("", ["", "points", "held", ""], rows)
