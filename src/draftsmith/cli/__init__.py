@@ -36,6 +36,7 @@ _HELP = {
         "They take every drafted token to be kept with the same probability, and a check to cost "
         "one plain pass (Leviathan et al., arXiv:2211.17192); a benchmark reports what it measured."
     ),
+    "reproduce:app": "The source papers' numbers, ours beside theirs.",
     "demo:demo": (
         "The same text with and without speculation, side by side.\n\n"
         "Exit status 1 if the texts differ."

@@ -27,7 +27,7 @@ __all__ = [
 
 STYLES = {"kept": "green", "residual": "bold blue", "bonus": "cyan"}
 """Kept drafts are green, emitted tokens blue, as in Figure 1 of Leviathan et al."""
-_REJECTED = "red strike"
+REJECTED = "red strike"
 
 
 def as_json(result: "GenerationResult", **about: object) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def coloured(completion: "Completion", tokenizer: "Tokenizer") -> Text:
     text = Text()
     for piece in pieces(completion, tokenizer):
         if piece.rejected is not None:
-            text.append(piece.rejected, style=_REJECTED)
+            text.append(piece.rejected, style=REJECTED)
         text.append(visible(piece.text), style=STYLES[piece.token.origin.value])
     return text
 
@@ -112,7 +112,7 @@ def legend(out: Console) -> None:
             " · ",
             ("emitted in the place of a rejected draft", STYLES["residual"]),
             " (",
-            ("rejected", _REJECTED),
+            ("rejected", REJECTED),
             ") · ",
             ("emitted after the draft", STYLES["bonus"]),
         )

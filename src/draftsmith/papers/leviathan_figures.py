@@ -1,4 +1,4 @@
-"""Figures 2, 3 and 4 of Leviathan et al. (arXiv:2211.17192), and their points, from the formulas."""
+"""Figures 2, 3 and 4 of Leviathan et al. (arXiv:2211.17192), from the formulas."""
 
 import math
 from collections.abc import Callable, Sequence
