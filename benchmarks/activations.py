@@ -17,8 +17,7 @@ import torch
 
 from benchmarks.common import environment, write_result
 from draftsmith.models.contract import LanguageModel, Rows
-from draftsmith.models.hf.load import load_tokenizer
-from draftsmith.models.load import ModelSettings, load_model
+from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 
 MODELS = (
     "smollm2-135m-instruct",

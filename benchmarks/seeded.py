@@ -26,8 +26,7 @@ from draftsmith import (
 )
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import LanguageModel
-from draftsmith.models.hf.load import load_tokenizer
-from draftsmith.models.load import ModelSettings, load_model
+from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 

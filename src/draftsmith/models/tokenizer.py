@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 
-from draftsmith.errors import VocabularyMismatchError
+from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
 
-__all__ = ["Detokenizer", "Message", "Tokenizer", "check_same_vocabulary"]
+__all__ = ["Detokenizer", "Message", "Tokenizer", "check_same_vocabulary", "check_text"]
 
 Message = Mapping[str, str]
 """One turn of a conversation: its `role` and its `content`."""
@@ -105,3 +105,18 @@ def check_same_vocabulary(
             f"{differing} is {theirs[differing]!r}, not {ours[differing]!r}; "
             "use a draft of the target's family"
         )
+
+
+def check_text(text: str) -> str:
+    """Return a text that can be encoded.
+
+    Raises:
+        InvalidRequestError: It holds half a surrogate pair, as broken input gives.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"the prompt has a lone surrogate at character {error.start}: give valid Unicode"
+        ) from error
+    return text

@@ -8,7 +8,6 @@ layouts than the ones below go the slow way.
 # transformers' and gguf's annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,27 +16,51 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-import transformers
+from tokenizers import Tokenizer as Backend
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from draftsmith.errors import ModelFormatError
+from draftsmith.models.converted import converted_folder
+from draftsmith.models.file_tokenizer import keep_tokenizer
 from draftsmith.models.gguf_file import GgufTensor, check_gguf, list_tensors
-from draftsmith.models.home import home
+from draftsmith.models.hf.chat import chat_renderer
 
 __all__ = ["load_gguf_model", "load_gguf_tokenizer"]
 
 _PLAIN_FAMILIES = {"llama", "qwen2", "qwen3"}
 """Families whose tensors need no rearrangement, but for llama's queries and keys."""
 
+_DONE_BY_BACKEND = (
+    "__call__",
+    "_convert_encoding",
+    "_decode",
+    "_encode_plus",
+    "apply_chat_template",
+    "decode",
+    "get_chat_template",
+    "get_vocab",
+    "set_truncation_and_padding",
+)
+"""Methods of `PreTrainedTokenizerFast` that hand the work on, unless a class has its own."""
+
 
 def load_gguf_tokenizer(path: Path) -> Any:
-    """The tokenizer in a GGUF file, converted once."""
-    kept = _kept(path)
+    """The tokenizer in a GGUF file, converted once, and kept for `open_tokenizer` if it can be."""
+    kept = converted_folder(path)
     if not (kept / "tokenizer.json").exists():
         options = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         AutoTokenizer.from_pretrained(**options).save_pretrained(kept)
-    return AutoTokenizer.from_pretrained(kept)
+    tokenizer = AutoTokenizer.from_pretrained(kept)
+    if _runs_on_backend(tokenizer):
+        backend = tokenizer.backend_tokenizer
+        keep_tokenizer(kept, backend, tokenizer.chat_template, tokenizer.special_tokens_map)
+    return tokenizer
 
 
 def load_gguf_model(path: Path, dtype: torch.dtype) -> Any:
@@ -50,13 +73,29 @@ def load_gguf_model(path: Path, dtype: torch.dtype) -> Any:
     options = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     if summary.architecture not in _PLAIN_FAMILIES:
         return AutoModelForCausalLM.from_pretrained(**options, dtype=dtype)
-    kept = _kept(path)
+    kept = converted_folder(path)
     if not (kept / "config.json").exists():
         AutoConfig.from_pretrained(**options).save_pretrained(kept)
     config = AutoConfig.from_pretrained(kept)
     weights = dict(_weights(path, config, summary.architecture, dtype))
     kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
     return kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
+
+
+def _runs_on_backend(tokenizer: Any) -> bool:
+    """Whether all that our contract asks of a tokenizer is done by its backend and template.
+
+    A class may do more: change the text first, or the ids after. Then it cannot be left out.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.split_special_tokens:
+        return False
+    kind, plain = type(tokenizer), PreTrainedTokenizerFast
+    if any(getattr(kind, name, None) is not getattr(plain, name) for name in _DONE_BY_BACKEND):
+        return False
+    text = tokenizer.backend_tokenizer.to_str()
+    renderer = chat_renderer(tokenizer.chat_template, tokenizer.special_tokens_map)
+    is_read_back = Backend.from_str(text).to_str() == text
+    return is_read_back and renderer.special_tokens_map == tokenizer.special_tokens_map
 
 
 def _weights(
@@ -118,10 +157,3 @@ def _unpermuted(weight: Tensor, heads: int) -> Tensor:
     rows, columns = weight.shape
     pairs = weight.view(heads, rows // heads // 2, 2, columns)
     return pairs.transpose(1, 2).reshape(rows, columns)
-
-
-def _kept(path: Path) -> Path:
-    """Where a file's config and tokenizer are kept: by path, size and time."""
-    stat = path.stat()
-    text = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{transformers.__version__}"
-    return home() / "converted" / hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -24,20 +24,18 @@ from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 from draftsmith.models.hf.stateful import StatefulModel
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
 from draftsmith.models.home import is_offline
-from draftsmith.models.pull import PullProgress
-from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
+from draftsmith.models.reference import ModelSource, SourceKind, resolve
 
 __all__ = [
     "describe",
     "hub_folder",
     "load_adapted",
-    "load_tokenizer",
+    "load_adapted_tokenizer",
     "wrap_model",
     "wrap_tokenizer",
 ]
 
 _LONGEST_GIST = 240
-OnProgress = Callable[[PullProgress], None]
 
 
 def load_adapted(
@@ -83,16 +81,18 @@ def hub_folder(source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool])
         return Path(snapshot_download(allow_patterns=wanted, **options))
 
 
-def load_tokenizer(reference: str, on_progress: OnProgress | None = None) -> TransformersTokenizer:
-    """Load the tokenizer of a model; one read from a GGUF file is kept for the next time.
+def load_adapted_tokenizer(source: ModelSource, path: Path | None) -> TransformersTokenizer:
+    """Load a tokenizer of `transformers`; one read from a GGUF file is kept for the next time.
+
+    Args:
+        source: What the user named.
+        path: Where it lies; None for a Hub id.
 
     Raises:
         ModelNotFoundError: If the reference names nothing reachable.
         ModelFormatError: If it has no tokenizer that can be read.
     """
-    source = resolve(reference)
-    path = local_path(source, on_progress)
-    with _named_errors(reference), _quiet():
+    with _named_errors(source.reference), _quiet():
         if path is not None and path.is_file():
             check_gguf(path)
             return wrap_tokenizer(load_gguf_tokenizer(path))

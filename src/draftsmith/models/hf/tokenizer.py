@@ -5,10 +5,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
-from draftsmith.errors import InvalidRequestError
-from draftsmith.models.tokenizer import Message, Tokenizer
+from draftsmith.models.hf.chat import render_chat
+from draftsmith.models.tokenizer import Message, Tokenizer, check_text
 
 __all__ = ["TransformersTokenizer"]
 
@@ -21,22 +19,12 @@ class TransformersTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the special tokens that the model expects."""
-        return list(self.tokenizer(_checked(text)).input_ids)
+        return list(self.tokenizer(check_text(text)).input_ids)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's chat template, ready for the answer."""
-        if not self.has_chat_template:
-            raise InvalidRequestError(
-                "chat needs a model with a chat template: use an instruct model, or a plain prompt"
-            )
-        turns = [dict(message) for message in messages]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            raise InvalidRequestError(f"the chat template refuses the messages: {error}") from error
-        return list(self.tokenizer(_checked(text), add_special_tokens=False).input_ids)
+        text = check_text(render_chat(self.tokenizer, messages))
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the tokens; special tokens are left out."""
@@ -52,14 +40,3 @@ class TransformersTokenizer(Tokenizer):
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
         return bool(getattr(self.tokenizer, "chat_template", None))
-
-
-def _checked(text: str) -> str:
-    """Refuse text that is no text: half a surrogate pair, as broken input gives."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(
-            f"the prompt has a lone surrogate at character {error.start}: give valid Unicode"
-        ) from error
-    return text
