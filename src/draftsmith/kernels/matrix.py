@@ -49,7 +49,7 @@ _FLOAT_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat
 _ALIGNMENT = 64
 _TILES, _FILE_ROWS = 0, 1  # DsLayout
 _TILE = 16
-_PART_BYTES = 16 << 20
+_PART_BYTES = 4 << 20
 
 
 class MatrixStruct(ctypes.Structure):

@@ -20,7 +20,7 @@ FLOAT_TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.
 """The float formats, by the names of safetensors and of GGUF."""
 
 _TILE_ROWS = 16
-_PART_BYTES = 16 << 20
+_PART_BYTES = 4 << 20  # of larger ones the C library keeps some 30 MB when they are freed
 
 
 @dataclass(frozen=True)
