@@ -22,7 +22,7 @@ from draftsmith.models.pull import PullProgress
 from draftsmith.models.reference import resolve
 from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
 
-__all__ = ["generate", "load_engine"]
+__all__ = ["generate", "load_drafter", "load_engine"]
 
 OnProgress = Callable[[PullProgress], None]
 _TABLES = {"unigram": 1, "bigram": 2}
@@ -129,11 +129,53 @@ def load_engine(
     model = load_model(target, settings, on_progress)
     if isinstance(draft, str):
         if is_model:
-            head = draft_vocab_size or None
-            draft = ModelDrafter(load_model(draft, settings, on_progress, num_head_ids=head))
+            draft = _model_drafter(draft, settings, draft_vocab_size, on_progress)
         else:
             draft = _free_drafter(draft, model.traits.vocab_size, tokenizer)
     return Engine(model, tokenizer, draft, gamma=gamma, max_batch_size=max_batch_size)
+
+
+def load_drafter(
+    draft: str,
+    engine: Engine,
+    *,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    activations: Activations = "int8",
+    threads: int | None = None,
+    draft_vocab_size: int = _DRAFT_HEAD_IDS,
+    on_progress: OnProgress | None = None,
+) -> Drafter:
+    """Load one more draft for a target that is loaded; an `Engine` of its own takes it.
+
+    Args:
+        draft: As `load_engine` takes it.
+        engine: Whose target and tokenizer it is for.
+        dtype: Of the weights; this and what follows as in `load_engine`.
+        device: A torch device.
+        activations: Of products with quantised weights.
+        threads: Of the CPU kernels.
+        draft_vocab_size: Ids that a draft model considers.
+        on_progress: Called while a catalogue model is fetched.
+
+    Raises:
+        DraftsmithError: One line that names what is wrong and the remedy.
+    """
+    if engine.tokenizer is None:
+        raise InvalidRequestError("a draft by name needs an engine with a tokenizer")
+    if not _is_model(draft):
+        return _free_drafter(draft, engine.target.traits.vocab_size, engine.tokenizer)
+    resolve(draft)
+    tokenizer = load_tokenizer(draft, on_progress)
+    check_same_vocabulary(engine.tokenizer, tokenizer, engine.target.traits.name, draft)
+    settings = ModelSettings(dtype, device, activations, threads)
+    return _model_drafter(draft, settings, draft_vocab_size, on_progress)
+
+
+def _model_drafter(
+    draft: str, settings: ModelSettings, num_head_ids: int, on_progress: OnProgress | None
+) -> ModelDrafter:
+    return ModelDrafter(load_model(draft, settings, on_progress, num_head_ids=num_head_ids or None))
 
 
 def _is_model(draft: str) -> bool:

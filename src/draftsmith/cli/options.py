@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import Group, Parameter, Token
 
 from draftsmith.cli.progress import loading
-from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.params import Gamma, SamplingParams, check_gamma
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from draftsmith.drafters import Drafter
     from draftsmith.engine.engine import Engine
 
 __all__ = [
@@ -21,7 +22,10 @@ __all__ = [
     "SAMPLING",
     "STOPPING",
     "Flag",
+    "GammaChoice",
+    "GammaChoices",
     "ModelOptions",
+    "RuntimeOptions",
     "SamplingOptions",
     "Whole",
 ]
@@ -49,14 +53,98 @@ def _number(value: str) -> int:
         raise ValueError(f"must be a whole number, got {value!r}") from error
 
 
+def _gamma(kind: object, tokens: Sequence[Token]) -> Gamma | tuple[Gamma, ...]:
+    """Read whole numbers, or auto."""
+    values: tuple[Gamma, ...] = tuple(
+        "auto" if token.value == "auto" else _number(token.value) for token in tokens
+    )
+    return values[0] if kind == Gamma else values
+
+
 Whole: TypeAlias = Annotated[int, Parameter(converter=_whole)]
 """A whole number."""
+GammaChoice: TypeAlias = Annotated[Gamma, Parameter(converter=_gamma, show_choices=False)]
+"""A draft length, or auto."""
+GammaChoices: TypeAlias = Annotated[
+    tuple[Gamma, ...], Parameter(negative="", converter=_gamma, show_choices=False)
+]
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value, off unless it is given."""
 _Strings: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 _Ids: TypeAlias = Annotated[
     tuple[int, ...], Parameter(negative="", show_default=False, converter=_whole)
 ]
+
+
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """How models run.
+
+    Parameters
+    ----------
+    dtype
+        Of the weights; auto keeps what the file holds on a CPU and is bfloat16 on a GPU. int8
+        and int4 round a float checkpoint on a CPU, which makes it a different model.
+    device
+        A torch device; auto is the GPU if there is one.
+    activations
+        Of products with quantised weights on a CPU: int8 rounds them, float32 keeps them.
+    threads
+        Of the CPU kernels; by default the physical cores.
+    draft_vocab_size
+        Ids that a draft model on a CPU considers, beside those of the text so far; 0 is all.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
+    device: str = "auto"
+    activations: Literal["int8", "float32"] = "int8"
+    threads: Annotated[Whole | None, Parameter(alias="-t")] = None
+    draft_vocab_size: Whole = 32_768
+
+    def load_target(self, target: str, draft: str | None, gamma: Gamma) -> "Engine":
+        """Load an engine, showing how a fetch gets on.
+
+        Raises:
+            DraftsmithError: What can be refused at a glance, before torch is even imported.
+        """
+        from draftsmith.models.reference import resolve
+
+        check_gamma(gamma)
+        resolve(target)
+        from draftsmith.api import load_engine
+
+        with loading(target) as on_progress:
+            return load_engine(
+                target,
+                None if draft == "none" else draft,
+                gamma=gamma,
+                dtype=self.dtype,
+                device=self.device,
+                activations=self.activations,
+                threads=self.threads,
+                draft_vocab_size=self.draft_vocab_size,
+                on_progress=on_progress,
+            )
+
+    def load_drafter(self, draft: str, engine: "Engine") -> "Drafter":
+        """Load one more draft for a target that is loaded."""
+        from draftsmith.api import load_drafter
+
+        with loading(draft) as on_progress:
+            return load_drafter(
+                draft,
+                engine,
+                dtype=self.dtype,
+                device=self.device,
+                activations=self.activations,
+                threads=self.threads,
+                draft_vocab_size=self.draft_vocab_size,
+                on_progress=on_progress,
+            )
+
+
+_DEFAULT_RUNTIME = RuntimeOptions()
 
 
 @Parameter(name="*", group=MODELS)
@@ -73,18 +161,7 @@ class ModelOptions:
         What guesses: the same for a draft model, or `prompt-lookup`, `random`, `unigram:FILE`,
         `bigram:FILE`, `none`.
     gamma
-        Drafted tokens per round, 0 to 32; 0 is plain decoding.
-    dtype
-        Of the weights; auto keeps what the file holds on a CPU and is bfloat16 on a GPU. int8
-        and int4 round a float checkpoint on a CPU, which makes it a different model.
-    device
-        A torch device; auto is the GPU if there is one.
-    activations
-        Of products with quantised weights on a CPU: int8 rounds them, float32 keeps them.
-    threads
-        Of the CPU kernels; by default the physical cores.
-    draft_vocab_size
-        Ids that a draft model on a CPU considers, beside those of the text so far; 0 is all.
+        Drafted tokens per round, 0 to 32; 0 is plain decoding, auto is what pays.
     """
 
     target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
@@ -92,39 +169,14 @@ class ModelOptions:
         "prompt-lookup"
     )
     gamma: Annotated[
-        Whole,
+        GammaChoice,
         Parameter(alias=["--num-speculative-tokens", "--num-assistant-tokens", "--draft-max"]),
     ] = 4
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
-    device: str = "auto"
-    activations: Literal["int8", "float32"] = "int8"
-    threads: Annotated[Whole | None, Parameter(alias="-t")] = None
-    draft_vocab_size: Whole = 32_768
+    runtime: RuntimeOptions = _DEFAULT_RUNTIME
 
     def load(self) -> "Engine":
-        """Load the engine, showing how a fetch gets on.
-
-        Raises:
-            DraftsmithError: What can be refused at a glance, before torch is even imported.
-        """
-        from draftsmith.models.reference import resolve
-
-        check_gamma(self.gamma)
-        resolve(self.target)
-        from draftsmith.api import load_engine
-
-        with loading(self.target) as on_progress:
-            return load_engine(
-                self.target,
-                None if self.draft == "none" else self.draft,
-                gamma=self.gamma,
-                dtype=self.dtype,
-                device=self.device,
-                activations=self.activations,
-                threads=self.threads,
-                draft_vocab_size=self.draft_vocab_size,
-                on_progress=on_progress,
-            )
+        """Load the engine, showing how a fetch gets on."""
+        return self.runtime.load_target(self.target, self.draft, self.gamma)
 
 
 @Parameter(name="*", group=SAMPLING)

@@ -7,7 +7,7 @@ from typing import cast
 from draftsmith.core.params import Gamma, SamplingParams, check_gamma
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
-from draftsmith.engine.control import AutoGamma, FixedGamma
+from draftsmith.engine.control import AutoGamma, Controller, FixedGamma
 from draftsmith.engine.generation import Generation, Job
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.request import Prompt, is_single, make_request
@@ -58,7 +58,9 @@ class Engine:
         self.tokenizer = tokenizer
         self.gamma: Gamma = check_gamma(gamma) if draft is not None else 0
         self.draft = draft if self.gamma else None
-        self.controller = AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
+        self.controller: Controller = (
+            AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
+        )
         self.max_batch_size = max_batch_size
         if self.draft is not None:
             _check_pair(target, self.draft)

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 
-from draftsmith.engine.request import Prompt
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.tokenizer import Message
 from draftsmith.workloads.humaneval import humaneval_problems
@@ -77,7 +76,7 @@ def load_workload(reference: str) -> Workload:
     return Workload(path.name, _own(path))
 
 
-def as_text(prompt: str | tuple[Message, ...]) -> Prompt:
+def as_text(prompt: str | tuple[Message, ...]) -> str:
     """A conversation as plain text, for a model without a chat template."""
     if isinstance(prompt, str):
         return prompt
