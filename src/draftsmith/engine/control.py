@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class RoundReport(NamedTuple):
     total_s: float
 
 
+@runtime_checkable
 class Controller(Protocol):
     """Chooses each round's draft lengths, and hears what came of them.
 
