@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         PromptLookupDrafter,
         RandomDrafter,
     )
+    from draftsmith.engine.beam import beam_search
     from draftsmith.engine.engine import Engine
     from draftsmith.engine.hierarchical import SpeculativeDrafter
     from draftsmith.engine.result import Completion, GenerationResult, StreamEvent
@@ -45,6 +46,7 @@ _HOMES = {
     "SamplingParams": "draftsmith.core.params",
     "SpeculativeDrafter": "draftsmith.engine.hierarchical",
     "StreamEvent": "draftsmith.engine.result",
+    "beam_search": "draftsmith.engine.beam",
     "generate": "draftsmith.api",
     "load_engine": "draftsmith.api",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "SamplingParams",
     "SpeculativeDrafter",
     "StreamEvent",
+    "beam_search",
     "generate",
     "load_engine",
 ]
