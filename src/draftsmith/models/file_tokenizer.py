@@ -115,7 +115,7 @@ def _give_back_memory() -> None:
     """Return to the system what parsing the file took, where the C library can."""
     if sys.platform != "linux":
         return
-    # glibc would keep 60 MB of a vocabulary of 152k tokens; musl has no such function.
+    # glibc would keep 44 MB for a vocabulary of 152k tokens; musl has no such function.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
