@@ -26,12 +26,17 @@ app = App(name="reproduce", help="The source papers' numbers, ours beside theirs
 _RUN = Group("What is run", sort_key=1)
 _DEFAULT_MODELS = ModelOptions()
 _TRACE_PROMPT = """\
-def add_apple(basket, apple):
-    basket.append(apple)
-    return basket
+class Basket:
+    def add_apple(self, apple):
+        self.apples.append(apple)
+        return len(self.apples)
 
-def add_pear(basket, pear):
-"""
+    def add_pear(self, pear):
+        self.pears.append(pear)
+        return len(self.pears)
+
+    def add_plum("""
+
 _DEFAULT_REPORT = ReportOptions()
 
 
@@ -184,6 +189,7 @@ def _trace(
     models: ModelOptions, prompt: str, max_tokens: int, temperature: float, seed: int | None
 ) -> dict[str, Any]:
     """Run Algorithm 1, print its rounds, and return them."""
+    from draftsmith.cli.report import console as coloured
     from draftsmith.cli.report import legend, notes
     from draftsmith.cli.rounds import as_rounds, round_lines, title
     from draftsmith.core.params import SamplingParams
@@ -192,7 +198,7 @@ def _trace(
     engine = models.load()
     completion = engine.generate(prompt, params)[0].completions[0]
     assert engine.tokenizer is not None
-    out = console()
+    out = coloured()
     out.print(f"\n[bold]Figure 1[/bold]: {title(completion)}")
     out.print("one line a target run, as the paper's 38 tokens in 9", style="dim")
     for line in round_lines(completion, engine.tokenizer):
