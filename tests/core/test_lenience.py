@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from draftsmith.audit.planted import WrongResidual
 from draftsmith.core.enumeration import (
     RandomWorld,
     Tokens,
@@ -20,7 +21,6 @@ from draftsmith.core.lenience import LenientVerifier, exact_twin, is_spared, len
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.verify import BlockVerifier, Check, RejectionVerifier, ThresholdVerifier
 from draftsmith.errors import InvalidRequestError
-from tests.core.planted import WrongResidual
 
 EXACT = 1e-12
 LENIENCES = (0.7, 0.3, 0.1)

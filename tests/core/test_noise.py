@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from draftsmith.audit import planted
 from draftsmith.core import noise as noise_module
 from draftsmith.core import verdict
 from draftsmith.core.noise import (
@@ -20,7 +21,6 @@ from draftsmith.core.noise import (
     uniforms,
 )
 from draftsmith.core.verify import Check, CoupledVerifier, RejectionVerifier, ThresholdVerifier
-from tests.core import planted
 from tests.statistics import assert_law
 
 few = settings(max_examples=60, deadline=None)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from draftsmith.audit.planted import WrongResidual
 from draftsmith.core.laws import History, SamplingLaw
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
@@ -20,7 +21,6 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.models.contract import LanguageModel, Rows
 from tests import tiny
-from tests.core.planted import WrongResidual
 from tests.engine.kit import Ramp
 from tests.statistics import assert_law
 

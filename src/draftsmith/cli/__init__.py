@@ -37,6 +37,10 @@ _HELP = {
         "one plain pass (Leviathan et al., arXiv:2211.17192); a benchmark reports what it measured."
     ),
     "reproduce:app": "The source papers' numbers, ours beside theirs.",
+    "certify:certify": (
+        "Certify that a pair, a server or a transformers pair generates exactly what its target "
+        "would.\n\nExit status 1 if anything fails."
+    ),
     "demo:demo": (
         "The same text with and without speculation, side by side.\n\n"
         "Exit status 1 if the texts differ."

@@ -1,0 +1,168 @@
+"""Same seed, same text: every drafter and gamma, alone and in a batch, beside plain decoding."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from draftsmith.audit.attribution import Attributor, Difference
+from draftsmith.audit.record import Grid, Record
+from draftsmith.audit.subject import Subject
+from draftsmith.core.params import SamplingParams
+from draftsmith.drafters.contract import Drafter
+from draftsmith.engine.engine import Engine
+from draftsmith.errors import DraftsmithError
+from draftsmith.models.contract import LanguageModel
+
+__all__ = ["Comparison", "compare_texts", "equality_record", "generated", "num_comparisons"]
+
+_SHOWN = 8
+
+
+class Comparison(NamedTuple):
+    """Texts of one configuration beside plain decoding's."""
+
+    drafter: str
+    gamma: int
+    batch: int
+    temperature: float
+    num_texts: int
+    num_tokens: int
+    num_accepted: int
+    num_same: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every difference is numerics, if there are any."""
+        return all(difference.is_numerics for difference in self.differences)
+
+
+def generated(
+    target: LanguageModel,
+    drafter: Drafter | None,
+    gamma: int,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    batch: int = 1,
+) -> tuple[list[tuple[int, ...]], int]:
+    """Output ids of every prompt, `batch` prompts at a time, and how many drafts were kept.
+
+    Raises:
+        DraftsmithError: If a text ends with an error.
+    """
+    engine = Engine(target, None, drafter, gamma=gamma, max_batch_size=max(batch, 1))
+    texts: list[tuple[int, ...]] = []
+    num_accepted = 0
+    for first in range(0, len(prompts), batch):
+        for result in engine.generate(list(prompts[first : first + batch]), params):
+            if result.error is not None:
+                raise DraftsmithError(f"a prompt of the certificate failed: {result.error}")
+            texts.append(result.token_ids)
+            num_accepted += result.statistics.num_accepted
+    return texts, num_accepted
+
+
+def compare_texts(
+    subject: Subject,
+    gammas: Sequence[int],
+    temperatures: Sequence[float],
+    max_tokens: int,
+    seed: int,
+) -> Iterator[Comparison]:
+    """Generate with every drafter and gamma, and compare with plain decoding token by token."""
+    prompts = subject.prompts
+    for temperature in temperatures:
+        params = SamplingParams(
+            temperature=temperature, seed=seed, max_tokens=max_tokens, ignore_eos=True
+        )
+        plain, _ = generated(subject.target, None, 0, prompts, params)
+        why = Attributor(subject.target, params)
+        for name, drafter, gamma, batch in _configurations(subject, gammas):
+            texts, num_accepted = generated(subject.target, drafter, gamma, prompts, params, batch)
+            rows = enumerate(zip(prompts, plain, texts, strict=True))
+            found = [why.explain(number, *row) for number, row in rows]
+            differences = tuple(one for one in found if one is not None)
+            yield Comparison(
+                name,
+                gamma,
+                batch,
+                temperature,
+                len(texts),
+                sum(map(len, texts)),
+                num_accepted,
+                len(texts) - len(differences),
+                differences,
+            )
+
+
+def num_comparisons(subject: Subject, gammas: Sequence[int], temperatures: Sequence[float]) -> int:
+    """How many comparisons `compare_texts` makes."""
+    return len(temperatures) * len(list(_configurations(subject, gammas)))
+
+
+def _configurations(
+    subject: Subject, gammas: Sequence[int]
+) -> Iterator[tuple[str, Drafter, int, int]]:
+    """Name, drafter, gamma, prompts side by side."""
+    for name, drafter in subject.drafters.items():
+        yield from ((name, drafter, gamma, 1) for gamma in gammas)
+        yield name, drafter, max(gammas), len(subject.prompts)
+    if subject.itself is not None:
+        # Its drafts are kept whole, all of them: the way that other drafts seldom take.
+        yield "the target itself", subject.itself, 2, len(subject.prompts)
+
+
+def equality_record(comparisons: Sequence[Comparison]) -> Record:
+    """The comparisons as a check of the certificate."""
+    is_pass = all(one.is_same for one in comparisons)
+    num_texts = sum(one.num_texts for one in comparisons)
+    num_same = sum(one.num_same for one in comparisons)
+    num_tokens = sum(one.num_tokens for one in comparisons)
+    differences = [(one, difference) for one in comparisons for difference in one.differences]
+    by_numerics = sum(difference.is_numerics for _, difference in differences)
+    summary = f"{num_same} of {num_texts} texts ({num_tokens} tokens) are plain decoding's"
+    if differences:
+        summary += (
+            f"; of the others {by_numerics} differ by numerics (top-2 margin below the measured "
+            f"logit error) and {len(differences) - by_numerics} do not"
+        )
+    rows = [
+        [
+            one.drafter,
+            str(one.gamma),
+            str(one.batch),
+            f"{one.temperature:g}",
+            f"{one.num_same}/{one.num_texts}",
+            str(one.num_accepted),
+        ]
+        for one in comparisons
+    ]
+    columns = ["draft", "gamma", "batch", "temperature", "same", "drafts kept"]
+    grids = [Grid("Texts that are plain decoding's, token by token", columns, rows)]
+    if differences:
+        shown = [[f"{one.drafter}, gamma {one.gamma}", str(why)] for one, why in differences]
+        grids.append(Grid("The first differences", ["draft", "where and why"], shown[:_SHOWN]))
+    return Record(
+        "equality",
+        "Same seed, same text",
+        "pass" if is_pass else "fail",
+        summary + ".",
+        "Any token that speculation changes in these texts, at temperature 0 and above, alone and "
+        "in a batch.",
+        {
+            "num_texts": num_texts,
+            "num_same": num_same,
+            "num_tokens": num_tokens,
+            "num_numerics": by_numerics,
+            "comparisons": [_figures(one) for one in comparisons],
+        },
+        grids,
+    )
+
+
+def _figures(one: Comparison) -> dict[str, Any]:
+    return one._asdict() | {
+        "differences": [
+            difference._asdict() | {"is_numerics": difference.is_numerics}
+            for difference in one.differences
+        ]
+    }

@@ -1,0 +1,65 @@
+"""A certificate as a document and as a page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from draftsmith.audit.record import Certificate, Record
+from draftsmith.report.figure import Figure, Series
+from draftsmith.report.page import Section, Table
+
+__all__ = ["as_document", "sections"]
+
+
+def as_document(
+    certificate: Certificate, environment: dict[str, Any], command: str
+) -> dict[str, Any]:
+    """Everything, ready for JSON."""
+    return {
+        "what": "certificate of exactness",
+        "command": command,
+        "environment": environment,
+        **certificate.to_dict(),
+    }
+
+
+def sections(certificate: Certificate) -> list[Section]:
+    """One section for each check, and what the failures point to."""
+    named = [f"The failures point to: {', '.join(certificate.mistakes)}."]
+    head = [Section("What is wrong", named, status="fail")] if certificate.mistakes else []
+    return [*head, *map(_section, certificate.records)]
+
+
+def _section(record: Record) -> Section:
+    tables = [Table(grid.caption, grid.columns, grid.rows) for grid in record.grids]
+    paragraphs = [record.summary, f"It would have seen: {record.detects}"]
+    return Section(record.title, paragraphs, tables, _figures(record), record.status)
+
+
+def _figures(record: Record) -> Sequence[Figure]:
+    if record.name != "acceptance" or not record.figures["tests"]:
+        return []
+    tests = record.figures["tests"]
+    places = list(range(len(tests)))
+    gaps = [test["detectable_shift"] for test in tests]
+    expected = [test["expected"] for test in tests]
+    return [
+        Figure(
+            "Acceptance beside 1 - TV",
+            "draft and position",
+            "share of tested drafts that were kept",
+            [
+                Series("kept", places, [test["observed"] for test in tests], style="bars"),
+                Series(
+                    "1 - TV",
+                    places,
+                    expected,
+                    low=[max(0.0, mean - gap) for mean, gap in zip(expected, gaps, strict=True)],
+                    high=[min(1.0, mean + gap) for mean, gap in zip(expected, gaps, strict=True)],
+                    style="points",
+                ),
+            ],
+            "Points: the mean of 1 - TV over the same tests; the bar around one is the shift that "
+            "would have been seen.",
+            [f"{test['draft']}: {test['position'] + 1}" for test in tests],
+        )
+    ]

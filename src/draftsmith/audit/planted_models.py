@@ -1,0 +1,86 @@
+"""Broken targets: passes and caches with one mistake each."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from draftsmith.models.contract import Cache, LanguageModel, Rows
+
+__all__ = ["ForgetfulRollback", "PassedOn", "RoundedChecks"]
+
+
+class PassedOn(LanguageModel):
+    """A model that hands everything on, to be changed in one place."""
+
+    def __init__(self, inner: LanguageModel) -> None:
+        self.inner = inner
+        self.traits = inner.traits
+        self.device = inner.device
+        self.uses_torch_threads = inner.uses_torch_threads
+
+    def open_cache(self) -> Cache:
+        """The inner model's."""
+        return self.inner.open_cache()
+
+    def forward(self, cache: Cache, batch: Rows) -> Tensor:
+        """The inner model's logits."""
+        return self.inner.forward(cache, batch)
+
+    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to one row, without logits."""
+        self.inner.extend(cache, row, tokens)
+
+    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
+        """Run the encoder once over the source of a row."""
+        self.inner.encode(cache, row, source)
+
+
+class RoundedChecks(PassedOn):
+    """A pass over several rows of one sequence rounds its logits to bfloat16."""
+
+    def forward(self, cache: Cache, batch: Rows) -> Tensor:
+        """Rounded where something is checked, exact where a token is decoded plainly."""
+        logits = self.inner.forward(cache, batch)
+        return logits if batch.width == 1 else logits.bfloat16().to(logits.dtype)
+
+
+class ForgetfulRollback(PassedOn):
+    """A rollback keeps one token too many."""
+
+    def open_cache(self) -> Cache:
+        """A cache that does not quite forget."""
+        return _StaleCache(self.inner.open_cache())
+
+    def forward(self, cache: Cache, batch: Rows) -> Tensor:
+        """The inner model's logits."""
+        return self.inner.forward(_inner(cache), batch)
+
+    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to one row, without logits."""
+        self.inner.extend(_inner(cache), row, tokens)
+
+    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
+        """Run the encoder once over the source of a row."""
+        self.inner.encode(_inner(cache), row, source)
+
+
+class _StaleCache(Cache):
+    def __init__(self, inner: Cache) -> None:
+        self.inner = inner
+
+    def add(self) -> int:
+        return self.inner.add()
+
+    def remove(self, row: int) -> None:
+        self.inner.remove(row)
+
+    def length(self, row: int) -> int:
+        return self.inner.length(row)
+
+    def rollback(self, row: int, length: int) -> None:
+        self.inner.rollback(row, min(length + 1, self.inner.length(row)))
+
+
+def _inner(cache: Cache) -> Cache:
+    assert isinstance(cache, _StaleCache)
+    return cache.inner

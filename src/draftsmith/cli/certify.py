@@ -1,0 +1,242 @@
+"""`draftsmith certify`: is this pair, or another system, exact? With the numbers."""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from draftsmith.cli.exits import NOT_THE_SAME
+from draftsmith.cli.options import DEFAULT_TARGET, MODELS, OUTPUT, Flag, RuntimeOptions, Whole
+from draftsmith.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from draftsmith.audit.certificate import Effort, OnStep
+    from draftsmith.audit.record import Certificate, Record
+    from draftsmith.audit.subject import Subject
+
+__all__ = ["certify"]
+
+CHECKS = Group("Checks", sort_key=1)
+OTHERS = Group("Other systems", sort_key=2)
+_STYLES = {"pass": "bold green", "fail": "bold red", "info": "bold blue"}
+
+
+@Parameter(name="*", group=CHECKS)
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """How much is checked.
+
+    Parameters
+    ----------
+    workload
+        Prompts: default, chat, edit, summarise, humaneval, or a JSONL file.
+    quick
+        Fewer prompts, worlds and samples.
+    thorough
+        More of them.
+    detects
+        Total variation that a sampled law may be off by before it surely fails; by default 0.1,
+        with --quick 0.2, with --thorough 0.05.
+    power
+        How surely it then fails.
+    samples
+        Of each law; by default as many as that takes.
+    false_fail_rate
+        Probability at most that a correct system fails.
+    seed
+        Of all random numbers.
+    plant
+        Switch a planted bug into the engine: the certificate must fail and name it.
+    """
+
+    workload: str = "default"
+    quick: Flag = False
+    thorough: Flag = False
+    detects: float | None = None
+    power: float = 0.99
+    samples: Whole | None = None
+    false_fail_rate: float = 1e-9
+    seed: Annotated[Whole, Parameter(alias="-s")] = 7
+    plant: str | None = None
+
+    def effort(self) -> "Effort":
+        """What is run.
+
+        Raises:
+            InvalidRequestError: If options contradict each other or are out of range.
+        """
+        from draftsmith.audit.certificate import EFFORTS
+        from draftsmith.audit.law import Power
+
+        if self.quick and self.thorough:
+            raise InvalidRequestError("--quick and --thorough contradict each other: give one")
+        name = "quick" if self.quick else "thorough" if self.thorough else "default"
+        effort = EFFORTS[name]
+        detects = effort.power.detects if self.detects is None else self.detects
+        return replace(effort, power=Power(detects, self.power, self.false_fail_rate, self.samples))
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class CertificateOptions:
+    """Where the certificate goes, beside the terminal.
+
+    Parameters
+    ----------
+    json_file
+        Write every figure to this file.
+    html
+        Write a page to this file.
+    """
+
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None
+    html: Path | None = None
+
+    def check(self) -> None:
+        """Refuse places that cannot be written, before the work."""
+        from draftsmith.report.html import check_writable
+
+        for path, what in ((self.json_file, "document"), (self.html, "page")):
+            if path is not None:
+                check_writable(path, what)
+
+
+_DEFAULT_CHECKS = CheckOptions()
+_DEFAULT_RUNTIME = RuntimeOptions()
+_DEFAULT_OUTPUT = CertificateOptions()
+
+
+def certify(
+    *,
+    target: Annotated[str | None, Parameter(alias=["--model", "-m"], group=MODELS)] = None,
+    draft: Annotated[
+        tuple[str, ...], Parameter(alias=["-md"], group=MODELS, negative="", show_default=False)
+    ] = (),
+    checks: CheckOptions = _DEFAULT_CHECKS,
+    runtime: RuntimeOptions = _DEFAULT_RUNTIME,
+    output: CertificateOptions = _DEFAULT_OUTPUT,
+) -> None:
+    """Certify that speculation does not change what a target generates.
+
+    Parameters
+    ----------
+    target
+        As `generate` takes it.
+    draft
+        As `generate` takes it; may be repeated. Prompt lookup is always among them.
+    """
+    from draftsmith.audit.certificate import certify as run
+    from draftsmith.audit.planted import bug_named
+
+    effort = checks.effort()
+    bug = None if checks.plant is None else bug_named(checks.plant)
+    output.check()
+    subject = _load(target or DEFAULT_TARGET, draft, checks.workload, runtime)
+    name = " with ".join((target or DEFAULT_TARGET, ", ".join(subject.drafters)))
+    if bug is not None:
+        name += f" (planted: {bug.name})"
+    with _progress() as on_step:
+        certificate = run(subject, name, effort, bug=bug, seed=checks.seed, on_step=on_step)
+    _hand_over(certificate, output)
+
+
+def _load(
+    target: str, drafts: tuple[str, ...], workload: str, runtime: RuntimeOptions
+) -> "Subject":
+    """Models, drafters and prompts."""
+    from draftsmith.workloads import load_workload
+
+    prompts = load_workload(workload).items
+    engine = runtime.load_target(target, None, 0)
+    from draftsmith.audit.subject import make_subject
+
+    names = dict.fromkeys(one for one in (*drafts, "prompt-lookup") if one != "none")
+    drafters = {one: runtime.load_drafter(one, engine) for one in names}
+    return make_subject(engine, drafters, [item.prompt for item in prompts])
+
+
+@contextmanager
+def _progress() -> "Generator[OnStep]":
+    """A bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    is_shown = sys.stderr.isatty()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
+        task = bar.add_task("", total=None)
+
+        def on_step(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield on_step
+
+
+def _hand_over(certificate: "Certificate", output: CertificateOptions) -> None:
+    """Show and write; exit status 1 if anything failed."""
+    _show(certificate)
+    if output.json_file or output.html:
+        _write(certificate, output)
+    if not certificate.is_pass:
+        sys.stdout.flush()
+        sys.exit(NOT_THE_SAME)
+
+
+def _show(certificate: "Certificate") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # In a pipe or a file there is no width that the tables would have to fit.
+    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+    for record in certificate.records:
+        _show_record(out, record)
+    out.print()
+    style = _STYLES["pass" if certificate.is_pass else "fail"]
+    out.print(Text(certificate.verdict, style=style))
+
+
+def _show_record(out: "Console", record: "Record") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    heading = (record.status.upper(), _STYLES[record.status]), "  ", (record.title, "bold")
+    out.print()
+    out.print(Text.assemble(*heading))
+    out.print(Text(record.summary))
+    out.print(Text(f"Would see: {record.detects}", style="dim"))
+    for grid in record.grids:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for number, column in enumerate(grid.columns):
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
+        for row in grid.rows:
+            table.add_row(*map(Text, row))
+        out.print(table)
+
+
+def _write(certificate: "Certificate", output: CertificateOptions) -> None:
+    import shlex
+
+    from draftsmith.audit.pages import as_document, sections
+    from draftsmith.report.document import environment, facts, write_json
+    from draftsmith.report.html import write_text
+    from draftsmith.report.page import page
+
+    command = shlex.join(["draftsmith", *sys.argv[1:]])
+    where = environment()
+    if output.json_file is not None:
+        write_json(output.json_file, as_document(certificate, where, command))
+    if output.html is not None:
+        text = page(
+            f"Certificate: {certificate.subject}",
+            certificate.verdict,
+            sections(certificate),
+            facts(where, command),
+        )
+        write_text(output.html, text, "page")
