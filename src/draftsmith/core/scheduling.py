@@ -74,6 +74,7 @@ def best_schedule(
     order = np.argsort(-chance, kind="stable")
     owner, depth, chance, weight = owner[order], depth[order], chance[order], weight[order]
     found: Schedule | None = None if min_depth > 0 else best
+    most = -np.inf if min_depth > 0 else best.rate
     for deepest in range(1, min(longest, len(draft_seconds) - 1) + 1):
         is_in = depth < deepest
         tokens = num_sequences + np.cumsum((chance * weight)[is_in])
@@ -82,9 +83,10 @@ def best_schedule(
         share = np.cumsum(weight[is_in]) / count
         added = share * (check_seconds[count] - check_seconds[0])
         seconds = check_seconds[0] + added + draft_seconds[deepest]
-        at = int(np.argmax(tokens / seconds))
-        rate = tokens[at] / seconds[at]
-        if found is None or rate > found.rate:
+        rates = tokens / seconds
+        at = int(np.argmax(rates))
+        if rates[at] > most:
+            most = rates[at]
             taken = np.bincount(owner[is_in][: at + 1], minlength=num_sequences)
             gammas = tuple(int(gamma) for gamma in taken)
             found = Schedule(gammas, float(tokens[at]), float(seconds[at]))

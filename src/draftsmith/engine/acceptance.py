@@ -1,6 +1,5 @@
 """What share of drafts is kept, learnt from the checks themselves."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,18 +28,24 @@ class _Own:
     """What one sequence's drafts did."""
 
     kept: float = 0.0
+    expected: float = 0.0
+    """The chances that its tested drafts had by their positions alone, summed as `tested` is."""
     tested: float = 0.0
     proposed: float = 1.0
     asked: float = 1.0
 
 
 class Acceptance:
-    """Chances of drafts, by sequence and position, the latest rounds counting most."""
+    """Chances of drafts, by sequence and position, the latest rounds counting most.
+
+    All sequences together say how chances run over the positions; each sequence's own tests
+    shift them.
+    """
 
     def __init__(self) -> None:
         self._kept = np.zeros(MAX_GAMMA)
         self._tested = np.zeros(MAX_GAMMA)
-        self._shape = np.zeros(MAX_GAMMA)
+        self._rates = np.full(MAX_GAMMA, _PRIOR)
         self._own: dict[int, _Own] = {}
 
     @property
@@ -64,13 +69,14 @@ class Acceptance:
         for position in range(record.num_tested):
             own.tested = _OWN_FADE * own.tested + 1
             own.kept = _OWN_FADE * own.kept + (position < record.num_accepted)
+            own.expected = _OWN_FADE * own.expected + float(self._rates[position])
         self._kept *= _FADE
         self._tested *= _FADE
         self._kept[: record.num_accepted] += 1
         self._tested[: record.num_tested] += 1
-        alpha = self.alpha
-        rates = (self._kept + _POSITION_WEIGHT * alpha) / (self._tested + _POSITION_WEIGHT)
-        self._shape = _logit(rates) - _logit(np.array(alpha))
+        # What was hardly tested takes the average.
+        kept = self._kept + _POSITION_WEIGHT * self.alpha
+        self._rates = np.clip(kept / (self._tested + _POSITION_WEIGHT), _LEAST, _MOST)
 
     def availability(self, sequence: int) -> float:
         """Share of the last rounds in which the drafter proposed something, when asked."""
@@ -79,13 +85,14 @@ class Acceptance:
 
     def chances(self, sequence: int, depth: int) -> NDArray[np.float64]:
         """Entry j is the chance that drafts 0 to j are all kept; `[depth]`."""
-        own = self._own.get(sequence, _Own())
-        alpha = (own.kept + _OWN_WEIGHT * self.alpha) / (own.tested + _OWN_WEIGHT)
-        logits = math.log(alpha / (1 - alpha)) if 0 < alpha < 1 else math.copysign(9, alpha - 0.5)
-        rates = 1 / (1 + np.exp(-(logits + self._shape[:depth])))
-        return np.cumprod(np.clip(rates, _LEAST, _MOST), dtype=np.float64)
+        own = self._own.get(sequence) or _Own()
+        usual = own.expected / own.tested if own.tested else self.alpha
+        alpha = (own.kept + _OWN_WEIGHT * usual) / (own.tested + _OWN_WEIGHT)
+        rates = self._rates[:depth]
+        odds = rates / (1 - rates) * (_odds(alpha) / _odds(usual))
+        return np.cumprod(odds / (1 + odds), dtype=np.float64)
 
 
-def _logit(rates: NDArray[np.float64]) -> NDArray[np.float64]:
-    bounded = np.clip(rates, _LEAST, _MOST)
-    return np.log(bounded / (1 - bounded))
+def _odds(rate: float) -> float:
+    bounded = min(max(rate, _LEAST), _MOST)
+    return bounded / (1 - bounded)

@@ -102,6 +102,7 @@ class AutoGamma:
         self._states: dict[int, _State] = {}
         self._plain_at: dict[int, int] = {}
         """The last plain round of each batch size."""
+        self._first_draft_s: float | None = None
         self._num_unseen = 0
         """Tokens that the drafter must catch up on in the round in hand."""
 
@@ -215,6 +216,9 @@ class AutoGamma:
         plain_s = self._check.seconds(size)
         loss_s = schedule.seconds - plain_s + self._catch_up_s(sequences, plain_s)
         limit_s = self._allowance * self.ledger.plain_s + self._grant * plain_s
+        # A draft model must read one prompt before anybody can tell what it is worth.
+        first_s = self._first_draft_s
+        limit_s += self._catch_up_s(sequences, plain_s) if first_s is None else first_s
         return self.ledger.debt_s + loss_s <= limit_s
 
     def _catch_up_s(self, sequences: Many[Sequence], plain_s: float) -> float:
@@ -226,6 +230,8 @@ class AutoGamma:
 
     def _learn_draft(self, report: RoundReport) -> None:
         if any(report.gammas):
+            if self._first_draft_s is None:
+                self._first_draft_s = report.draft_s
             steps = max(record.num_drafted for record in report.records)
             self._draft.observe(steps, self._num_unseen, report.draft_s)
 
