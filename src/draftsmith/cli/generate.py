@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from draftsmith.cli.beams import BeamOptions
+from draftsmith.cli.beams import show as show_beams
 from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.options import OUTPUT, PROMPT, Flag, ModelOptions, SamplingOptions, Whole
 from draftsmith.cli.prompt import check_unicode, read_prompt
@@ -80,6 +82,15 @@ class OutputOptions:
     trace_html: Path | None = None
 
     @property
+    def of_a_sample(self) -> dict[str, bool]:
+        """Options that show how a text was sampled, and whether each was given."""
+        return {
+            "logprobs": self.logprobs is not None,
+            "trace": self.trace,
+            "trace_html": self.trace_html is not None,
+        }
+
+    @property
     def is_live(self) -> bool:
         """Whether the text is shown as it grows."""
         return not (self.json_output or self.trace or self.n > 1)
@@ -105,6 +116,7 @@ _DEFAULT_MODELS = ModelOptions()
 _DEFAULT_SAMPLING = SamplingOptions()
 _DEFAULT_SOURCE = PromptOptions()
 _DEFAULT_OUTPUT = OutputOptions()
+_DEFAULT_BEAMS = BeamOptions()
 
 
 def generate(
@@ -114,6 +126,7 @@ def generate(
     output: OutputOptions = _DEFAULT_OUTPUT,
     models: ModelOptions = _DEFAULT_MODELS,
     sampling: SamplingOptions = _DEFAULT_SAMPLING,
+    beams: BeamOptions = _DEFAULT_BEAMS,
 ) -> None:
     """Generate text for one prompt.
 
@@ -125,7 +138,12 @@ def generate(
     params = sampling.params(n=output.n, logprobs=output.logprobs)
     output.check()
     request = source.read(prompt)
+    beams.check(sampling, output.n, output.of_a_sample)
     engine = models.load()
+    if beams.num_beams:
+        found = beams.search(engine, request, sampling)
+        show_beams(found, output.n, is_json=output.json_output)
+        return
     result = _follow(engine, request, params, is_live=output.is_live)
     _show(engine, result, output, models)
     if output.trace_html is not None:

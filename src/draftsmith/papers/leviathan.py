@@ -124,7 +124,7 @@ def _figure_4() -> Item:
     )
     title = "speed and operations by alpha at c = c-hat = 0"
     return Item(
-        "Figure 4", title, remarks=[remark], tables=figures.grids_4(), figures=[figures.figure_4()]
+        "Figure 4", title, remarks=[remark], tables=figures.grids_4(), figures=figures.figures_4()
     )
 
 
