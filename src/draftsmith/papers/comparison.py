@@ -33,7 +33,7 @@ class Cell:
     label: str
     printed: str
     """As the paper has it, unit included."""
-    value: float
+    value: int | float
     """What we compute, unrounded."""
     note: str = ""
     """Whose slip a difference is, and why."""
