@@ -25,7 +25,7 @@ def title(completion: "Completion") -> str:
 def round_lines(completion: "Completion", tokenizer: "Tokenizer") -> Iterator[Text]:
     """One coloured line a target run: kept drafts, the rejected one struck out, the emitted."""
     for number, parts in _rounds(completion, tokenizer):
-        line = Text(f"{number + 1:>3}  ", style="dim")
+        line = Text.assemble((f"{number + 1:>3}  ", "dim"))
         for piece in parts:
             if piece.rejected is not None:
                 line.append(piece.rejected, style=REJECTED)
