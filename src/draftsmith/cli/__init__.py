@@ -41,6 +41,7 @@ _HELP = {
         "Certify that a pair, a server or a transformers pair generates exactly what its target "
         "would.\n\nExit status 1 if anything fails."
     ),
+    "bench:app": "Measure speculation beside plain decoding, in one run and in turn.",
     "demo:demo": (
         "The same text with and without speculation, side by side.\n\n"
         "Exit status 1 if the texts differ."

@@ -28,6 +28,7 @@ __all__ = [
     "RuntimeOptions",
     "SamplingOptions",
     "Whole",
+    "Wholes",
 ]
 
 DEFAULT_TARGET = "smollm2-135m-instruct"
@@ -68,6 +69,8 @@ GammaChoice: TypeAlias = Annotated[Gamma, Parameter(converter=_gamma, show_choic
 GammaChoices: TypeAlias = Annotated[
     tuple[Gamma, ...], Parameter(negative="", converter=_gamma, show_choices=False)
 ]
+Wholes: TypeAlias = Annotated[tuple[int, ...], Parameter(negative="", converter=_whole)]
+"""Several whole numbers."""
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value, off unless it is given."""
 _Strings: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]

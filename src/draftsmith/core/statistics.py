@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from draftsmith.errors import InvalidRequestError
 
-__all__ = ["Interval", "RoundRecord", "SpeculationStatistics"]
+__all__ = ["Interval", "RoundRecord", "SpeculationStatistics", "wilson_interval"]
 
 
 class RoundRecord(NamedTuple):
@@ -227,7 +227,7 @@ class SpeculationStatistics:
             raise InvalidRequestError(f"confidence must be above 0 and below 1, got {confidence!r}")
         if self.num_tested == 0:
             return None
-        return _wilson_interval(self.num_accepted, self.num_tested, confidence)
+        return wilson_interval(self.num_accepted, self.num_tested, confidence)
 
     def to_dict(self) -> dict[str, object]:
         """Every count and ratio by name, ready for JSON; ratios are shares, not percentages.
@@ -275,7 +275,21 @@ def _ratio(numerator: int, denominator: int) -> float | None:
     return numerator / denominator if denominator else None
 
 
-def _wilson_interval(successes: int, trials: int, confidence: float) -> Interval:
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+    """Score interval of a rate from independent trials: stays inside [0, 1], works for few.
+
+    Args:
+        successes: At most `trials`.
+        trials: 1 or more.
+        confidence: How often the interval should cover the truth, strictly between 0 and 1.
+
+    Example:
+        >>> wilson_interval(0, 10).low
+        0.0
+
+    References:
+        Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
     z = -NormalDist().inv_cdf((1 - confidence) / 2)
     rate = successes / trials
     spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)

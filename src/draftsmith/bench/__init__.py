@@ -1,0 +1,1 @@
+"""Measuring speculation beside plain decoding, in one run and in turn."""

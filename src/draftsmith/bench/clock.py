@@ -1,0 +1,99 @@
+"""Where the time of decoding rounds goes."""
+
+import time
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.engine.control import Controller, RoundReport
+from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.sequence import Sequence
+from draftsmith.models.contract import Cache, LanguageModel, Rows
+
+__all__ = ["Clock", "ClockedController", "ClockedModel"]
+
+
+@dataclass
+class Clock:
+    """Seconds in rounds that read no prompt."""
+
+    num_rounds: int = 0
+    draft_s: float = 0.0
+    pass_s: float = 0.0
+    """In the target's passes; on an accelerator only until they were started."""
+    total_s: float = 0.0
+    pending_pass_s: float = 0.0
+    """Of the round in hand."""
+
+    def reset(self) -> None:
+        """Begin anew, after a warm-up."""
+        self.num_rounds, self.draft_s, self.pass_s, self.total_s = 0, 0.0, 0.0, 0.0
+
+
+class ClockedController(Controller):
+    """A controller whose reports are noted on the way.
+
+    Args:
+        inner: Who chooses.
+        clock: Where the seconds go.
+    """
+
+    def __init__(self, inner: Controller, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    def choose(self, sequences: Many[Sequence]) -> list[int]:
+        """As the inner controller has it."""
+        return self._inner.choose(sequences)
+
+    def observe(self, report: RoundReport) -> Ledger | None:
+        """Note the round's parts, and pass it on."""
+        clock = self._clock
+        if not report.is_first:
+            clock.num_rounds += 1
+            clock.draft_s += report.draft_s
+            clock.total_s += report.total_s
+            clock.pass_s += clock.pending_pass_s
+        clock.pending_pass_s = 0.0
+        return self._inner.observe(report)
+
+
+class ClockedModel(LanguageModel):
+    """A target whose passes over drafts are timed.
+
+    Args:
+        inner: The model.
+        clock: Where the seconds go.
+    """
+
+    def __init__(self, inner: LanguageModel, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+        self.traits = inner.traits
+        self.device = inner.device
+        self.uses_torch_threads = inner.uses_torch_threads
+
+    def open_cache(self) -> Cache:
+        """The model's own."""
+        return self._inner.open_cache()
+
+    def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        """The model's pass, timed."""
+        start = time.perf_counter()
+        logits = self._inner.forward(cache, batch)
+        self._clock.pending_pass_s += time.perf_counter() - start
+        return logits
+
+    def extend(self, cache: Cache, row: int, tokens: Many[int]) -> None:
+        """The model's own; a prompt is no round's part."""
+        self._inner.extend(cache, row, tokens)
+
+    def prefill(self, cache: Cache, row: int, tokens: Many[int]) -> None:
+        """The model's own."""
+        self._inner.prefill(cache, row, tokens)
+
+    def encode(self, cache: Cache, row: int, source: Many[int]) -> None:
+        """The model's own."""
+        self._inner.encode(cache, row, source)

@@ -1,0 +1,170 @@
+"""The plots of a benchmark."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from draftsmith.bench.words import cell_name
+from draftsmith.report.figure import Figure, Series
+
+__all__ = ["batch_figures", "cell_figures"]
+
+_Arm = Mapping[str, Any]
+
+
+def cell_figures(cell: Mapping[str, Any]) -> dict[str, Figure]:
+    """The plots of one cell, by short names."""
+    arms = [arm for arm in cell["arms"] if arm["num_requests"]]
+    found = {
+        "speedup": _speedup(cell, arms),
+        "acceptance": _acceptance(arms),
+        "kept": _kept(arms),
+        "parts": _parts(arms),
+        "text-time": _text_time(arms),
+    }
+    return {name: figure for name, figure in found.items() if figure.series}
+
+
+def batch_figures(document: Mapping[str, Any]) -> dict[str, Figure]:
+    """Throughput against batch size, where there are several."""
+    groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for cell in document["cells"]:
+        groups.setdefault((cell["workload"], cell["temperature"]), []).append(cell)
+    found: dict[str, Figure] = {}
+    for (workload, temperature), cells in groups.items():
+        if len(cells) < 2:
+            continue
+        names = [arm["name"] for arm in cells[0]["arms"]]
+        series = [_throughput(name, index, cells) for index, name in enumerate(names)]
+        title = f"Throughput by batch size: {workload}, temperature {temperature:g}"
+        found[f"throughput-{workload}-{temperature:g}"] = Figure(
+            title, "sequences in the batch", "tokens per second", series
+        )
+    return found
+
+
+def _throughput(name: str, index: int, cells: Sequence[Mapping[str, Any]]) -> Series:
+    sizes = [cell["batch_size"] for cell in cells]
+    speeds = [cell["arms"][index]["tokens_per_second"]["decode"] for cell in cells]
+    return Series(name, sizes, [math.nan if speed is None else speed for speed in speeds])
+
+
+def _speedup(cell: Mapping[str, Any], arms: Sequence[_Arm]) -> Figure:
+    """Against gamma where a draft has several, else a bar an arm."""
+    ranked = [arm for arm in arms[1:] if arm["speedup"]["decode"] is not None]
+    title = f"Speed-up: {cell_name(cell)}"
+    caption = (
+        "Tokens per second of decoding over plain decoding's in the same round: the median of the "
+        "rounds, with a 95 % bootstrap interval over prompts."
+    )
+    fixed = [arm for arm in ranked if arm["gamma"] != "auto"]
+    drafts = list(dict.fromkeys(arm["draft"] for arm in fixed))
+    by_draft = {draft: [arm for arm in fixed if arm["draft"] == draft] for draft in drafts}
+    if by_draft and min(map(len, by_draft.values())) >= 3:
+        lines = [_against_gamma(draft, some) for draft, some in by_draft.items()]
+        last = max(arm["gamma"] for arm in fixed)
+        lines += [
+            Series(arm["name"], [0, last], [arm["speedup"]["decode"]["median"]] * 2, style="dashed")
+            for arm in ranked
+            if arm["gamma"] == "auto"
+        ]
+        return Figure(title, "gamma", "times plain decoding", lines, caption, reference=1)
+    names = [arm["name"] for arm in ranked]
+    bars = [Series("", range(len(ranked)), *_with_interval(ranked), style="bars")] if ranked else []
+    return Figure(title, "", "times plain decoding", bars, caption, names, reference=1)
+
+
+def _against_gamma(draft: str, arms: Sequence[_Arm]) -> Series:
+    some = sorted(arms, key=lambda arm: arm["gamma"])
+    return Series(draft, [arm["gamma"] for arm in some], *_with_interval(some))
+
+
+def _with_interval(arms: Sequence[_Arm]) -> tuple[list[float], list[float], list[float]]:
+    """Medians, lower and upper ends; an end that is not known is the median."""
+    found = [arm["speedup"]["decode"] for arm in arms]
+    middle = [one["median"] for one in found]
+    ends = (
+        [one[end] if one[end] is not None else one["median"] for one in found]
+        for end in ("low", "high")
+    )
+    low, high = ends
+    return middle, low, high
+
+
+def _acceptance(arms: Sequence[_Arm]) -> Figure:
+    """By position, for the longest draft of each drafter."""
+    longest: dict[str, _Arm] = {}
+    for arm in arms[1:]:
+        before = longest.get(arm["draft"])
+        if before is None or _reach(arm) > _reach(before):
+            longest[arm["draft"]] = arm
+    series = [
+        Series(arm["name"], range(1, 1 + _reach(arm)), _rates(arm))
+        for arm in longest.values()
+        if _reach(arm)
+    ]
+    caption = (
+        "The share of the drafts tested at a position that were kept; a position is tested where "
+        "all before it were kept."
+    )
+    return Figure(
+        "Acceptance by position", "position in the draft", "kept of tested", series, caption
+    )
+
+
+def _reach(arm: _Arm) -> int:
+    return len(arm["statistics"]["acceptance_per_position"])
+
+
+def _rates(arm: _Arm) -> list[float]:
+    rates = arm["statistics"]["acceptance_per_position"]
+    return [math.nan if rate is None else rate for rate in rates]
+
+
+def _kept(arms: Sequence[_Arm]) -> Figure:
+    """How many drafts a round keeps: stacked shares, an arm a bar."""
+    histograms = [arm["statistics"]["accepted_histogram"] for arm in arms[1:]]
+    groups = (
+        ("none", 0, 1),
+        ("1", 1, 2),
+        ("2 or 3", 2, 4),
+        ("4 to 7", 4, 8),
+        ("8 and more", 8, 99),
+    )
+    series: list[Series] = []
+    for label, low, high in groups:
+        shares = [sum(one[low:high]) / max(1, sum(one)) for one in histograms]
+        if any(shares):
+            series.append(Series(label, range(len(shares)), shares, style="stacked"))
+    names = [arm["name"] for arm in arms[1:]]
+    return Figure("Drafts kept in a round", "", "share of rounds", series, "", names)
+
+
+def _parts(arms: Sequence[_Arm]) -> Figure:
+    timed = [arm for arm in arms if arm["parts_ms"] is not None]
+    labels = {"draft": "draft", "target_pass": "target pass", "rest": "rest"}
+    series: list[Series] = []
+    for part, label in labels.items():
+        times = [arm["parts_ms"][part] or 0.0 for arm in timed]
+        if any(times):
+            series.append(Series(label, range(len(timed)), times, style="stacked"))
+    caption = "Means over the rounds after the first; the rest is sampling, verdict and commit."
+    names = [arm["name"] for arm in timed]
+    return Figure("Time of a round", "", "ms", series, caption, names)
+
+
+def _text_time(arms: Sequence[_Arm]) -> Figure:
+    timed = [arm for arm in arms if arm["time_per_request_ms"] is not None]
+    found = [arm["time_per_request_ms"] for arm in timed]
+    means = [one["mean"] / 1000 for one in found]
+    spread = [(one["std"] or 0.0) / 1000 for one in found]
+    low = [max(0.0, mean - by) for mean, by in zip(means, spread, strict=True)]
+    high = [mean + by for mean, by in zip(means, spread, strict=True)]
+    length = max((one["num_tokens"] for one in found), default=0)
+    bars = [Series("", range(len(timed)), means, low, high, style="bars")] if timed else []
+    caption = (
+        "Mean and standard deviation over requests, as in Figure 1 of Chen et al.; a text that "
+        "ended sooner is brought to this length at its own speed."
+    )
+    names = [arm["name"] for arm in timed]
+    return Figure(f"Time of a text of {length} tokens", "", "seconds", bars, caption, names)

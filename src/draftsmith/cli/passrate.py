@@ -1,0 +1,260 @@
+"""`draftsmith bench passrate`: HumanEval with and without speculation."""
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.options import (
+    DEFAULT_TARGET,
+    MODELS,
+    OUTPUT,
+    SAMPLING,
+    STOPPING,
+    Flag,
+    GammaChoices,
+    RuntimeOptions,
+    Whole,
+)
+from draftsmith.cli.stdout import write_text
+from draftsmith.cli.steps import steps
+from draftsmith.errors import DraftsmithError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from draftsmith.bench.run import Bench
+    from draftsmith.bench.sandbox import Limits
+    from draftsmith.core.params import SamplingParams
+
+__all__ = ["passrate"]
+
+_DEFAULT_RUNTIME = RuntimeOptions()
+
+
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True, kw_only=True)
+class PairOptions:
+    """Which models run.
+
+    Parameters
+    ----------
+    target
+        A catalogue name (see `draftsmith models list`), `org/name` on the Hub, a folder, or a
+        `.gguf` file.
+    draft
+        What guesses, as for `draftsmith generate`; may be repeated.
+    gamma
+        Drafted tokens per round, 1 to 32, or auto; may be repeated.
+    batch_size
+        Prompts that run together.
+    """
+
+    target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
+    draft: Annotated[
+        tuple[str, ...],
+        Parameter(alias=["--draft-model", "--assistant-model", "-md"], negative=""),
+    ] = ("prompt-lookup",)
+    gamma: GammaChoices = (4,)
+    batch_size: Whole = 1
+    runtime: RuntimeOptions = _DEFAULT_RUNTIME
+
+
+@Parameter(name="*", group=SAMPLING)
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """What is sampled.
+
+    Parameters
+    ----------
+    problems
+        The first so many of the 164; 0 takes all.
+    samples
+        Of each problem.
+    style
+        completion goes on from the function's head, chat asks for the function; auto is chat
+        where the model has a chat template.
+    temperature
+        0 is greedy decoding.
+    top_p
+        Keep the smallest set of likeliest tokens with at least this mass.
+    seed
+        Sample r is drawn with seed + r.
+    verifier
+        With coupled every text is plain decoding's; with rejection or block the texts differ and
+        have the same law, as in Chen et al.
+    max_tokens
+        The longest answer.
+    """
+
+    problems: Whole = 0
+    samples: Whole = 1
+    style: Literal["auto", "completion", "chat"] = "auto"
+    temperature: Annotated[float, Parameter(alias="--temp")] = 0.8
+    top_p: float = 0.95
+    seed: Annotated[Whole, Parameter(alias="-s")] = 0
+    verifier: Literal["rejection", "block", "coupled"] = "coupled"
+    max_tokens: Annotated[Whole, Parameter(alias="-n", group=STOPPING)] = 512
+
+    def params(self) -> "SamplingParams":
+        """What all requests have in common.
+
+        Raises:
+            InvalidRequestError: If a value is out of its range.
+        """
+        from draftsmith.core.params import SamplingParams
+
+        if self.samples < 1:
+            raise InvalidRequestError(f"samples must be 1 or more, got {self.samples}")
+        if not 0 <= self.problems <= 164:
+            raise InvalidRequestError(
+                f"problems must be between 0 (all) and 164, got {self.problems}"
+            )
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            verifier=self.verifier,
+            max_tokens=self.max_tokens,
+        )
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class ProgramOptions:
+    """How the model's programs are run.
+
+    Parameters
+    ----------
+    run_code
+        Allow it: the programs run on this machine, as you, with limits.
+    timeout
+        Seconds for each.
+    memory_mb
+        Megabytes for each.
+    json_file
+        Write everything that was found to this file.
+    """
+
+    run_code: Flag = False
+    timeout: float = 10.0
+    memory_mb: Whole = 2048
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None
+
+    def limits(self) -> "Limits":
+        """The limits, if it is allowed at all.
+
+        Raises:
+            InvalidRequestError: If it is not, or a limit is out of range.
+        """
+        from draftsmith.bench.sandbox import Limits
+        from draftsmith.report.html import check_writable
+
+        if not self.run_code:
+            raise InvalidRequestError(
+                "passrate runs programs that the model wrote on this machine, with limits on time "
+                "and memory: give --run-code to allow it"
+            )
+        if not 0 < self.timeout <= 600:
+            raise InvalidRequestError(
+                f"timeout must be above 0 and at most 600, got {self.timeout}"
+            )
+        if self.memory_mb < 64:
+            raise InvalidRequestError(f"memory_mb must be 64 or more, got {self.memory_mb}")
+        if self.json_file is not None:
+            check_writable(self.json_file, "document")
+        return Limits(timeout_s=self.timeout, memory_bytes=self.memory_mb * 2**20)
+
+
+_DEFAULT_PAIR = PairOptions()
+_DEFAULT_SAMPLES = SampleOptions()
+_DEFAULT_PROGRAMS = ProgramOptions()
+
+
+def passrate(
+    *,
+    programs: ProgramOptions = _DEFAULT_PROGRAMS,
+    pair: PairOptions = _DEFAULT_PAIR,
+    sampling: SampleOptions = _DEFAULT_SAMPLES,
+) -> None:
+    """HumanEval's pass rate and ms per token, plainly and with speculation."""
+    from draftsmith.bench.arms import Cell, make_arms
+    from draftsmith.workloads import humaneval_problems
+
+    params, limits = sampling.params(), programs.limits()
+    if pair.batch_size < 1:
+        raise InvalidRequestError(f"batch_size must be 1 or more, got {pair.batch_size}")
+    arms = make_arms(pair.draft, pair.gamma)
+    problems = humaneval_problems()[: sampling.problems or None]
+    engine = pair.runtime.load_target(pair.target, None, 0)
+    drafts = dict.fromkeys(arm.draft for arm in arms if arm.draft is not None)
+    drafters = {draft: pair.runtime.load_drafter(draft, engine) for draft in drafts}
+
+    from draftsmith.bench.passrate import pass_rates
+    from draftsmith.bench.programs import STOP_STRINGS, as_workload
+    from draftsmith.bench.run import Bench
+
+    assert engine.tokenizer is not None
+    style = sampling.style
+    if style == "auto":
+        style = "chat" if engine.tokenizer.has_chat_template else "completion"
+    if style == "chat" and not engine.tokenizer.has_chat_template:
+        raise InvalidRequestError(f"{pair.target} has no chat template: use --style completion")
+    if style == "completion":
+        params = replace(params, stop=STOP_STRINGS)
+    measured = Bench(
+        engine, drafters, arms, params, sampling.samples, sampling.seed, sampling.max_tokens
+    )
+    plan = [
+        (Cell("humaneval", sampling.temperature, pair.batch_size), as_workload(problems, style))
+    ]
+    is_interrupted = False
+    with steps(measured.num_steps(plan)) as step:
+        try:
+            measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
+        except KeyboardInterrupt:
+            is_interrupted = True
+    run = measured.cells[0]
+    num_texts = sum(len(batch.requests) for one in run.tracks for batch in one.batches.values())
+    with steps(num_texts) as step:
+        found = pass_rates(run, problems, style, limits, lambda: step("running programs"))
+    settings = {"target": pair.target, "style": style, "samples": sampling.samples}
+    settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    settings |= {"seed": sampling.seed, "verifier": sampling.verifier}
+    settings |= {"max_tokens": sampling.max_tokens, "batch_size": pair.batch_size}
+    _finish(measured, programs, {**found, "settings": settings}, is_interrupted=is_interrupted)
+
+
+def _finish(
+    measured: "Bench", programs: ProgramOptions, found: dict[str, Any], *, is_interrupted: bool
+) -> None:
+    """Show and write what there is, then say what was not finished."""
+    from draftsmith.bench.passrate import SCHEMA, VERSION, pass_table
+    from draftsmith.cli.grid import print_table
+    from draftsmith.cli.report import notes
+    from draftsmith.report.document import environment
+    from draftsmith.report.document import write_json as write_document
+
+    failed = [track for run in measured.cells for track in run.tracks if track.error]
+    document = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "is_complete": not failed and not is_interrupted,
+        "command": shlex.join(["draftsmith", *sys.argv[1:]]),
+        "environment": environment(),
+        **found,
+    }
+    print_table(pass_table(document))
+    if not found["is_isolated"]:
+        write_text("The programs could use the network: this system gives no namespaces.\n")
+    if programs.json_file is not None:
+        write_document(programs.json_file, document)
+    for track in failed:
+        notes().print(f"{track.arm.name} failed: {track.error}", markup=False)
+    if is_interrupted:
+        notes().print("interrupted: these are the numbers up to here", markup=False)
+        sys.exit(INTERRUPTED)
+    if failed:
+        raise DraftsmithError(f"{len(failed)} arms failed, and the others were kept")
