@@ -1,4 +1,4 @@
-"""A reproduction as a document and as a page."""
+"""A reproduction as a document, as a page, and as Markdown."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from draftsmith.papers.comparison import Cell, Claim, Item, Mark
 from draftsmith.report.page import Section, Table
 
-__all__ = ["as_document", "section", "verdict"]
+__all__ = ["as_document", "as_markdown", "section", "verdict"]
 
 
 def as_document(paper: str, items: Sequence[Item]) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def verdict(items: Sequence[Item]) -> str:
     if not differs:
         return f"All {same} of the compared values agree."
     return (
-        f"{same} of {same + differs} compared values agree; the notes say of the other {differs} "
-        "whose slip it is."
+        f"{same} of {same + differs} compared values agree; the notes tell of the other {differs} "
+        "whose slip it is, if it is one."
     )
 
 
@@ -47,11 +47,28 @@ def section(item: Item) -> Section:
     )
 
 
+def as_markdown(items: Sequence[Item]) -> str:
+    """Every item that compares something or has numbers of ours, a heading each."""
+    parts: list[str] = []
+    for item in items:
+        shown = section(item)
+        paragraphs = [text.replace("<", "\\<") for text in shown.paragraphs]
+        blocks = [f"### {shown.title}", *paragraphs, *map(_markdown, shown.tables)]
+        parts.append("\n\n".join(blocks))
+    return "\n\n".join([verdict(items), *parts]) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ["---", *["--:"] * (len(table.columns) - 1)], *table.rows]
+    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table.caption}:\n\n{grid}" if table.caption else grid
+
+
 def _compared(cells: Sequence[Cell]) -> Table:
     rows = [[cell.label, cell.printed, cell.ours, cell.mark.value] for cell in cells]
     return Table("", ["", "theirs", "ours", ""], rows)
 
 
 def _tried(claims: Sequence[Claim]) -> Table:
-    rows = [[one.text, str(one.num_points), str(one.num_held), one.mark.value] for one in claims]
-    return Table("", ["", "points", "held", ""], rows)
+    rows = [[one.text, str(one.num_points), str(one.num_held)] for one in claims]
+    return Table("", ["", "points", "held"], rows)
