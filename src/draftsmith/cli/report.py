@@ -40,6 +40,8 @@ def as_json(result: "GenerationResult", **about: object) -> dict[str, Any]:
         "tokens_per_second": round(result.tokens_per_second, 3),
         **about,
     }
+    if result.ledger is not None:
+        document["ledger"] = result.ledger.to_dict()
     if len(result.completions) > 1:
         document["completions"] = [_completion(one) for one in result.completions]
     return document
@@ -61,6 +63,8 @@ def summary_line(result: "GenerationResult") -> str:
     parts = [f"{counts.num_committed} tokens", f"{result.tokens_per_second:.1f} tok/s"]
     if counts.alpha is not None and counts.tokens_per_pass is not None:
         parts += [f"alpha {counts.alpha:.2f}", f"{counts.tokens_per_pass:.2f} tokens per pass"]
+    if result.ledger is not None and result.ledger.speedup is not None:
+        parts.append(f"{result.ledger.speedup:.2f}x plain decoding")
     return " · ".join(parts)
 
 

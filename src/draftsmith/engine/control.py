@@ -16,9 +16,9 @@ from draftsmith.engine.sequence import Sequence
 
 __all__ = ["AutoGamma", "Controller", "FixedGamma", "RoundReport"]
 
-_ALLOWANCE = 0.015
+_ALLOWANCE = 0.01
 """Share of plain decoding's time that speculation may lose."""
-_GRANT = 8
+_GRANT = 6
 """Plain rounds that it may lose besides, once: what finding out costs."""
 _WARM_UP = 3
 """Plain rounds that are timed before the first draft."""

@@ -11,9 +11,9 @@ _MEMORY = 24
 """Observations that an estimate rests on; older ones fade."""
 _CLIP = 0.25
 """The most that one observation may differ, in logs: a pause of the machine is not a cost."""
-_SLOPE = 0.02
-"""Added time of a row not measured yet, as a share of the smallest check: a hopeful guess, which
-the first such check corrects."""
+_SLOPE = 0.08
+"""Added time of a row before any was measured, as a share of the smallest check. After that the
+last two sizes say how it goes on."""
 
 
 class CheckCost:
@@ -75,7 +75,7 @@ class CheckCost:
         values = [self._shape[rows] for rows in known]
         slope = _SLOPE * values[0]
         if len(known) > 1:
-            slope = max(slope, (values[-1] - values[-2]) / (known[-1] - known[-2]))
+            slope = max(0.0, values[-1] - values[-2]) / (known[-1] - known[-2])
         if known[-1] < most:
             values.append(values[-1] + slope * (most - known[-1]))
             known.append(most)

@@ -1,0 +1,158 @@
+"""Gamma "auto" on models whose passes take stated times: no wall clock, no noise unless asked."""
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+
+from draftsmith import Engine, SamplingParams
+from draftsmith.core.params import Gamma
+from draftsmith.drafters import Drafter, ModelDrafter
+from draftsmith.engine.control import AutoGamma
+from draftsmith.engine.result import GenerationResult
+from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
+from tests.engine.kit import DRAFTERS, PROMPTS, target, texts
+
+__all__ = ["clock"]
+
+FLAT = {1: 17.0, 4: 19.0, 8: 28.0, 16: 53.0, 33: 100.0}
+"""Rows to milliseconds, as of a small target on two cores."""
+PROMPT = [1] * 40
+
+
+def flat_s(rows: int) -> float:
+    known = sorted(FLAT)
+    low = max(one for one in known if one <= rows)
+    high = min((one for one in known if one >= rows), default=known[-1])
+    share = 0.0 if high == low else (rows - low) / (high - low)
+    return (FLAT[low] + share * (FLAT[high] - FLAT[low])) / 1e3
+
+
+def steep_s(rows: int) -> float:
+    return 0.017 * (1 + 0.8 * (rows - 1))
+
+
+def word(position: int, before: int) -> int:
+    return (5 * position + before) % VOCAB
+
+
+def good_for(alpha: Callable[[int], float]) -> Callable[[int, int], int]:
+    """The target's word with probability alpha, which may depend on the position."""
+
+    def said(position: int, before: int) -> int:
+        is_hit = random.Random(VOCAB * position + before).random() < alpha(position)
+        return (word(position, before) + (0 if is_hit else 1)) % VOCAB
+
+    return said
+
+
+class Bench:
+    """The same prompts plainly, with fixed gammas and with "auto"."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        draft: Callable[[], Drafter],
+        pass_s: Callable[[int], float] = flat_s,
+        *,
+        noise: float = 0.0,
+        batch: int = 1,
+    ) -> None:
+        self.clock, self.draft, self.batch = clock, draft, batch
+        shaken = random.Random(0)
+        self.target = Clockwork(
+            clock, lambda rows: pass_s(rows) * math.exp(shaken.gauss(0, noise)), word, 0.003
+        )
+
+    def run(
+        self, gamma: Gamma, num_prompts: int = 4, max_tokens: int = 128, num_before: int = 0
+    ) -> "Run":
+        """Time the prompts, after `num_before` others that are not timed."""
+        engine = Engine(
+            self.target, None, self.draft() if gamma else None, gamma=gamma, max_batch_size=16
+        )
+        prompts = [[number % VOCAB, *PROMPT] for number in range(num_before + num_prompts)]
+        params = SamplingParams(max_tokens=max_tokens)
+        results: list[GenerationResult] = []
+        start = self.clock.now
+        for first in range(0, len(prompts), self.batch):
+            if first == num_before:
+                start, results = self.clock.now, []
+            results += engine.generate(prompts[first : first + self.batch], params)
+        return Run(engine, results, self.clock.now - start)
+
+
+class Run:
+    def __init__(self, engine: Engine, results: list[GenerationResult], seconds: float) -> None:
+        self.engine, self.results, self.seconds = engine, results, seconds
+        self.tokens = [result.token_ids for result in results]
+
+
+def model_draft(clock: Clock, alpha: Callable[[int], float], step_s: float) -> Drafter:
+    return ModelDrafter(Clockwork(clock, lambda rows: step_s, good_for(alpha), 0.001))
+
+
+@pytest.mark.parametrize(
+    ("pass_s", "step_s", "noise", "batch"),
+    [(flat_s, 0.0001, 0.1, 1), (flat_s, 0.0075, 0.0, 4), (steep_s, 0.0075, 0.1, 1)],
+)
+def test_a_hopeless_draft_costs_three_percent_at_most(
+    clock: Clock, pass_s: Callable[[int], float], step_s: float, noise: float, batch: int
+) -> None:
+    bench = Bench(
+        clock, lambda: model_draft(clock, lambda _: 0, step_s), pass_s, noise=noise, batch=batch
+    )
+    plain, auto = bench.run(0, 4 * batch, 256), bench.run("auto", 4 * batch, 256)
+    assert auto.tokens == plain.tokens
+    assert auto.seconds <= 1.03 * plain.seconds
+
+
+@pytest.mark.parametrize(("alpha", "step_s"), [(0.9, 0.001), (0.85, 0.004)])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_steady_draft_comes_within_five_percent_of_the_best_gamma(
+    clock: Clock, alpha: float, step_s: float, batch: int
+) -> None:
+    bench = Bench(clock, lambda: model_draft(clock, lambda _: alpha, step_s), batch=batch)
+    fixed = [bench.run(gamma).seconds for gamma in (1, 2, 3, 4, 6, 8)]
+    assert bench.run("auto", num_before=4).seconds <= 1.05 * min(fixed)
+
+
+def test_a_draft_good_in_places_beats_every_fixed_gamma(clock: Clock) -> None:
+    def alpha(position: int) -> float:
+        return 0.97 if position // 60 % 2 else 0.05
+
+    bench = Bench(clock, lambda: model_draft(clock, alpha, 0.004))
+    fixed = [bench.run(gamma, 2, 360).seconds for gamma in (2, 4, 8)]
+    assert bench.run("auto", 2, 360).seconds < min(fixed)
+
+
+def test_the_ledger_tells_the_time_spent_and_what_plain_decoding_takes(clock: Clock) -> None:
+    bench = Bench(clock, lambda: model_draft(clock, lambda _: 0.85, 0.002))
+    plain, auto = bench.run(0), bench.run("auto")
+    ledgers = [result.ledger for result in auto.results]
+    spent = sum(ledger.spent_s for ledger in ledgers if ledger)
+    estimate = sum(ledger.plain_s for ledger in ledgers if ledger)
+    assert spent == pytest.approx(auto.seconds)
+    assert estimate == pytest.approx(plain.seconds, rel=0.02)
+    controller = auto.engine.controller
+    assert isinstance(controller, AutoGamma)
+    assert controller.ledger.plain_s == pytest.approx(estimate)
+    assert plain.results[0].ledger is None
+
+
+def test_a_draft_that_turns_good_is_found_again(clock: Clock) -> None:
+    bench = Bench(clock, lambda: model_draft(clock, lambda at: float(at > 500), 0.001))
+    result = bench.run("auto", 1, 1500).results[0]
+    assert result.ledger is not None
+    assert result.ledger.speedup is not None
+    assert result.ledger.speedup > 1.5
+
+
+@pytest.mark.parametrize("drafter", ["model", "prompt lookup", "random"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_text_is_plain_decodings(drafter: str, temperature: float) -> None:
+    params = SamplingParams(max_tokens=24, temperature=temperature, seed=5)
+    plain = Engine(target("llama")).generate(PROMPTS, params)
+    auto = Engine(target("llama"), draft=DRAFTERS[drafter]("llama"), gamma="auto")
+    assert texts(auto.generate(PROMPTS, params)) == texts(plain)
