@@ -140,3 +140,14 @@ def test_the_verdict_names_the_fastest_and_doubts_what_may_be_chance() -> None:
     broken["cells"][0]["arms"][1]["is_identical"] = False
     assert "1 arms gave another text than plain decoding, and should not" in verdict(broken)
     assert "token for token" in verdict(document)
+
+
+def test_of_many_cells_the_verdict_is_one_sentence() -> None:
+    document = _document()
+    document["cells"] = [copy.deepcopy(document["cells"][0]) for _ in range(6)]
+    document["cells"][2]["arms"][1]["speedup"]["decode"]["median"] = 0.5
+    document["cells"][3]["arms"][1]["speedup"]["decode"]["median"] = 3.0
+    document["cells"][3]["workload"] = "edit"
+    said = verdict(document)
+    assert said.startswith("The fastest arm beats plain decoding in 5 of 6 cells; most in edit,")
+    assert "3.00 (1.80 to 2.00) times" in said

@@ -109,6 +109,18 @@ def test_bars_begin_at_zero_and_stacked_ones_on_each_other() -> None:
     assert bottom > top
 
 
+def test_one_part_of_a_whole_is_named_and_one_curve_is_not() -> None:
+    expected: dict[Style, int] = {"stacked": 1, "line": 0, "bars": 0}
+    for style, num_legends in expected.items():
+        figure = Figure("t", "x", "y", [Series("none", [0], [1], style=style)], x_ticks=["a"])
+        assert len(_drawn(figure).legends) == num_legends
+
+
+def test_nothing_but_zeros_has_an_axis_up_to_one() -> None:
+    figure = Figure("t", "x", "y", [Series("", [0, 1], [0, 0])])
+    assert _drawn(figure).axes[0].get_ylim() == (0, 1)
+
+
 def test_a_curve_may_leave_zero_out() -> None:
     figure = Figure("t", "x", "y", [Series("", [0, 1], [10, 11])], y_from_zero=False)
     assert _drawn(figure).axes[0].get_ylim()[0] > 5

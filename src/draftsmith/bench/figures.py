@@ -98,26 +98,25 @@ def _acceptance(arms: Sequence[_Arm]) -> Figure:
         before = longest.get(arm["draft"])
         if before is None or _reach(arm) > _reach(before):
             longest[arm["draft"]] = arm
-    series = [
-        Series(arm["name"], range(1, 1 + _reach(arm)), _rates(arm))
-        for arm in longest.values()
-        if _reach(arm)
-    ]
+    reached = [arm for arm in longest.values() if _reach(arm)]
+    series = [Series(arm["name"], range(_reach(arm)), _rates(arm)) for arm in reached]
     caption = (
         "The share of the drafts tested at a position that were kept; a position is tested where "
         "all before it were kept."
     )
-    return Figure(
-        "Acceptance by position", "position in the draft", "kept of tested", series, caption
-    )
+    ticks = [str(position) for position in range(1, 1 + max(map(_reach, reached), default=0))]
+    title, x_label, y_label = "Acceptance by position", "position in the draft", "kept of tested"
+    return Figure(title, x_label, y_label, series, caption, ticks)
 
 
 def _reach(arm: _Arm) -> int:
-    return len(arm["statistics"]["acceptance_per_position"])
+    """Positions up to the last that was ever tested."""
+    rates = arm["statistics"]["acceptance_per_position"]
+    return max((i for i, rate in enumerate(rates, 1) if rate is not None), default=0)
 
 
 def _rates(arm: _Arm) -> list[float]:
-    rates = arm["statistics"]["acceptance_per_position"]
+    rates = arm["statistics"]["acceptance_per_position"][: _reach(arm)]
     return [math.nan if rate is None else rate for rate in rates]
 
 

@@ -1,8 +1,9 @@
 """The page of a benchmark."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from draftsmith.bench.figures import batch_figures, cell_figures
 from draftsmith.bench.tables import detail_table, latency_table, main_table
@@ -47,7 +48,8 @@ def save_plots(document: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _cell_section(cell: Mapping[str, Any]) -> Section:
-    tables = [main_table(cell), latency_table(cell), detail_table(cell)]
+    decoding = replace(main_table(cell), caption="Decoding")
+    tables = [decoding, latency_table(cell), detail_table(cell)]
     notes = [f"{arm['name']} failed: {arm['error']}" for arm in cell["arms"] if arm["error"]]
     if cell["is_flattened"]:
         notes.append("The model has no chat template: conversations were written as plain text.")
@@ -64,5 +66,13 @@ def _cell_section(cell: Mapping[str, Any]) -> Section:
 
 def _settings(document: Mapping[str, Any]) -> str:
     settings = document["settings"]
-    named = (f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
-    return "Settings: " + ", ".join(named) + "."
+    named = (f"{name.replace('_', ' ')} {_shown(value)}" for name, value in settings.items())
+    return "Settings: " + "; ".join(named) + "."
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, cast(list[object], value)))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "default" if value is None else str(value)

@@ -107,7 +107,7 @@ def _time_per_request_ms(requests: Sequence[Request]) -> dict[str, float | int |
 
 
 def _alpha_interval(run: CellRun, track: Track) -> dict[str, Any] | None:
-    """Of accepted / tested, with prompts drawn anew; for one prompt, Wilson's."""
+    """Of accepted / tested, with prompts drawn anew; where they do not differ, Wilson's."""
     counts = _counts_per_item(run, track)
     tested, accepted = (
         np.array([getattr(one, name) for one in counts], dtype=np.float64)
@@ -115,7 +115,9 @@ def _alpha_interval(run: CellRun, track: Track) -> dict[str, Any] | None:
     )
     if not tested.sum():
         return None
-    if np.count_nonzero(tested) < 2:
+    rates = accepted[tested > 0] / tested[tested > 0]
+    if len(set(rates)) < 2:
+        # Where all prompts are alike, drawing them anew would give an interval of no width.
         return {"method": "wilson", **_bounds(_sum(counts).alpha_interval())}
 
     def alphas(draws: NDArray[np.int64]) -> NDArray[np.float64]:

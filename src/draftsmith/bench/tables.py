@@ -45,13 +45,13 @@ def latency_table(cell: Mapping[str, Any]) -> Table:
     """Whole requests, prompts included."""
     columns = (
         "arm",
-        "tokens/s, whole requests",
-        "speed-up, whole requests",
-        "first tokens, ms (p50)",
-        "(p99)",
-        "ms a text, mean",
-        "standard deviation",
-        "tokens in it",
+        "tokens/s",
+        "speed-up",
+        "first tokens, ms: p50",
+        "p99",
+        "a text, ms: mean",
+        "deviation",
+        "tokens",
     )
     rows: list[list[str]] = []
     for arm in cell["arms"]:
@@ -61,7 +61,7 @@ def latency_table(cell: Mapping[str, Any]) -> Table:
         row += [number(first.get(name), 1) for name in ("p50", "p99")]
         row += [number(text.get(name), 1) for name in ("mean", "std")]
         rows.append([*row, str(text.get("num_tokens", "-"))])
-    return Table("Requests", columns, rows)
+    return Table("Whole requests, prompts included", columns, rows)
 
 
 def detail_table(cell: Mapping[str, Any]) -> Table:

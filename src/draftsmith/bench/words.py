@@ -1,11 +1,13 @@
 """Numbers in words, the same in the terminal and on the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["cell_name", "interval", "number", "same_text", "verdict"]
 
 _NONE = "-"
+_MOST_SENTENCES = 4
+"""With more cells than this, the verdict is on all of them together."""
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -40,7 +42,8 @@ def cell_name(cell: Mapping[str, Any]) -> str:
 
 def verdict(document: Mapping[str, Any]) -> str:
     """What came out, in a few sentences."""
-    said = [_verdict_of(cell) for cell in document["cells"]]
+    cells = document["cells"]
+    said = [_overall(cells)] if len(cells) > _MOST_SENTENCES else list(map(_verdict_of, cells))
     said = [one for one in said if one]
     arms = [arm for cell in document["cells"] for arm in cell["arms"]]
     broken = [arm for arm in arms if arm["is_identical"] is False and arm["is_promised_identical"]]
@@ -53,11 +56,29 @@ def verdict(document: Mapping[str, Any]) -> str:
     return " ".join(said) or "Nothing was measured."
 
 
-def _verdict_of(cell: Mapping[str, Any]) -> str:
-    ranked = [arm for arm in cell["arms"][1:] if arm["speedup"]["decode"] is not None]
-    if not ranked:
+def _overall(cells: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence for many cells."""
+    best = [(cell, arm) for cell in cells if (arm := _best(cell)) is not None]
+    if not best:
         return ""
-    best = max(ranked, key=lambda arm: arm["speedup"]["decode"]["median"])
+    cell, arm = max(best, key=lambda pair: pair[1]["speedup"]["decode"]["median"])
+    num_won = sum(arm["speedup"]["decode"]["median"] > 1 for _, arm in best)
+    found = interval(arm["speedup"]["decode"])
+    return (
+        f"The fastest arm beats plain decoding in {num_won} of {len(best)} cells; most in "
+        f"{cell_name(cell)}: {arm['name']}, {found} times plain decoding."
+    )
+
+
+def _best(cell: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    ranked = [arm for arm in cell["arms"][1:] if arm["speedup"]["decode"] is not None]
+    return max(ranked, key=lambda arm: arm["speedup"]["decode"]["median"], default=None)
+
+
+def _verdict_of(cell: Mapping[str, Any]) -> str:
+    best = _best(cell)
+    if best is None:
+        return ""
     found = best["speedup"]["decode"]
     if found["median"] <= 1:
         return f"{cell_name(cell)}: nothing beats plain decoding."

@@ -159,7 +159,8 @@ def _draw(figure: Figure, palette: _Palette) -> "Canvas":
     title = textwrap.fill(figure.title, _TITLE_CHARACTERS)
     labels = [one.label for one in figure.series if one.label]
     columns = _columns(labels)
-    num_lines = title.count("\n") + 1 + (-(-len(labels) // columns) if len(labels) > 1 else 0)
+    num_legend_lines = -(-len(labels) // columns) if _needs_legend(figure) else 0
+    num_lines = title.count("\n") + 1 + num_legend_lines
     is_lying = _is_lying(figure)
     height = _lying_inches(figure) if is_lying else _standing_inches(figure)
     canvas = Canvas(figsize=(_WIDTH_INCHES, height + _LINE_INCHES * num_lines))
@@ -175,9 +176,15 @@ def _draw(figure: Figure, palette: _Palette) -> "Canvas":
     if figure.reference is not None:
         draw_line = axes.axvline if is_lying else axes.axhline
         draw_line(figure.reference, color=palette.muted, linewidth=0.9, zorder=1.5)
-    if len(labels) > 1:
+    if num_legend_lines:
         canvas.legend(loc="outside lower left", ncols=columns)
     return canvas
+
+
+def _needs_legend(figure: Figure) -> bool:
+    """One curve is what the axis says that it is; one part of a whole is not."""
+    labelled = [one for one in figure.series if one.label]
+    return len(labelled) > 1 or any(one.style == "stacked" for one in labelled)
 
 
 def _columns(labels: Sequence[str]) -> int:
@@ -222,7 +229,7 @@ def _name_lying(axes: "Axes", figure: Figure) -> None:
     axes.grid(visible=True, axis="x")
     axes.set_xlabel(figure.y_label)
     if figure.y_from_zero and not _has_negative(figure):
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, None if _has_positive(figure) else 1)
 
 
 def _name_standing(axes: "Axes", figure: Figure) -> None:
@@ -231,7 +238,7 @@ def _name_standing(axes: "Axes", figure: Figure) -> None:
     axes.set_xlabel(figure.x_label)
     axes.set_ylabel(figure.y_label)
     if figure.y_from_zero and not _has_negative(figure):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, None if _has_positive(figure) else 1)
     if figure.x_ticks is not None:
         ticks = figure.x_ticks
         axes.set_xticks(range(len(ticks)), ticks)
@@ -245,6 +252,11 @@ def _name_standing(axes: "Axes", figure: Figure) -> None:
 def _has_negative(figure: Figure) -> bool:
     values = [[*one.y, *(one.low or ())] for one in figure.series]
     return any(value < 0 for some in values for value in some)
+
+
+def _has_positive(figure: Figure) -> bool:
+    values = [[*one.y, *(one.high or ())] for one in figure.series]
+    return any(value > 0 for some in values for value in some)
 
 
 def _draw_series(
