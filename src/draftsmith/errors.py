@@ -9,7 +9,8 @@ DraftsmithError
 ├── VocabularyMismatchError a draft whose tokenizer is not the target's
 ├── NotRollbackableError    speculation asked of a model whose cache cannot be undone
 ├── DraftError              a drafter that broke its contract
-└── NumericsError           logits that are not a distribution (NaN, infinities)
+├── NumericsError           logits that are not a distribution (NaN, infinities)
+└── RemoteError             another system's server that does not answer as it should
 ```
 
 Each message is one line: the name, the value, and the remedy.
@@ -24,6 +25,7 @@ __all__ = [
     "NotRollbackableError",
     "NumericsError",
     "PullError",
+    "RemoteError",
     "VocabularyMismatchError",
 ]
 
@@ -62,3 +64,7 @@ class DraftError(DraftsmithError):
 
 class NumericsError(DraftsmithError):
     """The model produced logits that are no distribution."""
+
+
+class RemoteError(DraftsmithError):
+    """A server of another system cannot be reached, or does not answer as it should."""

@@ -18,6 +18,7 @@ from draftsmith.audit.memo import memoised
 from draftsmith.audit.planted import BUGS, PlantedBug, plant
 from draftsmith.audit.proof import proof_record
 from draftsmith.audit.record import Certificate, Record
+from draftsmith.audit.sampling import NUM_CELLS
 from draftsmith.audit.subject import Subject
 from draftsmith.audit.teeth import bite, teeth_record
 from draftsmith.errors import InvalidRequestError
@@ -74,7 +75,7 @@ def certify(
     """
     tell = on_step or _silent
     # Before any work: too few samples are refused at once.
-    num_samples = effort.power.samples(num_tests(subject))
+    num_samples = effort.power.samples(NUM_CELLS, num_tests(subject))
     subject = replace(subject, prompts=subject.prompts[: effort.num_prompts])
     if not subject.target.traits.can_rollback:
         raise InvalidRequestError(

@@ -50,19 +50,19 @@ class Power:
             if not 0 < value < 1:
                 raise InvalidRequestError(f"{name} must be above 0 and below 1, got {value:g}")
 
-    def samples(self, num_tests: int) -> int:
-        """Samples of each of so many tests.
+    def samples(self, num_cells: int, num_tests: int) -> int:
+        """Samples of each of so many tests, over laws of so many outcomes.
 
         Raises:
             InvalidRequestError: If the number that was asked for is too small.
         """
         rate = self.rate / num_tests
-        needed = samples_needed(self.detects, NUM_CELLS, rate, self.power)
+        needed = samples_needed(self.detects, num_cells, rate, self.power)
         if self.num_samples is None or self.num_samples >= needed:
             return self.num_samples or needed
         if self.num_samples < 1:
             raise InvalidRequestError(f"samples must be 1 or more, got {self.num_samples}")
-        found = min(1.0, detectable_distance(self.num_samples, NUM_CELLS, rate, self.power))
+        found = min(1.0, detectable_distance(self.num_samples, num_cells, rate, self.power))
         raise InvalidRequestError(
             f"{self.num_samples} samples detect a total variation of {found:.2g} with power "
             f"{self.power:g}, not {self.detects:g}: give --samples {needed}, or a larger --detects"

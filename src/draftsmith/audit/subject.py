@@ -13,7 +13,7 @@ from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.t5 import NativeT5
 from draftsmith.models.tokenizer import Message, Tokenizer
 
-__all__ = ["Subject", "is_row_exact", "make_subject"]
+__all__ = ["Subject", "encode_prompts", "is_row_exact", "make_subject"]
 
 _LONGEST_PROMPT = 256
 """Tokens of a prompt: the passes that are compared come behind it."""
@@ -52,10 +52,17 @@ def make_subject(
     target, tokenizer = engine.target, engine.tokenizer
     if tokenizer is None:
         raise InvalidRequestError("a certificate needs the target's tokenizer")
-    longest = min(_LONGEST_PROMPT, (target.traits.context_length or 10**9) // 2)
-    ids = [_encode(tokenizer, prompt)[-longest:] for prompt in prompts]
+    ids = encode_prompts(tokenizer, target, prompts)
     itself = ModelDrafter(target) if target.traits.can_rollback else None
     return Subject(target, drafters, ids, is_row_exact(target), itself)
+
+
+def encode_prompts(
+    tokenizer: Tokenizer, target: LanguageModel, prompts: Sequence[str | Sequence[Message]]
+) -> list[list[int]]:
+    """Token ids of texts and conversations, their ends where they are long."""
+    longest = min(_LONGEST_PROMPT, (target.traits.context_length or 10**9) // 2)
+    return [_encode(tokenizer, prompt)[-longest:] for prompt in prompts]
 
 
 def _encode(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:

@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 
 from draftsmith.cli.exits import NOT_THE_SAME
 from draftsmith.cli.options import DEFAULT_TARGET, MODELS, OUTPUT, Flag, RuntimeOptions, Whole
+from draftsmith.cli.progress import loading
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from draftsmith.audit.certificate import Effort, OnStep
     from draftsmith.audit.record import Certificate, Record
     from draftsmith.audit.subject import Subject
+    from draftsmith.models.tokenizer import Message
 
 __all__ = ["certify"]
 
 CHECKS = Group("Checks", sort_key=1)
 OTHERS = Group("Other systems", sort_key=2)
+_ASSISTED_DETECTS = 0.25
 _STYLES = {"pass": "bold green", "fail": "bold red", "info": "bold blue"}
 
 
@@ -107,18 +110,54 @@ class CertificateOptions:
                 check_writable(path, what)
 
 
+@Parameter(name="*", group=OTHERS)
+@dataclass(frozen=True, kw_only=True)
+class OtherOptions:
+    """Which other system is certified, in the place of this one.
+
+    Parameters
+    ----------
+    url
+        An OpenAI-compatible server, such as http://localhost:8000/v1. With --target its greedy
+        texts are compared with that model's, decoded plainly here.
+    model
+        The server's name of the model; by default its first.
+    transformers
+        Assisted generation of transformers, with --target and --draft.
+    """
+
+    url: str | None = None
+    model: str | None = None
+    transformers: Flag = False
+
+    def check(self, checks: CheckOptions) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if self.url is not None and self.transformers:
+            raise InvalidRequestError("--url and --transformers are two systems: give one")
+        if self.model is not None and self.url is None:
+            raise InvalidRequestError("--model names a model of a server: give --url, or --target")
+        if checks.plant is not None and (self.url is not None or self.transformers):
+            raise InvalidRequestError("--plant breaks this engine only: drop --url, --transformers")
+
+
 _DEFAULT_CHECKS = CheckOptions()
+_DEFAULT_OTHERS = OtherOptions()
 _DEFAULT_RUNTIME = RuntimeOptions()
 _DEFAULT_OUTPUT = CertificateOptions()
 
 
 def certify(
     *,
-    target: Annotated[str | None, Parameter(alias=["--model", "-m"], group=MODELS)] = None,
+    target: Annotated[str | None, Parameter(alias="-m", group=MODELS)] = None,
     draft: Annotated[
         tuple[str, ...], Parameter(alias=["-md"], group=MODELS, negative="", show_default=False)
     ] = (),
     checks: CheckOptions = _DEFAULT_CHECKS,
+    others: OtherOptions = _DEFAULT_OTHERS,
     runtime: RuntimeOptions = _DEFAULT_RUNTIME,
     output: CertificateOptions = _DEFAULT_OUTPUT,
 ) -> None:
@@ -131,34 +170,108 @@ def certify(
     draft
         As `generate` takes it; may be repeated. Prompt lookup is always among them.
     """
+    others.check(checks)
+    effort = checks.effort()
+    output.check()
+    if others.url is not None:
+        certificate = _certify_server(others, target, draft, checks, effort, runtime)
+    elif others.transformers:
+        certificate = _certify_assisted(target, draft, checks, effort, runtime)
+    else:
+        certificate = _certify_pair(target or DEFAULT_TARGET, draft, checks, effort, runtime)
+    _hand_over(certificate, output)
+
+
+def _certify_pair(
+    target: str,
+    drafts: tuple[str, ...],
+    checks: CheckOptions,
+    effort: "Effort",
+    runtime: RuntimeOptions,
+) -> "Certificate":
+    """This engine."""
     from draftsmith.audit.certificate import certify as run
     from draftsmith.audit.planted import bug_named
 
-    effort = checks.effort()
     bug = None if checks.plant is None else bug_named(checks.plant)
-    output.check()
-    subject = _load(target or DEFAULT_TARGET, draft, checks.workload, runtime)
-    name = " with ".join((target or DEFAULT_TARGET, ", ".join(subject.drafters)))
+    subject = _load(target, drafts, checks.workload, runtime)
+    name = f"{target} with {', '.join(subject.drafters)}"
     if bug is not None:
         name += f" (planted: {bug.name})"
     with _progress() as on_step:
-        certificate = run(subject, name, effort, bug=bug, seed=checks.seed, on_step=on_step)
-    _hand_over(certificate, output)
+        return run(subject, name, effort, bug=bug, seed=checks.seed, on_step=on_step)
+
+
+def _certify_server(
+    others: OtherOptions,
+    target: str | None,
+    drafts: tuple[str, ...],
+    checks: CheckOptions,
+    effort: "Effort",
+    runtime: RuntimeOptions,
+) -> "Certificate":
+    """A server, from outside."""
+    from draftsmith.audit.client import Client
+    from draftsmith.audit.reference import Reference
+    from draftsmith.audit.server import certify_server
+    from draftsmith.workloads.workload import as_text
+
+    if drafts:
+        raise InvalidRequestError("a server drafts for itself: drop --draft")
+    assert others.url is not None
+    client = Client(others.url, others.model)
+    # Before the reference is loaded: a wrong URL should not cost a minute.
+    client.connect()
+    prompts = [as_text(one) for one in _prompts(checks.workload)[: effort.num_prompts]]
+    reference = None if target is None else Reference(runtime.load_target(target, None, 0))
+    with _progress() as on_request:
+        return certify_server(
+            client, prompts, reference, effort.power, seed=checks.seed, on_request=on_request
+        )
+
+
+def _certify_assisted(
+    target: str | None,
+    drafts: tuple[str, ...],
+    checks: CheckOptions,
+    effort: "Effort",
+    runtime: RuntimeOptions,
+) -> "Certificate":
+    """Assisted generation of `transformers`."""
+    from draftsmith.audit.assisted import certify_assisted, load_pair
+
+    if len(drafts) > 1:
+        raise InvalidRequestError(f"transformers takes one assistant, got {', '.join(drafts)}")
+    name, draft = target or DEFAULT_TARGET, drafts[0] if drafts else "prompt-lookup"
+    power = effort.power
+    if checks.detects is None and not (checks.quick or checks.thorough):
+        # Each sample is a call of `generate`, of one text.
+        power = replace(power, detects=_ASSISTED_DETECTS)
+    prompts = _prompts(checks.workload)[: effort.num_prompts]
+    with loading(name):
+        pair = load_pair(name, draft, prompts, runtime.dtype, runtime.device)
+    title = f"transformers' assisted generation of {name} with {draft}"
+    with _progress() as on_step:
+        return certify_assisted(pair, title, power, seed=checks.seed, on_step=on_step)
+
+
+def _prompts(workload: str) -> "list[str | tuple[Message, ...]]":
+    from draftsmith.workloads import load_workload
+
+    return [item.prompt for item in load_workload(workload).items]
 
 
 def _load(
     target: str, drafts: tuple[str, ...], workload: str, runtime: RuntimeOptions
 ) -> "Subject":
     """Models, drafters and prompts."""
-    from draftsmith.workloads import load_workload
-
-    prompts = load_workload(workload).items
+    prompts = _prompts(workload)
     engine = runtime.load_target(target, None, 0)
     from draftsmith.audit.subject import make_subject
 
     names = dict.fromkeys(one for one in (*drafts, "prompt-lookup") if one != "none")
     drafters = {one: runtime.load_drafter(one, engine) for one in names}
-    return make_subject(engine, drafters, [item.prompt for item in prompts])
+    return make_subject(engine, drafters, prompts)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ __all__ = [
     "Activations",
     "Dtype",
     "ModelSettings",
+    "load_adapted_model",
     "load_model",
     "load_tokenizer",
 ]
@@ -126,18 +127,35 @@ def load_model(
         model = _load_native(source, path, settings, num_head_ids)
         if model is not None:
             return model
-    if settings.dtype in ("int8", "int4"):
-        raise InvalidRequestError(
-            f"dtype {settings.dtype} needs a native decoder on a CPU, and {reference!r} has none: "
-            "use bfloat16"
-        )
-    dtype = _torch_dtype(settings.dtype, place)
+    dtype = _torch_dtype(settings.dtype, place, reference)
     if path is not None and path.is_file() and needs_native_reading(path):
         config, weights = read_gguf(path)
         return TorchDecoder.from_weights(weights, config, place, dtype, reference)
     from draftsmith.models.hf.load import load_adapted
 
     return load_adapted(source, path, dtype, place)
+
+
+def load_adapted_model(
+    reference: str, settings: ModelSettings | None = None, on_progress: OnProgress | None = None
+) -> LanguageModel:
+    """Load a model as `transformers` runs it, also where we could run it ourselves.
+
+    Args:
+        reference: As `load_model` takes it.
+        settings: Of which dtype and device count; None is all defaults.
+        on_progress: Called while a catalogue model is fetched.
+
+    Raises:
+        DraftsmithError: As `load_model` does.
+    """
+    settings = settings or ModelSettings()
+    place = _device(settings.device)
+    dtype = _torch_dtype(settings.dtype, place, reference)
+    source = resolve(reference)
+    from draftsmith.models.hf.load import load_adapted
+
+    return load_adapted(source, local_path(source, on_progress), dtype, place)
 
 
 def load_tokenizer(reference: str, on_progress: OnProgress | None = None) -> Tokenizer:
@@ -220,7 +238,13 @@ def _device(device: str) -> torch.device:
     return place
 
 
-def _torch_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+def _torch_dtype(dtype: Dtype, device: torch.device, reference: str) -> torch.dtype:
+    """The dtype where no native decoder takes what the file holds."""
+    if dtype in ("int8", "int4"):
+        raise InvalidRequestError(
+            f"dtype {dtype} needs a native decoder on a CPU, and {reference!r} has none: "
+            "use bfloat16"
+        )
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return getattr(torch, dtype)
