@@ -100,8 +100,11 @@ def test_an_interruption_keeps_the_prompts_that_finished(
     place = tmp_path / "c.json"
     options = ("--prompts", "2", "--gamma-max", "2", "--json", str(place))
     outcome = cli("reproduce", "chen", "-m", roomy, "--draft", draft, *options)
+    assert outcome.status == 130
     assert "interrupted: 4 of 6 texts were timed" in outcome.stderr
-    assert [one["num_texts"] for one in json.loads(place.read_text())["measured"]] == [1, 1, 1]
+    document = json.loads(place.read_text())
+    assert [one["num_texts"] for one in document["measured"]] == [1, 1, 1]
+    assert not document["is_whole"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,7 @@ def test_an_interruption_keeps_the_prompts_that_finished(
         (("chen", "--plots", "/nowhere"), "there is no folder /nowhere: make it first"),
         (("chen", "--prompts", "2", "--gamma", "3"), "drop --gamma"),
         (("chen", "--prompts", "0"), "ask for 1 to"),
+        (("chen", "--prompts", "1", "--draft", "none"), "give one by --draft"),
         (("chen", "--prompts", "1", "--workload", "chats"), "did you mean chat?"),
     ],
 )

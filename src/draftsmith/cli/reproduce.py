@@ -1,30 +1,24 @@
 """`draftsmith reproduce`: the source papers' numbers, ours beside theirs."""
 
-import contextlib
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
 
 from draftsmith.cli.comparison import ReportOptions, console, print_item, print_items, write
+from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.loops import RUN, LoopOptions
 from draftsmith.cli.options import Flag, ModelOptions, Whole
-from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from draftsmith.engine.engine import Engine
-    from draftsmith.engine.request import Prompt
-    from draftsmith.papers.loops import TextTiming
     from draftsmith.report.page import Section
 
 __all__ = ["app"]
 
 app = App(name="reproduce", help="The source papers' numbers, ours beside theirs.")
 
-_RUN = Group("What is run", sort_key=1)
 _DEFAULT_MODELS = ModelOptions()
+_DEFAULT_LOOPS = LoopOptions()
 _TRACE_PROMPT = """\
 class Basket:
     def add_apple(self, apple):
@@ -43,11 +37,11 @@ _DEFAULT_REPORT = ReportOptions()
 @app.command
 def leviathan(
     *,
-    all_items: Annotated[Flag, Parameter(name="--all", group=_RUN)] = False,
-    prompt: Annotated[str | None, Parameter(alias="-p", group=_RUN)] = None,
-    max_tokens: Annotated[Whole, Parameter(alias="-n", group=_RUN)] = 38,
-    temperature: Annotated[float, Parameter(alias="--temp", group=_RUN)] = 0.0,
-    seed: Annotated[Whole | None, Parameter(alias="-s", group=_RUN)] = None,
+    all_items: Annotated[Flag, Parameter(name="--all", group=RUN)] = False,
+    prompt: Annotated[str | None, Parameter(alias="-p", group=RUN)] = None,
+    max_tokens: Annotated[Whole, Parameter(alias="-n", group=RUN)] = 38,
+    temperature: Annotated[float, Parameter(alias="--temp", group=RUN)] = 0.0,
+    seed: Annotated[Whole | None, Parameter(alias="-s", group=RUN)] = None,
     models: ModelOptions = _DEFAULT_MODELS,
     report: ReportOptions = _DEFAULT_REPORT,
 ) -> None:
@@ -81,16 +75,8 @@ def leviathan(
 @app.command
 def chen(
     *,
-    all_items: Annotated[Flag, Parameter(name="--all", group=_RUN)] = False,
-    prompts: Annotated[Whole | None, Parameter(group=_RUN)] = None,
-    workload: Annotated[str, Parameter(group=_RUN)] = "default",
-    gamma_max: Annotated[Whole, Parameter(group=_RUN)] = 7,
-    temperature: Annotated[float, Parameter(alias="--temp", group=_RUN)] = 0.8,
-    top_p: Annotated[float, Parameter(group=_RUN)] = 0.95,
-    seed: Annotated[Whole | None, Parameter(alias="-s", group=_RUN)] = None,
-    verifier: Annotated[
-        Literal["rejection", "block", "coupled"], Parameter(group=_RUN)
-    ] = "rejection",
+    all_items: Annotated[Flag, Parameter(name="--all", group=RUN)] = False,
+    loops: LoopOptions = _DEFAULT_LOOPS,
     models: ModelOptions = _DEFAULT_MODELS,
     report: ReportOptions = _DEFAULT_REPORT,
 ) -> None:
@@ -100,89 +86,22 @@ def chen(
     ----------
     all_items
         The measurement as well, which runs models; naming models or --prompts asks for it too.
-    prompts
-        How many of the workload, 8 by default; each is run at every gamma.
-    workload
-        chat, edit, summarise, default (of all three), humaneval, or a JSONL file.
-    gamma_max
-        Measures gamma 0 to this; the paper has 7.
-    temperature
-        Of the measurement; the paper's HumanEval has 0.8.
-    top_p
-        Of the measurement; the paper's HumanEval has 0.95.
-    seed
-        Fixes the texts, for every gamma the same with --verifier coupled.
-    verifier
-        How drafts are checked; rejection is the paper's rule.
     """
     from draftsmith.papers.chen import computed
 
     report.check()
     items = computed()
     print_items("chen", items)
-    points: list[dict[str, Any]] = []
-    if all_items or prompts is not None or models != _DEFAULT_MODELS:
-        from draftsmith.core.params import SamplingParams
-        from draftsmith.papers.loops import measured, panels
-        from draftsmith.workloads import load_workload
-
-        params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed, verifier=verifier)
-        chosen = load_workload(workload).first(8 if prompts is None else prompts)
-        if models.gamma != _DEFAULT_MODELS.gamma or gamma_max < 1:
-            raise InvalidRequestError("every gamma to --gamma-max, 1 or more, is run: drop --gamma")
-        engine = replace(models, gamma=gamma_max).load()
-        texts = [_readable(item.prompt, engine) for item in chosen.items]
-        summed = panels(_timed(engine, texts, range(gamma_max + 1), params))
-        how = f"temperature {temperature:g}, top-p {top_p:g}, {verifier} verifier"
-        what = f"{models.target} drafted by {models.draft}, workload {chosen.name}, {how}"
-        items.append(measured(summed, what))
-        points = [one.to_dict() for one in summed]
-        print_item(console(), items[-1])
-    write(report, "chen", items, {"measured": points} if points else {}, [])
-
-
-def _readable(prompt: Any, engine: "Engine") -> "Prompt":  # noqa: ANN401 - a text or turns
-    from draftsmith.workloads.workload import as_text
-
-    has_template = engine.tokenizer is not None and engine.tokenizer.has_chat_template
-    return cast("Prompt", prompt if has_template else as_text(prompt))
-
-
-def _timed(
-    engine: "Engine",
-    texts: Sequence["Prompt"],
-    gammas: Sequence[int],
-    params: Any,  # noqa: ANN401 - SamplingParams
-) -> "list[TextTiming]":
-    """Every timing; an interruption keeps those that are there."""
-    from draftsmith.papers.loops import time_texts
-
-    timings: list[TextTiming] = []
-    total = len(texts) * len(gammas)
-    with _counting(total) as show, contextlib.suppress(KeyboardInterrupt):
-        for timing in time_texts(engine, texts, gammas, params):
-            timings.append(timing)
-            show(len(timings))
-    if len(timings) < total:
-        sys.stderr.write(f"interrupted: {len(timings)} of {total} texts were timed\n")
-    return timings
-
-
-@contextmanager
-def _counting(total: int) -> Generator[Callable[[int], None]]:
-    from rich.console import Console
-
-    status = Console(stderr=True).status("warming up")
-    if sys.stderr.isatty():
-        status.start()
-
-    def show(count: int) -> None:
-        status.update(f"text {count} of {total}")
-
-    try:
-        yield show
-    finally:
-        status.stop()
+    if not all_items and loops == _DEFAULT_LOOPS and models == _DEFAULT_MODELS:
+        write(report, "chen", items, {}, [])
+        return
+    found = loops.measure(models)
+    items.append(found.item)
+    print_item(console(), found.item)
+    points = [one.to_dict() for one in found.points]
+    write(report, "chen", items, {"measured": points, "is_whole": found.is_whole}, [])
+    if not found.is_whole:
+        sys.exit(INTERRUPTED)
 
 
 def _trace(

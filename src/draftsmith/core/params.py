@@ -26,7 +26,7 @@ class SamplingParams:
     Order of the transform: bias and bans, penalties, temperature, top-k, top-p, min-p. Cut-offs
     and the argmax break ties by the lowest id. Every field is honoured exactly under speculation:
     penalties and minimum lengths see, at each drafted position, the prefix that holds if the
-    drafts before it are kept.
+    drafts before it are kept. The one field that is there to be inexact is `lossy_lenience`.
 
     Example:
         >>> SamplingParams(temperature=0.8, top_p=0.95, seed=7).verifier_name

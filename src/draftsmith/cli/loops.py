@@ -1,0 +1,143 @@
+"""Figure 1 of Chen et al. (arXiv:2302.01318), measured on a pair of models."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from cyclopts import Group, Parameter
+
+from draftsmith.cli.options import ModelOptions, Whole
+from draftsmith.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from draftsmith.core.params import SamplingParams
+    from draftsmith.engine.engine import Engine
+    from draftsmith.engine.request import Prompt
+    from draftsmith.papers.comparison import Item
+    from draftsmith.papers.loops import Panel, TextTiming
+    from draftsmith.workloads import Workload
+
+__all__ = ["RUN", "LoopOptions", "Measured"]
+
+RUN = Group("What is run", sort_key=1)
+_DEFAULT_PROMPTS = 8
+_GAMMA = ModelOptions().gamma
+
+
+class Measured(NamedTuple):
+    """What came of the measurement."""
+
+    item: "Item"
+    points: "list[Panel]"
+    is_whole: bool
+    """Whether it ran to its end."""
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """What is measured.
+
+    Parameters
+    ----------
+    prompts
+        How many of the workload, 8 by default; each is run at every gamma.
+    workload
+        chat, edit, summarise, default (of all three), humaneval, or a JSONL file.
+    gamma_max
+        Measures gamma 0 to this; the paper has 7.
+    temperature
+        Of the measurement; the paper's HumanEval has 0.8.
+    top_p
+        Of the measurement; the paper's HumanEval has 0.95.
+    seed
+        Fixes the texts; with --verifier coupled they are the same for every gamma.
+    verifier
+        How drafts are checked; rejection is the paper's rule.
+    """
+
+    prompts: Whole | None = None
+    workload: str = "default"
+    gamma_max: Whole = 7
+    temperature: Annotated[float, Parameter(alias="--temp")] = 0.8
+    top_p: float = 0.95
+    seed: Annotated[Whole | None, Parameter(alias="-s")] = None
+    verifier: Literal["rejection", "block", "coupled"] = "rejection"
+
+    def measure(self, models: ModelOptions) -> Measured:
+        """Load the models, time every prompt at every gamma, and sum up.
+
+        Raises:
+            InvalidRequestError: If an option is out of range, or nothing was timed to its end.
+        """
+        from draftsmith.core.params import SamplingParams
+        from draftsmith.papers.loops import measured, panels
+        from draftsmith.workloads import load_workload
+
+        params = SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            verifier=self.verifier,
+        )
+        count = _DEFAULT_PROMPTS if self.prompts is None else self.prompts
+        workload = load_workload(self.workload).first(count)
+        if models.gamma != _GAMMA or self.gamma_max < 1:
+            raise InvalidRequestError("every gamma to --gamma-max, 1 or more, is run: drop --gamma")
+        if models.draft == "none":
+            raise InvalidRequestError("the loops are a draft's: give one by --draft")
+        engine = replace(models, gamma=self.gamma_max).load()
+        timings = self._timings(engine, _readable(workload, engine), params)
+        points = panels(timings)
+        what = (
+            f"{models.target} drafted by {models.draft}, workload {workload.name}, temperature "
+            f"{self.temperature:g}, top-p {self.top_p:g}, {self.verifier} verifier"
+        )
+        is_whole = len(timings) == count * (self.gamma_max + 1)
+        return Measured(measured(points, what), points, is_whole)
+
+    def _timings(
+        self, engine: "Engine", prompts: "list[Prompt]", params: "SamplingParams"
+    ) -> "list[TextTiming]":
+        """Every timing; an interruption keeps those that are there."""
+        from draftsmith.papers.loops import time_texts
+
+        gammas = range(self.gamma_max + 1)
+        timings: list[TextTiming] = []
+        total = len(prompts) * len(gammas)
+        with _counting(total) as show, contextlib.suppress(KeyboardInterrupt):
+            for timing in time_texts(engine, prompts, gammas, params):
+                timings.append(timing)
+                show(len(timings))
+        if len(timings) < total:
+            sys.stderr.write(f"interrupted: {len(timings)} of {total} texts were timed\n")
+        return timings
+
+
+def _readable(workload: "Workload", engine: "Engine") -> "list[Prompt]":
+    """Conversations as text where the model has no chat template."""
+    from draftsmith.workloads.workload import as_text
+
+    has_template = engine.tokenizer is not None and engine.tokenizer.has_chat_template
+    return [item.prompt if has_template else as_text(item.prompt) for item in workload.items]
+
+
+@contextmanager
+def _counting(total: int) -> Generator[Callable[[int], None]]:
+    """Show on a terminal how many texts are done."""
+    from rich.console import Console
+
+    status = Console(stderr=True).status("warming up")
+    if sys.stderr.isatty():
+        status.start()
+
+    def show(count: int) -> None:
+        status.update(f"text {count} of {total}")
+
+    try:
+        yield show
+    finally:
+        status.stop()
