@@ -11,7 +11,7 @@ from draftsmith.engine.control import Controller, RoundReport
 from draftsmith.engine.ledger import Ledger
 from draftsmith.engine.logprobs import traced
 from draftsmith.engine.result import Completion, FinishReason, GenerationResult, StreamEvent
-from draftsmith.engine.round import Turn, run_round
+from draftsmith.engine.round import run_round
 from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.errors import DraftsmithError
@@ -120,18 +120,7 @@ class Generation:
         self._target.release_all_but(samples)
         is_first = not all(sample.records for sample in samples)
         gammas = self._controller.choose(samples) if self._draft else [0] * len(samples)
-        turns = [
-            Turn(
-                view=sample.view(gamma),
-                law=sample.law,
-                draft_law=sample.draft_law,
-                verifier=sample.verifier,
-                history=sample.history(),
-                make_noise=sample.noise,
-                lenience=sample.lenience,
-            )
-            for sample, gamma in zip(samples, gammas, strict=True)
-        ]
+        turns = [sample.turn(gamma) for sample, gamma in zip(samples, gammas, strict=True)]
         outcomes, draft_s = run_round(self._target, self._draft, turns)
         for sample, outcome in zip(samples, outcomes, strict=True):
             tokens = traced(sample, outcome)

@@ -16,6 +16,7 @@ from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
 from draftsmith.engine.ledger import Ledger
 from draftsmith.engine.result import Completion, FinishReason, TokenTrace
+from draftsmith.engine.round import Turn
 from draftsmith.engine.text import OutputText
 from draftsmith.kernels.cpu.sampling import counter_noise
 
@@ -91,6 +92,18 @@ class Sequence:
         """
         gamma = max(0, min(gamma, self.room - 1))
         return SequenceView(self.id, self.tokens, len(self.prompt), self.source, gamma)
+
+    def turn(self, gamma: int) -> Turn:
+        """The round in hand, with at most `gamma` tokens wanted."""
+        return Turn(
+            view=self.view(gamma),
+            law=self.law,
+            draft_law=self.draft_law,
+            verifier=self.verifier,
+            history=self.history(),
+            make_noise=self.noise,
+            lenience=self.lenience,
+        )
 
     def history(self) -> History:
         """The committed tokens as tensors."""
