@@ -97,6 +97,25 @@ def test_an_interrupted_run_counts_the_problems_that_were_reached() -> None:
     assert pass_table(found).rows[1][1] == "-"
 
 
+def test_stopping_while_programs_run_keeps_what_was_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def run(source: str, limits: Limits) -> Outcome:
+        seen.append(source)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return Outcome.PASSED
+
+    monkeypatch.setattr("draftsmith.bench.passrate.run_program", run)
+    plain, fast = (_track(arm, [["1", "2", "2"], ["3", "4", "5"]]) for arm in (PLAIN, Arm("x", 1)))
+    found = pass_rates(_run([plain, fast], 3), [_PROBLEM] * 3, "completion", _LIMITS)
+    assert found["is_judged"] is False
+    # The second "2" is the same program, and is not run again.
+    assert [arm["num_samples"] for arm in found["arms"]] == [3, 0]
+
+
 _BODY = "def more(x):\n    return helper(x) + 1\n"
 
 

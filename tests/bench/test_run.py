@@ -9,7 +9,14 @@ from draftsmith.bench.arms import PLAIN, Arm, Cell, make_arms
 from draftsmith.bench.document import as_document
 from draftsmith.bench.run import Bench, CellRun
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters import Draft, DraftContext, Drafter, PromptLookupDrafter, RandomDrafter
+from draftsmith.drafters import (
+    Draft,
+    DraftContext,
+    Drafter,
+    ModelDrafter,
+    PromptLookupDrafter,
+    RandomDrafter,
+)
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftError, InvalidRequestError
 from draftsmith.workloads import Item, Workload
@@ -107,8 +114,11 @@ def test_the_counts_are_the_engines_own() -> None:
 
 
 def test_tokens_of_the_first_round_are_not_decoding() -> None:
-    bench = _bench(_free(), num_rounds=1)
+    perfect = ModelDrafter(kit.text_model())
+    bench = _bench({**_free(), "perfect": perfect}, num_rounds=1)
     bench.run([(Cell("w", 0.0, 5), _WORKLOAD)], _ignore)
+    drafted = bench.cells[0].tracks[-1].batches[0, 0]
+    assert [request.num_first_tokens for request in drafted.requests] == [4] * 5
     for track in bench.cells[0].tracks:
         (batch,) = track.batches.values()
         assert batch.num_decode_tokens == batch.num_tokens - sum(

@@ -42,7 +42,8 @@ def pass_rates(
         on_program: Called before each text; equal programs are run once.
 
     Returns:
-        The arms with pass@1, its interval, and ms per token, ready for JSON.
+        The arms with pass@1, its interval, and ms per token, ready for JSON; `is_judged` is
+        False if the user stopped it, and what was judged until then is counted.
     """
     judged: dict[str, Outcome] = {}
 
@@ -52,9 +53,16 @@ def pass_rates(
             judged[source] = run_program(source, limits)
         return judged[source]
 
-    outcomes = [_outcomes(run, track, problems, style, judge) for track in run.tracks]
+    outcomes: list[Outcomes] = [[[] for _ in problems] for _ in run.tracks]
+    is_judged = True
+    try:
+        for track, found in zip(run.tracks, outcomes, strict=True):
+            _judge_texts(run, track, problems, style, judge, found)
+    except KeyboardInterrupt:
+        is_judged = False
     return {
         "is_isolated": has_namespaces(),
+        "is_judged": is_judged,
         "arms": [
             _arm(run, track, mine, outcomes[0])
             for track, mine in zip(run.tracks, outcomes, strict=True)
@@ -79,15 +87,19 @@ Outcomes = list[list[Outcome]]
 """Of each problem, the samples."""
 
 
-def _outcomes(
-    run: CellRun, track: Track, problems: Sequence[Problem], style: PromptStyle, judge: Judge
-) -> Outcomes:
-    found: Outcomes = [[] for _ in problems]
+def _judge_texts(
+    run: CellRun,
+    track: Track,
+    problems: Sequence[Problem],
+    style: PromptStyle,
+    judge: Judge,
+    found: Outcomes,
+) -> None:
+    """Add the outcomes of an arm to `found` as they come."""
     for (_, number_), batch in sorted(track.batches.items()):
         for offset, request in enumerate(batch.requests):
             index = number_ * run.cell.batch_size + offset
             found[index].append(judge(as_program(problems[index], request.text, style)))
-    return found
 
 
 def _arm(run: CellRun, track: Track, ours: Outcomes, plain: Outcomes) -> dict[str, Any]:

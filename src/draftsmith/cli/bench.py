@@ -21,6 +21,7 @@ from draftsmith.cli.options import (
     RuntimeOptions,
     Whole,
     Wholes,
+    listed,
 )
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.cli.steps import steps
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = App(name="bench", help_format="plaintext")
-app.command("draftsmith.cli.passrate:passrate", name="passrate")
+app.command(
+    "draftsmith.cli.passrate:passrate",
+    name="passrate",
+    help="HumanEval's pass rate and ms per token, plainly and with speculation.",
+)
 
-_Paths = Annotated[tuple[str, ...], Parameter(negative="")]
-_Numbers = Annotated[tuple[float, ...], Parameter(negative="")]
+_Names = Annotated[tuple[str, ...], Parameter(negative="", show_default=listed)]
+_Numbers = Annotated[tuple[float, ...], Parameter(negative="", show_default=listed)]
 
 
 _DEFAULT_RUNTIME = RuntimeOptions()
@@ -66,7 +71,9 @@ class ArmOptions:
     target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
     draft: Annotated[
         tuple[str, ...],
-        Parameter(alias=["--draft-model", "--assistant-model", "-md"], negative=""),
+        Parameter(
+            alias=["--draft-model", "--assistant-model", "-md"], negative="", show_default=listed
+        ),
     ] = ("prompt-lookup",)
     gamma: GammaChoices = (4,)
     batch_size: Wholes = (1,)
@@ -101,7 +108,7 @@ class RequestOptions:
         Go on past the model's end-of-sequence ids, so that all texts are equally long.
     """
 
-    workload: _Paths = ("default",)
+    workload: _Names = ("default",)
     prompts: Whole = 8
     rounds: Whole = 3
     temperature: Annotated[_Numbers, Parameter(alias="--temp")] = (0.0,)

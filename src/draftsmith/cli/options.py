@@ -29,6 +29,7 @@ __all__ = [
     "SamplingOptions",
     "Whole",
     "Wholes",
+    "listed",
 ]
 
 DEFAULT_TARGET = "smollm2-135m-instruct"
@@ -54,6 +55,11 @@ def _number(value: str) -> int:
         raise ValueError(f"must be a whole number, got {value!r}") from error
 
 
+def listed(values: Sequence[object]) -> str:
+    """How --help shows several values."""
+    return ", ".join(map(str, values))
+
+
 def _gamma(kind: object, tokens: Sequence[Token]) -> Gamma | tuple[Gamma, ...]:
     """Read whole numbers, or auto."""
     values: tuple[Gamma, ...] = tuple(
@@ -67,9 +73,12 @@ Whole: TypeAlias = Annotated[int, Parameter(converter=_whole)]
 GammaChoice: TypeAlias = Annotated[Gamma, Parameter(converter=_gamma, show_choices=False)]
 """A draft length, or auto."""
 GammaChoices: TypeAlias = Annotated[
-    tuple[Gamma, ...], Parameter(negative="", converter=_gamma, show_choices=False)
+    tuple[Gamma, ...],
+    Parameter(negative="", converter=_gamma, show_choices=False, show_default=listed),
 ]
-Wholes: TypeAlias = Annotated[tuple[int, ...], Parameter(negative="", converter=_whole)]
+Wholes: TypeAlias = Annotated[
+    tuple[int, ...], Parameter(negative="", converter=_whole, show_default=listed)
+]
 """Several whole numbers."""
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value, off unless it is given."""

@@ -19,6 +19,7 @@ from draftsmith.cli.options import (
     GammaChoices,
     RuntimeOptions,
     Whole,
+    listed,
 )
 from draftsmith.cli.stdout import write_text
 from draftsmith.cli.steps import steps
@@ -55,7 +56,9 @@ class PairOptions:
     target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
     draft: Annotated[
         tuple[str, ...],
-        Parameter(alias=["--draft-model", "--assistant-model", "-md"], negative=""),
+        Parameter(
+            alias=["--draft-model", "--assistant-model", "-md"], negative="", show_default=listed
+        ),
     ] = ("prompt-lookup",)
     gamma: GammaChoices = (4,)
     batch_size: Whole = 1
@@ -220,6 +223,7 @@ def passrate(
     num_texts = sum(len(batch.requests) for one in run.tracks for batch in one.batches.values())
     with steps(num_texts) as step:
         found = pass_rates(run, problems, style, limits, lambda: step("running programs"))
+    is_interrupted = is_interrupted or not found["is_judged"]
     settings = {"target": pair.target, "style": style, "samples": sampling.samples}
     settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
     settings |= {"seed": sampling.seed, "verifier": sampling.verifier}
