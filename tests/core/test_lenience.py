@@ -23,7 +23,7 @@ from draftsmith.core.verify import BlockVerifier, Check, RejectionVerifier, Thre
 from draftsmith.errors import InvalidRequestError
 
 EXACT = 1e-12
-LENIENCES = (0.7, 0.3, 0.1)
+LENIENCES = (0.6, 0.1)
 SEEDS = range(40)
 
 
@@ -77,14 +77,14 @@ def _mass(law: dict[Tokens, float], prefix: Tokens) -> float:
 def test_no_token_gets_more_than_its_probability_over_l(
     kind: type[LenientVerifier], lenience: float
 ) -> None:
-    for seed in range(10):
+    for seed in range(6):
         assert excess(a_world(seed), kind(lenience), lenience) <= EXACT, f"world {seed}"
 
 
 @pytest.mark.parametrize("gamma", [1, 2, 3])
 @pytest.mark.parametrize("kind", [LenientVerifier, ScaledResidual])
 def test_without_lenience_the_law_is_the_targets(kind: type[LenientVerifier], gamma: int) -> None:
-    for seed in range(9 if gamma < 3 else 3):
+    for seed in range(6 if gamma < 3 else 2):
         world = a_world(seed)
         law = text_law(world, kind(1.0), gamma, length=3)
         assert total_variation(law, plain_law(world, 3)) <= EXACT, f"world {seed}"
@@ -96,7 +96,7 @@ def test_lenience_does_change_the_law() -> None:
         total_variation(
             text_law(a_world(seed), LenientVerifier(0.3), 2, 2), plain_law(a_world(seed), 2)
         )
-        for seed in SEEDS
+        for seed in range(8)
     ]
     assert max(distances) > 0.1
 
@@ -144,7 +144,7 @@ def test_no_residual_comes_nearer_to_the_target(lenience: float) -> None:
     ids=lambda broken: type(broken).__name__,
 )
 def test_the_bound_catches(broken: ThresholdVerifier) -> None:
-    worst = max(excess(a_world(seed), broken, 0.5) for seed in range(10))
+    worst = max(excess(a_world(seed), broken, 0.5) for seed in range(6))
     assert worst > 0.01
 
 

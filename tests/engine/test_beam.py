@@ -80,7 +80,7 @@ def found(result: BeamResult) -> list[tuple[tuple[int, ...], float]]:
 @pytest.mark.parametrize("num_beams", [1, 2, 3])
 def test_a_draft_changes_neither_texts_nor_scores(num_beams: int) -> None:
     num_saved = 0
-    for seed in range(24):
+    for seed in range(16):
         mismatch = (0.0, 0.2, 0.6, 1.0)[seed % 4]
         options: dict[str, Any] = {"num_beams": num_beams, "max_tokens": 7}
         plain = beam_search(engine(seed, mismatch, has_draft=False), [1, 2], **options)
@@ -95,7 +95,7 @@ def test_a_draft_changes_neither_texts_nor_scores(num_beams: int) -> None:
         assert drafted.num_steps == plain.num_steps == plain.num_target_passes
         assert drafted.num_target_passes <= plain.num_target_passes
         num_saved += plain.num_target_passes - drafted.num_target_passes
-    assert num_saved > 20
+    assert num_saved > 12
 
 
 def test_a_perfect_draft_takes_gamma_plus_one_steps_a_pass() -> None:
@@ -171,7 +171,7 @@ def theirs(
 @pytest.mark.parametrize("num_beams", [2, 4])
 def test_texts_and_scores_are_those_of_transformers(kind: str, num_beams: int) -> None:
     lengths: set[int] = set()
-    for seed in (3, 4, 5):
+    for seed in (3, 4):
         endless = beam_search(
             Engine(wrap_model(tiny.raw_model(kind, seed), name="tiny")),
             PROMPTS[0],

@@ -128,10 +128,12 @@ def test_a_greedy_draft_reports_that_it_was_certain(verifier: str) -> None:
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("verifier", ["rejection", "block"])
 @pytest.mark.parametrize(
-    "settings",
-    [{"draft_temperature": 2.0, "draft_top_k": 2}, {"draft_temperature": 0.0}],
+    ("verifier", "settings"),
+    [
+        ("rejection", {"draft_temperature": 2.0, "draft_top_k": 2}),
+        ("block", {"draft_temperature": 0.0}),
+    ],
     ids=["hot", "greedy"],
 )
 def test_the_law_of_the_text_is_the_targets(

@@ -11,9 +11,9 @@ from draftsmith.report.page import Table
 
 __all__ = ["computed"]
 
-_GRID = [step / 50 for step in range(1, 50)]
+_GRID = [step / 25 for step in range(1, 25)]
 """Values of alpha and c at which statements are tried."""
-_LONGEST = 64
+_LONGEST = 32
 """Of the drafts tried where none should pay."""
 _ROUNDING = 1e-12
 
