@@ -190,7 +190,7 @@ def test_texts_and_scores_are_those_of_transformers(kind: str, num_beams: int) -
             scores = [score for _, score in expected]
             assert [one.score for one in result.texts] == pytest.approx(scores, abs=1e-4)
             lengths |= {len(one.token_ids) for one in result.texts}
-    assert len(lengths) > 2, "some texts must end early, and not all alike"
+    assert len(lengths) > 1, "some texts must end early, and not all"
 
 
 # --- models ---------------------------------------------------------------------------------
