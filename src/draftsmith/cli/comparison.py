@@ -1,6 +1,8 @@
 """How a reproduction is shown and written: the terminal, a document, a page, plots."""
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +166,7 @@ def write(
         write_json(report.json_file, {**as_document(paper, items), **further, "environment": where})
     if report.html is not None:
         parts = [*(section(item) for item in items), *sections]
-        command = f"draftsmith reproduce {paper}"
+        command = shlex.join(["draftsmith", *sys.argv[1:]])
         text = page(_PAPERS[paper], verdict(items), parts, facts(where, command))
         write_file(report.html, text, "page")
     if report.plots is not None:

@@ -142,7 +142,7 @@ def _shown(trace: dict[str, Any] | None) -> "list[Section]":
     if trace is None:
         return []
     rows = [
-        [str(number), "".join(one["kept"]), one["rejected"] or "", one["emitted"] or ""]
+        [str(number), *map(_seen, ("".join(one["kept"]), one["rejected"], one["emitted"]))]
         for number, one in enumerate(trace["rounds"], start=1)
     ]
     count = f"{trace['num_tokens']} tokens in {trace['num_target_runs']} target runs"
@@ -151,3 +151,9 @@ def _shown(trace: dict[str, Any] | None) -> "list[Section]":
     return [
         Section("Figure 1: Algorithm 1's trace", [f"{count}; the paper's has 38 in 9."], [table])
     ]
+
+
+def _seen(text: str | None) -> str:
+    """A text that shows in a cell of a table, where blanks would not."""
+    marked = (text or "").replace("\n", "↵")
+    return marked.replace(" ", "␣") if marked.isspace() else marked
