@@ -76,7 +76,7 @@ def best_walltime_range(
     Example:
         >>> low, high = best_walltime_range(0.62, 0.015, alpha_slack=0.005, cost_slack=0.0005)
         >>> round(low, 2), round(high, 2)
-        (2.29, 2.37)
+        (2.3, 2.36)
     """
     corners = (
         (max(0.0, alpha - alpha_slack), cost_ratio + cost_slack),
