@@ -1,7 +1,8 @@
 """What a target's checks and a draft's passes cost here, measured in the engine's own rounds."""
 
+import time
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +133,7 @@ def measure_rounds(
         prompt = prompt[-max(1, length - most - MAX_GAMMA) :]
     sweep = _Sweep(_GAMMAS, clock)
     engine.controller = sweep
-    options = params.with_options(max_tokens=most + MAX_GAMMA + 1, ignore_eos=True, stop=())
+    options = replace(params, max_tokens=most + MAX_GAMMA + 1, ignore_eos=True, stop=())
     run = engine.start(list(prompt), options)
     for _ in run:
         if sweep.number > most:
@@ -144,8 +145,6 @@ def measure_passes(
     model: LanguageModel, held: Many[int], counts: Many[int], repeats: int = 5
 ) -> Curve:
     """Time passes of a model over some rows, after the tokens `held`, in turn."""
-    import time
-
     cache = model.open_cache()
     row = cache.add()
     model.prefill(cache, row, held)

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field, replace
 from draftsmith.bench.arms import Arm, Cell
 from draftsmith.bench.batch import Batch, run_batch
 from draftsmith.bench.clock import Clock, ClockedController, ClockedModel
+from draftsmith.bench.prompts import encode
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
-from draftsmith.models.tokenizer import Tokenizer
 from draftsmith.workloads import Workload
-from draftsmith.workloads.workload import as_text
 
 __all__ = ["Bench", "CellRun", "OnStep", "Track"]
 
@@ -94,7 +93,7 @@ class Bench:
     def _run_cell(self, cell: Cell, workload: Workload, on_step: OnStep) -> None:
         tracks = [Track(arm) for arm in self.arms]
         ids = [item.id for item in workload.items]
-        prompts, is_flattened = self._encode(workload)
+        prompts, is_flattened = encode(workload, self.engine.tokenizer)
         found = CellRun(cell, ids, tracks, is_flattened)
         self.cells.append(found)
         engines = [self._engine(track, cell) for track in tracks]
@@ -144,23 +143,6 @@ class Bench:
             max_tokens=self.max_tokens or own_max_tokens or _DEFAULT_MAX_TOKENS,
             seed=self.seed,
         )
-
-    def _encode(self, workload: Workload) -> tuple[list[list[int]], bool]:
-        tokenizer = self.engine.tokenizer
-        assert tokenizer is not None
-        has_template = tokenizer.has_chat_template
-        is_flattened = not has_template and any(
-            not isinstance(item.prompt, str) for item in workload.items
-        )
-        return [_ids(item.prompt, tokenizer) for item in workload.items], is_flattened
-
-
-def _ids(prompt: "str | tuple[Mapping[str, str], ...]", tokenizer: Tokenizer) -> list[int]:
-    if isinstance(prompt, str):
-        return tokenizer.encode(prompt)
-    if tokenizer.has_chat_template:
-        return tokenizer.encode_chat(prompt)
-    return tokenizer.encode(as_text(prompt))
 
 
 def _step(

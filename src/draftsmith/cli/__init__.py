@@ -41,6 +41,11 @@ _HELP = {
         "Certify that a pair, a server or a transformers pair generates exactly what its target "
         "would.\n\nExit status 1 if anything fails."
     ),
+    "plan:plan": (
+        "Measure this machine, and say whether speculation will pay.\n\n"
+        "For every drafter: how often it is right, what it costs, the best gamma, the speed to "
+        "expect, and the batch size at which it stops paying. Takes about a minute."
+    ),
     "bench:app": "Measure speculation beside plain decoding, in one run and in turn.",
     "demo:demo": (
         "The same text with and without speculation, side by side.\n\n"

@@ -50,6 +50,8 @@ class Guess(NamedTuple):
     overlap: float
     """Sum over ids of min(target law, draft law) there, which is the chance that the papers' rule
     keeps a draft (Leviathan et al., theorem 3.5); 0 where nothing was proposed."""
+    is_certain: bool
+    """Whether the drafter took no draw: what it proposes further on depends on where it began."""
     seconds: float
     """Time that the drafter took."""
 
@@ -74,14 +76,15 @@ def guesses(target: LanguageModel, drafter: Drafter, text: Text) -> list[Guess]:
         seconds = time.perf_counter() - start
         check_contract(draft, context.turns, context.vocab_size, drafter.name)
         if not int(draft.num_drafted[0]):
-            found.append(Guess(None, False, 0.0, seconds))
+            found.append(Guess(None, False, 0.0, not context.has_drawn, seconds))
             continue
         guessed = int(draft.tokens[0, 0])
         law = (
             context.law if context.law is not None else draft.dense_probs(context.vocab_size)[0, 0]
         )
         overlap = float(torch.minimum(laws[number], law).sum())
-        found.append(Guess(guessed, guessed == token, overlap, seconds))
+        is_right = guessed == token
+        found.append(Guess(guessed, is_right, overlap, not context.has_drawn, seconds))
     return found
 
 
@@ -147,10 +150,11 @@ class _LawContext(RoundContext):
     def __init__(self, turns: list[Turn], target: LanguageModel) -> None:
         super().__init__(turns, target.traits.vocab_size, target.device)
         self.law: Tensor | None = None
+        self.has_drawn = False
 
     def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"] | None) -> None:
         """Note the law, and go on."""
-        self.law = law
+        self.law, self.has_drawn = law, True
         super().record(turn, token, law)
 
 
