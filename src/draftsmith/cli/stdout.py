@@ -1,9 +1,9 @@
 """What goes to stdout, the product's own stream."""
 
 import json
-import math
 import sys
-from typing import Any
+
+from draftsmith.report.finite import finite
 
 __all__ = ["is_unicode", "write_json", "write_text"]
 
@@ -17,8 +17,8 @@ def write_text(text: str) -> None:
 
 def write_json(document: object) -> None:
     """Write one line of JSON; an infinity, which JSON lacks, becomes null."""
-    finite = _without_infinities(document)
-    write_text(json.dumps(finite, ensure_ascii=not is_unicode(), allow_nan=False) + "\n")
+    text = json.dumps(finite(document), ensure_ascii=not is_unicode(), allow_nan=False)
+    write_text(f"{text}\n")
 
 
 def is_unicode() -> bool:
@@ -28,13 +28,3 @@ def is_unicode() -> bool:
 
 def _encoding() -> str:
     return sys.stdout.encoding or "utf-8"
-
-
-def _without_infinities(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_infinities(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_infinities(item) for item in value]
-    return value

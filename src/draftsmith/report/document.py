@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import platform
 import subprocess
@@ -14,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from draftsmith.report.finite import finite
 from draftsmith.report.html import cannot_write
 
 __all__ = ["environment", "facts", "write_json"]
@@ -78,7 +78,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     Raises:
         InvalidRequestError: If the file cannot be written.
     """
-    text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -94,16 +94,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _version(package: str) -> str | None:
