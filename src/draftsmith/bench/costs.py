@@ -38,7 +38,7 @@ class Curve:
     def at(self, counts: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """Seconds for any counts; beyond the last the last slope goes on."""
         medians = np.maximum.accumulate(self.medians)
-        found = np.interp(counts, self.counts, medians)
+        found = np.asarray(np.interp(counts, self.counts, medians), dtype=np.float64)
         if len(self.counts) > 1:
             slope = (medians[-1] - medians[-2]) / (self.counts[-1] - self.counts[-2])
             found = found + slope * np.maximum(0.0, np.asarray(counts) - self.counts[-1])

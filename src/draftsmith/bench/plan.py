@@ -186,7 +186,10 @@ class Planner:
         # The first guess of each text may include reading its prompt.
         step_s = float(np.median([guess.seconds for one in found for guess in one[1:]] or [0.0]))
         is_certain = all(guess.is_certain for one in found for guess in one)
-        draft_s = (lambda count: step_s) if is_certain else (lambda count: count * step_s)
+
+        def draft_s(count: int) -> float:
+            return step_s if is_certain else count * step_s
+
         predictions = [
             predict(self._records(drafter, texts, found, gamma), gamma, draft_s, check)
             for gamma in _GAMMAS
