@@ -294,11 +294,13 @@ def _sample(
         stop_token_ids=frozenset(),
         is_over=rules.is_over(input_ids, row, len(prompt)),
     )
+    law = ProcessorLaw(rules.processors, params.is_greedy, padded, row, len(input_ids))
     return Sample(
         prompt=prompt,
         source=source,
         params=params,
-        law=ProcessorLaw(rules.processors, params.is_greedy, padded, row, len(input_ids)),
+        law=law,
+        draft_law=law,
         verifier=verifier_named(params.verifier_name),
         seed=rules.seed(),
         sample_index=row % (rules.config.num_return_sequences or 1),

@@ -50,12 +50,13 @@ class Sequence:
     law: Law
     draft_law: Law
     verifier: Verifier
-    lenience: ArgmaxLenience | None
     seed: int
     sample_index: int
     limits: Limits
     output: OutputText
     device: torch.device
+    lenience: ArgmaxLenience | None = None
+    """How greedy checks are lossy; None is exact."""
     id: int = field(default_factory=_ids.__next__)
     tokens: list[int] = field(init=False)
     trace: list[TokenTrace] = field(default_factory=list)
