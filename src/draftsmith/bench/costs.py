@@ -35,13 +35,14 @@ class Curve:
         """Seconds, for each count."""
         return np.array([float(np.median(one)) for one in self.samples])
 
-    def at(self, counts: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Seconds for any counts; beyond the last the last slope goes on."""
+    def at(self, count: int | float) -> float:
+        """Seconds for any count; beyond the last the last slope goes on."""
+        # More never costs less: a dip between two measurements is noise.
         medians = np.maximum.accumulate(self.medians)
-        found = np.asarray(np.interp(counts, self.counts, medians), dtype=np.float64)
-        if len(self.counts) > 1:
+        found = float(np.interp(count, self.counts, medians))
+        if len(self.counts) > 1 and count > self.counts[-1]:
             slope = (medians[-1] - medians[-2]) / (self.counts[-1] - self.counts[-2])
-            found = found + slope * np.maximum(0.0, np.asarray(counts) - self.counts[-1])
+            found += float(slope) * (count - self.counts[-1])
         return found
 
     def to_dict(self) -> dict[str, object]:

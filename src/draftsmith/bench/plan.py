@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from draftsmith.bench.arms import PLAIN, Arm, Cell
 from draftsmith.bench.costs import Curve, RoundCosts, measure_passes, measure_rounds
@@ -276,13 +276,13 @@ class _CheckTimes:
         self._large = large
         last = costs.check.counts[-1]
         self._last = last
-        self._row_s = max(0.0, float(costs.check.at(last) - costs.passes.at(last))) / last
+        self._row_s = max(0.0, costs.check.at(last) - costs.passes.at(last)) / last
 
     def __call__(self, rows: int) -> float:
         if rows <= self._last:
-            return float(self._costs.check.at(rows))
-        added = float(self._large.at(rows) - self._large.at(self._last))
-        return float(self._costs.check.at(self._last)) + added + self._row_s * (rows - self._last)
+            return self._costs.check.at(rows)
+        added = self._large.at(rows) - self._large.at(self._last)
+        return self._costs.check.at(self._last) + added + self._row_s * (rows - self._last)
 
 
 def _draft_times(
@@ -292,15 +292,15 @@ def _draft_times(
     if not isinstance(drafter, ModelDrafter):
         return lambda count, sequences: step_s * sequences
     curve = measure_passes(drafter.model, held, _LARGE_PASSES, 3)
-    alone = float(curve.at(1))
-    return lambda count, sequences: count * step_s * float(curve.at(sequences)) / alone
+    alone = curve.at(1)
+    return lambda count, sequences: count * step_s * curve.at(sequences) / alone
 
 
 def _mean(texts: Sequence[Sequence[float]]) -> tuple[float, Interval | None]:
     """The mean over all positions, and its interval with texts drawn anew."""
     sums = np.array([(sum(one), len(one)) for one in texts])
 
-    def means(draws: "np.ndarray[Any, np.dtype[np.int64]]") -> "np.ndarray[Any, Any]":
+    def means(draws: NDArray[np.int64]) -> NDArray[np.float64]:
         total, count = np.moveaxis(sums[draws].sum(axis=1), -1, 0)
         return total / count
 

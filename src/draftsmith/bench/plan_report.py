@@ -171,12 +171,12 @@ def _costs(found: Plan) -> Figure:
 
 def _parts(found: Plan) -> Figure:
     plain = found.costs
-    passes, rest = float(plain.passes.at(1)), float(plain.check.at(1) - plain.passes.at(1))
+    passes, rest = plain.passes.at(1), plain.check.at(1) - plain.passes.at(1)
     names, drafting, checking, others = ["plain"], [0.0], [1e3 * passes], [1e3 * rest]
     for draft in found.drafts:
         best = draft.best
         rows = 1 + best.statistics.num_drafted / max(1, best.statistics.num_rounds)
-        share = float(plain.passes.at(rows) / plain.check.at(rows))
+        share = plain.passes.at(rows) / plain.check.at(rows)
         names.append(f"{draft.name}, {best.gamma}")
         drafting.append(1e3 * best.draft_s)
         checking.append(1e3 * best.check_s * share)
