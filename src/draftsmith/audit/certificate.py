@@ -14,6 +14,7 @@ from draftsmith.audit.law import (
     num_tests,
     run_laws,
 )
+from draftsmith.audit.lengths import draft_lengths, lengths_record
 from draftsmith.audit.memo import memoised
 from draftsmith.audit.planted import BUGS, PlantedBug, plant
 from draftsmith.audit.proof import proof_record
@@ -105,6 +106,7 @@ def _exact(
             _steps(bit_tests(broken, 2, effort.num_bit_tokens), "bits of the logits", 24, tell)
         )
         records.append(bits_record(broken, tests))
+        records.append(lengths_record(list(draft_lengths(broken))))
         what = (effort.gammas, effort.temperatures)
         texts = compare_texts(broken, *what, effort.max_tokens, seed)
         total = num_comparisons(broken, *what)

@@ -2,9 +2,10 @@
 
 import http.client
 import json
+import math
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -159,7 +160,7 @@ def _positions(logprobs: Any) -> tuple[Position, ...]:  # noqa: ANN401 - any JSO
             Position(
                 one["token"],
                 float(one["logprob"]),
-                {top["token"]: float(top["logprob"]) for top in one.get("top_logprobs") or ()},
+                _merged(one.get("top_logprobs") or ()),
             )
             for one in logprobs["content"]
         )
@@ -171,6 +172,15 @@ def _positions(logprobs: Any) -> tuple[Position, ...]:  # noqa: ANN401 - any JSO
         Position(str(token), float(logprob), dict(top or {}))
         for token, logprob, top in zip(tokens, chosen, tops, strict=False)
     )
+
+
+def _merged(tops: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """By name; tokens that share one (bytes of a character) count as one token."""
+    merged: dict[str, float] = {}
+    for top in tops:
+        share = math.exp(merged.get(top["token"], -math.inf)) + math.exp(float(top["logprob"]))
+        merged[top["token"]] = math.log(share) if share else -math.inf
+    return merged
 
 
 def _list_of(answer: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:

@@ -137,7 +137,8 @@ def _argmax(greedy: Sequence[Sequence[Answer]]) -> Record:
 
 
 def _is_best(position: Position) -> bool:
-    return position.logprob >= max(position.top.values(), default=-math.inf)
+    best = max(position.top.values(), default=-math.inf)
+    return position.logprob >= best or position.top.get(position.token, -math.inf) >= best
 
 
 def _equality(
@@ -171,15 +172,18 @@ def _equality(
 
 
 def _liveliest(client: Client, prompts: Sequence[str], seed: int) -> str:
-    """The prompt after which the server is least sure of itself."""
+    """The prompt after which the likeliest tokens and all others share the mass most evenly."""
 
-    def sureness(prompt: str) -> float:
+    def entropy(prompt: str) -> float:
         answer = client.complete(
             prompt, max_tokens=1, temperature=1.0, seed=seed, num_logprobs=_NUM_TOP
         )
-        return max(answer.positions[0].top.values(), default=0.0) if answer.positions else 0.0
+        tops = [position.top.values() for position in answer.positions[:1]]
+        masses = [math.exp(logprob) for top in tops for logprob in top]
+        cells = [*masses, max(0.0, 1.0 - sum(masses))]
+        return -sum(mass * math.log(mass) for mass in cells if mass > 0)
 
-    return min(prompts, key=sureness)
+    return max(prompts, key=entropy)
 
 
 def _samples(client: Client, prompt: str, count: int, seed: int, tell: OnRequest) -> list[Answer]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from draftsmith.audit.bits import bit_tests, bit_traces
 from draftsmith.audit.findings import Trace, name_mistakes
+from draftsmith.audit.lengths import draft_lengths, length_traces
 from draftsmith.audit.planted import BUGS, PlantedBug, plant
 from draftsmith.audit.proof import prove
 from draftsmith.audit.record import Grid, Record
@@ -11,7 +12,7 @@ from draftsmith.audit.subject import Subject
 
 __all__ = ["Bite", "bite", "teeth_record"]
 
-_NUM_WORLDS = 12
+_NUM_WORLDS = 6
 _NUM_TOKENS = 12
 
 
@@ -50,7 +51,8 @@ def bite(bug: PlantedBug, subject: Subject) -> Bite | None:
             return _bite(bug, "bits of the logits", max(test.error for test in tests), traces)
         names = set(bug.verifiers) or {"rejection"}
         proofs = prove(_NUM_WORLDS, broken.cut, names)
-    traces = [trace for proof in proofs for trace in proof.traces]
+        lengths = list(draft_lengths(broken)) if bug.cut is not None else []
+    traces = [*length_traces(lengths), *(trace for proof in proofs for trace in proof.traces)]
     return _bite(bug, "enumeration", max(proof.distance for proof in proofs), traces)
 
 
