@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.core.laws import History, best_tokens, point_masses
-from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.params import Gamma, SamplingParams, check_gamma
 from draftsmith.core.verify import verifier_named
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
 from draftsmith.engine.engine import Engine
@@ -211,7 +211,7 @@ def _check_options(config: Any, processors: Any, batch: int, streamer: Any) -> N
         raise InvalidRequestError(f"a streamer takes one prompt, got {batch}")
 
 
-def _gamma(config: Any) -> int:
+def _gamma(config: Any) -> Gamma:
     for name in ("prompt_lookup_num_tokens", "num_assistant_tokens"):
         if getattr(config, name, None) is not None:
             return check_gamma(getattr(config, name))
@@ -312,7 +312,7 @@ def _sample(
 
 def _run(engine: Engine, samples: list[Sample], streamer: Any) -> None:
     jobs = [Job(tuple(sample.prompt), [sample]) for sample in samples]
-    run = Generation(engine.target, engine.draft, engine.gamma, len(samples), jobs)
+    run = Generation(engine.target, engine.draft, engine.controller, len(samples), jobs)
     for event in run:
         if streamer is not None:
             for token in event.tokens:
