@@ -93,6 +93,7 @@ train_t5() {
 for step in "$@"; do
   log "$step"
   case $step in
+    unpack) unpack gpt; unpack t5 ;;
     train-gpt) train_gpt ;;
     train-t5) train_t5 ;;
     # shellcheck disable=SC2086
