@@ -34,8 +34,8 @@ def test_no_schedule_is_better(seed: int, num_sequences: int, is_sure: bool) -> 
     candidates = [
         _candidate(rng, int(rng.integers(0, 4)), availability) for _ in range(num_sequences)
     ]
-    check = 1 + np.cumsum(rng.uniform(0, 0.3, 3 * num_sequences + 1))
-    draft = np.cumsum(np.concatenate([[0.0], rng.uniform(0, 0.3, 3)]))
+    check = np.cumsum(rng.uniform(0, 0.3, 3 * num_sequences + 1), dtype=np.float64) + 1
+    draft = np.cumsum(np.concatenate([[0.0], rng.uniform(0, 0.3, 3)]), dtype=np.float64)
     found = best_schedule(candidates, check, draft)
     ranges = [range(len(one.chances) + 1) for one in candidates]
     best = max(_rate(candidates, gammas, check, draft) for gammas in itertools.product(*ranges))
