@@ -15,7 +15,6 @@ from typing import Any
 from benchmarks.common import environment, humaneval_prompts, write_result
 from draftsmith import (
     Drafter,
-    Engine,
     ModelDrafter,
     NgramDrafter,
     NgramTable,
@@ -24,6 +23,7 @@ from draftsmith import (
     SamplingParams,
     SpeculativeDrafter,
 )
+from draftsmith.audit.equality import generated
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
@@ -53,7 +53,7 @@ def main() -> None:
             params = SamplingParams(
                 max_tokens=options.new_tokens, temperature=temperature, seed=7, ignore_eos=True
             )
-            plain = [_tokens(target, None, 0, [prompt], params)[0] for prompt in prompts]
+            plain, _ = generated(target, None, 0, prompts, params)
             for row in _compare(target, draft, prompts, plain, params):
                 rows.append({"weights": name, "temperature": temperature, **row})
                 print(rows[-1], flush=True)
@@ -125,7 +125,7 @@ def _compare(
     target: LanguageModel,
     draft: LanguageModel,
     prompts: list[list[int]],
-    plain: list[list[int]],
+    plain: list[tuple[int, ...]],
     params: SamplingParams,
 ) -> Iterator[dict[str, Any]]:
     vocab_size = target.traits.vocab_size
@@ -144,13 +144,7 @@ def _compare(
                 if batch > 1 and gamma != 4:
                     continue
                 start = time.perf_counter()
-                texts = [
-                    text
-                    for first in range(0, len(prompts), batch)
-                    for text in _tokens(
-                        target, drafter, gamma, prompts[first : first + batch], params
-                    )
-                ]
+                texts, _ = generated(target, drafter, gamma, prompts, params, batch)
                 same = sum(a == b for a, b in zip(texts, plain, strict=True))
                 yield {
                     "draft": name,
@@ -160,17 +154,6 @@ def _compare(
                     "num_same": same,
                     "seconds": round(time.perf_counter() - start, 1),
                 }
-
-
-def _tokens(
-    target: LanguageModel,
-    draft: Drafter | None,
-    gamma: int,
-    prompts: list[list[int]],
-    params: SamplingParams,
-) -> list[list[int]]:
-    engine = Engine(target, None, draft, gamma=gamma)
-    return [list(result.token_ids) for result in engine.generate(prompts, params)]
 
 
 if __name__ == "__main__":

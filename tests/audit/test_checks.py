@@ -49,7 +49,7 @@ def samples(bug: str | None, count: int) -> Samples:
     with nullcontext(remembered) if bug is None else plant(BUGS[bug], remembered) as system:
         assert system.itself is not None
         setting = Setting("itself", system.itself, draft_temperature=6.0)
-        return sampled(system.target, memo, setting, "rejection", PROMPTS[0], 8, count)
+        return sampled(system.target, memo, setting, "rejection", PROMPTS[2], 8, count)
 
 
 def test_a_correct_engine_gives_the_plain_texts() -> None:

@@ -36,30 +36,32 @@ def _section(record: Record) -> Section:
 
 
 def _figures(record: Record) -> Sequence[Figure]:
-    if record.name != "acceptance" or not record.figures["tests"]:
+    if record.name != "acceptance":
         return []
-    tests = record.figures["tests"]
+    tests: list[dict[str, Any]] = record.figures["tests"]
+    drafts = dict.fromkeys(test["draft"] for test in tests)
+    return [_figure(name, [test for test in tests if test["draft"] == name]) for name in drafts]
+
+
+def _figure(draft: str, tests: Sequence[dict[str, Any]]) -> Figure:
     places = list(range(len(tests)))
-    gaps = [test["detectable_shift"] for test in tests]
-    expected = [test["expected"] for test in tests]
-    return [
-        Figure(
-            "Acceptance beside 1 - TV",
-            "draft and position",
-            "share of tested drafts that were kept",
-            [
-                Series("kept", places, [test["observed"] for test in tests], style="bars"),
-                Series(
-                    "1 - TV",
-                    places,
-                    expected,
-                    low=[max(0.0, mean - gap) for mean, gap in zip(expected, gaps, strict=True)],
-                    high=[min(1.0, mean + gap) for mean, gap in zip(expected, gaps, strict=True)],
-                    style="points",
-                ),
-            ],
-            "Points: the mean of 1 - TV over the same tests; the bar around one is the shift that "
-            "would have been seen.",
-            [f"{test['draft']}: {test['position'] + 1}" for test in tests],
-        )
-    ]
+    ends = [(test["expected"], test["detectable_shift"]) for test in tests]
+    return Figure(
+        draft,
+        "position in the draft",
+        "share kept",
+        [
+            Series("kept", places, [test["observed"] for test in tests], style="bars"),
+            Series(
+                "1 - TV",
+                places,
+                [mean for mean, _ in ends],
+                low=[max(0.0, mean - shift) for mean, shift in ends],
+                high=[min(1.0, mean + shift) for mean, shift in ends],
+                style="points",
+            ),
+        ],
+        "Of the tested drafts. Points: the mean of 1 - TV over the same tests; a bar is the shift "
+        "that would have been seen.",
+        [str(test["position"] + 1) for test in tests],
+    )

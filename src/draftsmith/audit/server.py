@@ -81,7 +81,9 @@ def certify_server(
         records += [_first_token(answers, power), _later_tokens(answers, power)]
     else:
         records.append(_no_logprobs())
-    return Certificate(f"{model} at {client.url}", records)
+    # A path on the server says no more than its last part.
+    name = model.rsplit("/", 1)[-1] if model.startswith("/") else model
+    return Certificate(f"{name} at {client.url}", records)
 
 
 def _greedy(

@@ -26,7 +26,8 @@ __all__ = ["certify"]
 
 CHECKS = Group("Checks", sort_key=1)
 OTHERS = Group("Other systems", sort_key=2)
-_ASSISTED_DETECTS = 0.25
+_ASSISTED_FACTOR = 2.5
+"""Laws of transformers' generation are told apart less finely by default."""
 _STYLES = {"pass": "bold green", "fail": "bold red", "info": "bold blue"}
 
 
@@ -244,9 +245,9 @@ def _certify_assisted(
         raise InvalidRequestError(f"transformers takes one assistant, got {', '.join(drafts)}")
     name, draft = target or DEFAULT_TARGET, drafts[0] if drafts else "prompt-lookup"
     power = effort.power
-    if checks.detects is None and not (checks.quick or checks.thorough):
+    if checks.detects is None:
         # Each sample is a call of `generate`, of one text.
-        power = replace(power, detects=_ASSISTED_DETECTS)
+        power = replace(power, detects=min(0.9, _ASSISTED_FACTOR * power.detects))
     prompts = _prompts(checks.workload)[: effort.num_prompts]
     with loading(name):
         pair = load_pair(name, draft, prompts, runtime.dtype, runtime.device)
