@@ -196,7 +196,8 @@ def test_a_legal_gamma_is_returned(gamma: int) -> None:
 
 @pytest.mark.parametrize("gamma", [-1, MAX_GAMMA + 1, 40])
 def test_an_illegal_gamma_is_refused_with_its_bounds(gamma: int) -> None:
-    with pytest.raises(InvalidRequestError, match=rf"gamma must be between 0 and 32, or auto, got {gamma}$"):
+    message = rf"gamma must be between 0 and 32, or auto, got {gamma}$"
+    with pytest.raises(InvalidRequestError, match=message):
         check_gamma(gamma)
 
 

@@ -11,7 +11,7 @@ from draftsmith.core.scheduling import Candidate, best_schedule
 
 
 def _candidate(rng: np.random.Generator, depth: int, availability: float) -> Candidate:
-    return Candidate(np.cumprod(rng.uniform(0.2, 1.0, depth)), availability)
+    return Candidate(np.cumprod(rng.uniform(0.2, 1.0, depth), dtype=np.float64), availability)
 
 
 def _rate(
@@ -53,6 +53,6 @@ def test_a_draft_that_never_pays_is_not_drafted() -> None:
 
 def test_the_better_sequence_gets_the_longer_draft() -> None:
     good, bad = Candidate(np.full(4, 0.9)), Candidate(np.array([0.3, 0.1, 0.03, 0.01]))
-    check = 1 + 0.15 * np.arange(9)
+    check = 1 + np.linspace(0.0, 1.2, 9)
     gammas = best_schedule([bad, good], check, np.zeros(5)).gammas
     assert gammas[1] == 4 > gammas[0]

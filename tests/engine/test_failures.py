@@ -112,7 +112,8 @@ def test_as_many_params_as_prompts_or_one() -> None:
 
 @pytest.mark.parametrize("gamma", [-1, 33])
 def test_gamma_out_of_range_is_refused(gamma: int) -> None:
-    with pytest.raises(InvalidRequestError, match=f"gamma must be between 0 and 32, or auto, got {gamma}"):
+    message = f"gamma must be between 0 and 32, or auto, got {gamma}"
+    with pytest.raises(InvalidRequestError, match=message):
         llama(gamma=gamma)
 
 
