@@ -14,6 +14,7 @@ from draftsmith.engine.control import Controller, RoundReport
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.ledger import Ledger
 from draftsmith.engine.sequence import Sequence
+from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.tokenizer import Tokenizer
 
@@ -150,8 +151,8 @@ def measure_passes(
     row = cache.add()
     model.prefill(cache, row, held)
     taken: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(repeats + 1):
-        for count in counts:
+    with one_torch_thread(not model.uses_torch_threads):
+        for count in [*counts] * (repeats + 1):
             start = time.perf_counter()
             # Reading a number waits for an accelerator.
             float(model.forward(cache, Rows([row], [[held[-1]] * count]))[0, -1, 0])

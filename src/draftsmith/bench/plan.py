@@ -132,8 +132,7 @@ class Planner:
     def num_steps(self) -> int:
         """How often `on_step` is called at most."""
         count = len(self.workload.items)
-        # Plain decoding, every drafter's best length, and two more of the best drafter.
-        num_arms = len(self.drafters) + 3 if self.num_observed else 0
+        num_arms = 3 if self.num_observed else 0
         return count * (1 + len(self.drafters)) + 2 + num_arms * (1 + self.num_observed * count)
 
     def run(self, on_step: OnStep) -> Plan:
@@ -240,12 +239,10 @@ class Planner:
         ]
 
     def _observe(self, drafts: Sequence[DraftPlan], on_step: OnStep) -> list[DraftPlan]:
-        """Run the best length of every drafter, and two more of the best drafter."""
-        lengths = {draft.name: {draft.best.gamma} for draft in drafts}
+        """Run the best drafter with its best length and with half of it."""
         first = max(drafts, key=lambda draft: draft.best.speedup)
-        best = first.best.gamma
-        lengths[first.name] |= {max(1, best // 2), min(2 * best, _GAMMAS[-1])}
-        arms = [PLAIN, *(Arm(name, g) for name in lengths for g in sorted(lengths[name]))]
+        lengths = {first.best.gamma, max(1, first.best.gamma // 2)}
+        arms = [PLAIN, *(Arm(first.name, gamma) for gamma in sorted(lengths))]
         assert self.params.seed is not None
         bench = Bench(
             self.engine,

@@ -21,6 +21,7 @@ from draftsmith.engine.request import Request
 from draftsmith.engine.result import Origin, TokenTrace
 from draftsmith.engine.round import RoundContext, Turn, check_contract
 from draftsmith.engine.sequence import Sequence
+from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower, common_prefix
 
@@ -64,28 +65,10 @@ def guesses(target: LanguageModel, drafter: Drafter, text: Text) -> list[Guess]:
         drafter: Asked for one token at every position.
         text: The text.
     """
-    laws = _target_laws(target, text)
-    found: list[Guess] = []
-    for number, (sequence, token) in enumerate(_positions(target, text)):
-        turn = sequence.turn(1)
-        # The last token of the room is never drafted, but a guess of it can be judged as well.
-        turn.view = replace(turn.view, gamma=1)
-        context = _LawContext([turn], target)
-        start = time.perf_counter()
-        draft = drafter.propose(context)
-        seconds = time.perf_counter() - start
-        check_contract(draft, context.turns, context.vocab_size, drafter.name)
-        if not int(draft.num_drafted[0]):
-            found.append(Guess(None, False, 0.0, not context.has_drawn, seconds))
-            continue
-        guessed = int(draft.tokens[0, 0])
-        law = (
-            context.law if context.law is not None else draft.dense_probs(context.vocab_size)[0, 0]
-        )
-        overlap = float(torch.minimum(laws[number], law).sum())
-        is_right = guessed == token
-        found.append(Guess(guessed, is_right, overlap, not context.has_drawn, seconds))
-    return found
+    # As the engine runs; and what torch does between two guesses must not leave its threads
+    # waiting for more, on the cores of the next.
+    with one_torch_thread(not (target.uses_torch_threads or drafter.uses_torch_threads)):
+        return _guesses(target, drafter, text)
 
 
 def rounds(
@@ -141,6 +124,31 @@ def rounds_from_guesses(is_kept: Many[bool | None], gamma: int, room: int = 0) -
         num_accepted = next((i for i, kept in enumerate(ahead) if not kept), len(ahead))
         found.append(_record(num_drafted, num_accepted, left))
         start += found[-1].num_committed
+    return found
+
+
+def _guesses(target: LanguageModel, drafter: Drafter, text: Text) -> list[Guess]:
+    laws = _target_laws(target, text)
+    found: list[Guess] = []
+    for number, (sequence, token) in enumerate(_positions(target, text)):
+        turn = sequence.turn(1)
+        # The last token of the room is never drafted, but a guess of it can be judged as well.
+        turn.view = replace(turn.view, gamma=1)
+        context = _LawContext([turn], target)
+        start = time.perf_counter()
+        draft = drafter.propose(context)
+        seconds = time.perf_counter() - start
+        check_contract(draft, context.turns, context.vocab_size, drafter.name)
+        if not int(draft.num_drafted[0]):
+            found.append(Guess(None, False, 0.0, not context.has_drawn, seconds))
+            continue
+        guessed = int(draft.tokens[0, 0])
+        law = (
+            context.law if context.law is not None else draft.dense_probs(context.vocab_size)[0, 0]
+        )
+        overlap = float(torch.minimum(laws[number], law).sum())
+        is_right = guessed == token
+        found.append(Guess(guessed, is_right, overlap, not context.has_drawn, seconds))
     return found
 
 
