@@ -117,6 +117,10 @@ def _train(
         if step % _CHECK_EVERY:
             continue
         seen = loss.item()
+        if not math.isfinite(seen):
+            raise SystemExit(
+                f"training diverged by step {step}: give a --rate below {options.rate}"
+            )
         elapsed = time.perf_counter() - start - paused
         share = elapsed / (60 * options.minutes)
         if share >= (len(curve) + 1) / _EVALUATIONS or share >= 1:
