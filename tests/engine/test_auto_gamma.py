@@ -89,8 +89,10 @@ class Run:
         self.tokens = [result.token_ids for result in results]
 
 
-def model_draft(clock: Clock, alpha: Callable[[int], float], step_s: float) -> Drafter:
-    return ModelDrafter(Clockwork(clock, lambda rows: step_s, good_for(alpha), 0.001))
+def model_draft(
+    clock: Clock, alpha: Callable[[int], float], step_s: float, read_s: float = 0.001
+) -> Drafter:
+    return ModelDrafter(Clockwork(clock, lambda rows: step_s, good_for(alpha), read_s))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_the_ledger_tells_the_time_spent_and_what_plain_decoding_takes(clock: Cl
 
 
 def test_a_draft_that_turns_good_is_found_again(clock: Clock) -> None:
-    bench = Bench(clock, lambda: model_draft(clock, lambda at: float(at > 500), 0.001))
+    bench = Bench(clock, lambda: model_draft(clock, lambda at: float(at > 500), 0.001, 1e-5))
     result = bench.run("auto", 1, 1500).results[0]
     assert result.ledger is not None
     assert result.ledger.speedup is not None

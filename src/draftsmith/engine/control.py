@@ -1,7 +1,6 @@
 """How many tokens each round drafts: a fixed number, or what pays."""
 
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,8 +30,11 @@ _RECHECK = 8
 _USUAL = 2
 """Tokens that a drafter has not seen in a round after a drafting one: the emitted one, and the
 last draft where all were kept."""
-_PATIENCE, _MOST_PATIENCE = 16, 256
-"""Plain rounds before a draft is tried again; twice as many after each try in vain."""
+_CURIOSITY = 0.005
+"""Share of plain decoding's time that drafts may cost which are not expected to pay: what they
+find out is worth as much. So a cheap one is tried often, a dear one seldom."""
+_MOST_PATIENCE = 256
+"""Plain rounds after which any draft is tried again, if the ledger bears it."""
 
 
 class RoundReport(NamedTuple):
@@ -99,7 +101,12 @@ class AutoGamma:
         self._check = CheckCost()
         self._draft = DraftCost()
         self._acceptance = Acceptance()
-        self._states: dict[int, _State] = {}
+        self._num_seen: dict[int, int] = {}
+        """Tokens of each sequence that the drafter has seen."""
+        self._idle = 0
+        """Plain rounds since the last draft."""
+        self._rests = 0
+        """Plain rounds until drafting is thought over again."""
         self._plain_at: dict[int, int] = {}
         """The last plain round of each batch size."""
         self._first_draft_s: float | None = None
@@ -112,16 +119,11 @@ class AutoGamma:
         size = len(sequences)
         if self._is_plain_due(size):
             return [0] * size
-        states = [self._states[sequence.id] for sequence in sequences]
-        if all(state.rests > 0 for state in states):
-            for state in states:
-                state.rests -= 1
+        if self._rests > 0:
+            self._rests -= 1
             return [0] * size
         schedule = self._best(sequences)
-        if any(schedule.gammas):
-            for state in states:
-                state.patience = _PATIENCE
-        else:
+        if not any(schedule.gammas):
             schedule = self._probe(sequences)
         if not self._can_pay(sequences, schedule):
             return [0] * size
@@ -144,7 +146,9 @@ class AutoGamma:
             report.sequences, report.gammas, report.records, strict=True
         ):
             self._acceptance.observe(sequence.id, gamma, record)
-            self._states[sequence.id].note(len(sequence.tokens), gamma)
+            if gamma > 0:
+                self._num_seen[sequence.id] = len(sequence.tokens)
+        self._idle = self._idle + 1 if is_plain else 0
         line = self._line(report, rows, check_s, is_plain=is_plain)
         self.ledger += line
         return line
@@ -167,7 +171,7 @@ class AutoGamma:
     def _retain(self, sequences: Many[Sequence]) -> None:
         ids = {sequence.id for sequence in sequences}
         self._acceptance.retain(ids)
-        self._states = {id: self._states.get(id) or _State() for id in ids}
+        self._num_seen = {id: self._num_seen.get(id, 0) for id in ids}
 
     def _is_plain_due(self, size: int) -> bool:
         """Whether a plain round of about this batch size must be timed."""
@@ -196,19 +200,16 @@ class AutoGamma:
         return best_schedule(candidates, check, draft, min_depth=min_depth)
 
     def _probe(self, sequences: Many[Sequence]) -> Schedule:
-        """A draft that is not expected to pay, where the last try was long ago."""
-        states = [self._states[sequence.id] for sequence in sequences]
-        if not any(state.is_due for state in states):
-            for state in states:
-                state.rests = min(_RECHECK, state.patience - state.idle)
-            return Schedule((0,) * len(sequences), float(len(sequences)), 1.0)
+        """A draft that is not expected to pay, where the last one was long enough ago."""
+        size = len(sequences)
         schedule = self._best(sequences, min_depth=1)
-        gammas: list[int] = []
-        for gamma, state in zip(schedule.gammas, states, strict=True):
-            gammas.append(gamma if state.is_due else 0)
-            if state.is_due:
-                state.patience = min(2 * state.patience, _MOST_PATIENCE)
-        return schedule._replace(gammas=tuple(gammas))
+        plain_s = self._check.seconds(size)
+        loss_s = schedule.seconds - plain_s + self._catch_up_s(sequences, plain_s)
+        patience = min(loss_s / (_CURIOSITY * plain_s), _MOST_PATIENCE)
+        if self._idle >= patience:
+            return schedule
+        self._rests = max(0, min(_RECHECK, round(patience) - self._idle))
+        return Schedule((0,) * size, float(size), plain_s)
 
     def _can_pay(self, sequences: Many[Sequence], schedule: Schedule) -> bool:
         """Whether the ledger bears it if not one draft is kept."""
@@ -225,7 +226,7 @@ class AutoGamma:
         return self._draft.catch_up_s(sum(map(self._unseen, sequences)), plain_s)
 
     def _unseen(self, sequence: Sequence) -> int:
-        unseen = len(sequence.tokens) - self._states[sequence.id].num_seen
+        unseen = len(sequence.tokens) - self._num_seen[sequence.id]
         return unseen if unseen > _USUAL else 0
 
     def _learn_draft(self, report: RoundReport) -> None:
@@ -234,31 +235,6 @@ class AutoGamma:
                 self._first_draft_s = report.draft_s
             steps = max(record.num_drafted for record in report.records)
             self._draft.observe(steps, self._num_unseen, report.draft_s)
-
-
-@dataclass
-class _State:
-    """What the controller remembers of one sequence."""
-
-    num_seen: int = 0
-    """Tokens that the drafter has seen."""
-    idle: int = 0
-    """Plain rounds since the last draft."""
-    patience: int = _PATIENCE
-    rests: int = 0
-    """Plain rounds until it is thought over again."""
-
-    @property
-    def is_due(self) -> bool:
-        """Whether a draft should be tried again."""
-        return self.idle >= self.patience
-
-    def note(self, num_tokens: int, gamma: int) -> None:
-        """Count a round, after which the sequence has `num_tokens`."""
-        if gamma > 0:
-            self.idle, self.rests, self.num_seen = 0, 0, num_tokens
-        else:
-            self.idle += 1
 
 
 def _at_most(gamma: int, sequence: Sequence) -> int:
