@@ -14,6 +14,8 @@ from draftsmith.report.page import Section, Table, page
 __all__ = ["as_document", "as_page", "table"]
 
 _SCHEMA = 1
+_FEW, _SHOWN = 10, 8
+"""Tests that a plotted rate has at least; positions that are plotted."""
 _HOW = (
     "The target wrote a text for every prompt, plainly. Each drafter was then asked for a guess at "
     "every position of these texts; right or wrong there is what the rounds of a run would have "
@@ -140,11 +142,13 @@ def _speedups(found: Plan) -> Figure:
 def _acceptance(found: Plan) -> Figure:
     series: list[Series] = []
     for draft in found.drafts:
-        longest = max(draft.predictions, key=lambda one: one.gamma)
+        counts = max(draft.predictions, key=lambda one: one.gamma).statistics
+        tested = zip(counts.acceptance_per_position, counts.tested_per_position, strict=True)
+        # A rate of a handful of tests says nothing.
         rates = [
             (place, rate)
-            for place, rate in enumerate(longest.acceptance_per_position[:8], 1)
-            if rate is not None
+            for place, (rate, count) in enumerate(tested, 1)
+            if rate is not None and count >= _FEW and place <= _SHOWN
         ]
         if rates:
             series.append(Series(draft.name, [at for at, _ in rates], [rate for _, rate in rates]))
