@@ -91,7 +91,7 @@ def load_pair(
     model = load_adapted_model(target, settings)
     assistant = None
     if draft != "prompt-lookup":
-        assistant = load_adapted_model(draft, settings).model  # type: ignore[attr-defined]
+        assistant = load_adapted_model(draft, settings).model  # type: ignore[attr-defined] # as above
     return AssistedPair(model, assistant, encode_prompts(tokenizer, model, prompts))
 
 

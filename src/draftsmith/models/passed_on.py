@@ -1,0 +1,44 @@
+"""A model that hands everything on, to be changed in one place."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.models.contract import Cache, LanguageModel, Rows
+
+__all__ = ["PassedOn"]
+
+
+class PassedOn(LanguageModel):
+    """A model around another.
+
+    Args:
+        inner: The model that does the work.
+    """
+
+    def __init__(self, inner: LanguageModel) -> None:
+        self.inner = inner
+        self.traits = inner.traits
+        self.device = inner.device
+        self.uses_torch_threads = inner.uses_torch_threads
+
+    def open_cache(self) -> Cache:
+        """The inner model's."""
+        return self.inner.open_cache()
+
+    def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        """The inner model's logits."""
+        return self.inner.forward(cache, batch)
+
+    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to one row, without logits."""
+        self.inner.extend(cache, row, tokens)
+
+    def prefill(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append a prompt to one row, as the inner model does it."""
+        self.inner.prefill(cache, row, tokens)
+
+    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
+        """Run the encoder once over the source of a row."""
+        self.inner.encode(cache, row, source)
