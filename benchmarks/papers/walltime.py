@@ -3,8 +3,8 @@
     python -m benchmarks.papers.walltime gpt --data DATA --models MODELS \
         --alphas papers_gpt.json --out papers_gpt_walltime.json
 
-Plain decoding and every (draft, gamma) take turns at every prompt, in an order that turns too.
-Each arm's speed-up is plain time per token over its own. Beside it stand three predictions:
+Plain decoding and every (draft, gamma) take turns at every prompt and temperature, in an order that
+turns too. Each arm's speed-up is plain time per token over its own. Beside it stand three predictions:
 Theorem 3.8 with the measured alpha and c, which takes a check of gamma + 1 rows to cost one plain
 pass; the same with the measured T(gamma + 1); and that with the tokens per pass as they were
 observed, so that only the costs are predicted.
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    """Measure costs, then run every prompt on every arm at both temperatures."""
+    """Measure costs, then run every prompt at every temperature on every arm."""
     options = _options()
     settings = ModelSettings(dtype=options.dtype, device=options.device)
     target = load_model(str(options.models / options.pair / "target"), settings)
@@ -70,12 +70,12 @@ def main() -> None:
     }
     prompts = _prompts(options)
     rows: list[dict[str, Any]] = []
+    runs = _run_all(engines, prompts, options)
     for temperature in options.temperatures:
-        runs = _run_all(engines, prompts, temperature, options)
         alphas = _alphas(options.alphas, temperature)
         for name, gamma in arms[1:]:
             row = {"draft": name, "temperature": temperature, "gamma": gamma}
-            row |= _summary(runs, (name, gamma), alphas.get(name), costs)
+            row |= _summary(runs[temperature], (name, gamma), alphas.get(name), costs)
             rows.append(row)
             print(json.dumps(row), flush=True)
     document = {
@@ -168,31 +168,32 @@ def _prompts(options: argparse.Namespace) -> list[list[int]]:
 
 
 def _run_all(
-    engines: dict[tuple[str, int], Engine],
-    prompts: list[list[int]],
-    temperature: float,
-    options: argparse.Namespace,
-) -> dict[tuple[str, int], list[Run]]:
-    """Every prompt on every arm."""
+    engines: dict[tuple[str, int], Engine], prompts: list[list[int]], options: argparse.Namespace
+) -> dict[float, dict[tuple[str, int], list[Run]]]:
+    """Every prompt at every temperature on every arm."""
     is_fixed_length = options.pair == "gpt"
     arms = list(engines)
-    runs: dict[tuple[str, int], list[Run]] = {arm: [] for arm in arms}
-    for arm in arms:  # what warms up, warms up here
-        engines[arm].generate(prompts[0], SamplingParams(max_tokens=8, temperature=temperature))
-    for number, prompt in enumerate(prompts):
-        params = SamplingParams(
-            temperature=temperature,
-            max_tokens=options.new_tokens,
-            ignore_eos=is_fixed_length,
-            seed=number,
-            verifier="rejection",  # the papers' rule
-        )
-        for arm in _turned(arms, number):
-            start = time.perf_counter()
-            result = engines[arm].generate(prompt, params)[0]
-            seconds = time.perf_counter() - start
-            runs[arm].append(Run(seconds, len(result.token_ids), result.statistics))
-        print(f"temperature {temperature}: {number + 1}/{len(prompts)}", flush=True)
+    runs: dict[float, dict[tuple[str, int], list[Run]]] = {
+        temperature: {arm: [] for arm in arms} for temperature in options.temperatures
+    }
+    # The first turn is not counted: kernels are loaded for every length that a text comes to.
+    for turn, (number, prompt) in enumerate([(0, prompts[0]), *enumerate(prompts)]):
+        for temperature in options.temperatures:
+            params = SamplingParams(
+                temperature=temperature,
+                max_tokens=options.new_tokens,
+                ignore_eos=is_fixed_length,
+                seed=number,
+                verifier="rejection",  # the papers' rule
+            )
+            for arm in _turned(arms, number):
+                start = time.perf_counter()
+                result = engines[arm].generate(prompt, params)[0]
+                seconds = time.perf_counter() - start
+                run = Run(seconds, len(result.token_ids), result.statistics)
+                if turn > 0:
+                    runs[temperature][arm].append(run)
+        print(f"{turn}/{len(prompts)}", flush=True)
     return runs
 
 
