@@ -3,11 +3,11 @@
     python -m benchmarks.papers.walltime gpt --data DATA --models MODELS \
         --alphas papers_gpt.json --out papers_gpt_walltime.json
 
-Plain decoding and every (draft, gamma) take turns at every prompt and temperature, in an order that
-turns too. Each arm's speed-up is plain time per token over its own. Beside it stand three predictions:
-Theorem 3.8 with the measured alpha and c, which takes a check of gamma + 1 rows to cost one plain
-pass; the same with the measured T(gamma + 1); and that with the tokens per pass as they were
-observed, so that only the costs are predicted.
+Plain decoding and every (draft, gamma) take turns at every prompt and temperature, in an order
+that turns too. Each arm's speed-up is plain time per token over its own. Beside it stand three
+predictions: Theorem 3.8 with the measured alpha and c, which takes a check of gamma + 1 rows to
+cost one plain pass; the same with the measured T(gamma + 1); and that with the tokens per pass as
+they were observed, so that only the costs are predicted.
 """
 
 import argparse
