@@ -49,7 +49,7 @@ def main() -> None:
     for name, target, draft, tokenizer_name in _pairs(options.only):
         tokenizer = load_tokenizer(tokenizer_name)
         prompts = [tokenizer.encode(text) for text in prompts_text]
-        for temperature in (0.0, 0.8):
+        for temperature in options.temperatures:
             params = SamplingParams(
                 max_tokens=options.new_tokens, temperature=temperature, seed=7, ignore_eos=True
             )
@@ -73,6 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", default=[], help="formats of SmolLM2, or qwen")
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.8])
     return parser.parse_args()
 
 

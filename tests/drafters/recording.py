@@ -37,6 +37,9 @@ class Recording:
             self.tokens[row].append(token)
         return [self.tokens[row][-1] for row in rows]
 
+    def wanting(self, rows: Sequence[int]) -> list[int]:
+        return [row for row in rows if len(self.tokens[row]) < self.sequences[row].gamma]
+
     def drawn(self) -> Draft:
         return Draft.certain(self.tokens, self.device)
 

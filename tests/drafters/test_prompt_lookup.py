@@ -26,6 +26,9 @@ class Round:
     def drawn(self) -> Draft:
         raise AssertionError("prompt lookup draws nothing")
 
+    def wanting(self, rows: Sequence[int]) -> list[int]:
+        raise AssertionError("prompt lookup draws nothing")
+
 
 def view(
     tokens: Sequence[int], gamma: int = 4, id: int = 0, source: Sequence[int] = ()

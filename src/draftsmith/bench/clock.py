@@ -9,6 +9,7 @@ from torch import Tensor
 
 from draftsmith.engine.control import Controller, RoundReport
 from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.pacing import Choice
 from draftsmith.engine.sequence import Sequence
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.models.passed_on import PassedOn
@@ -45,7 +46,7 @@ class ClockedController(Controller):
         self._inner = inner
         self._clock = clock
 
-    def choose(self, sequences: Many[Sequence]) -> list[int]:
+    def choose(self, sequences: Many[Sequence]) -> Choice:
         """As the inner controller has it."""
         return self._inner.choose(sequences)
 

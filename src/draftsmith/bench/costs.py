@@ -13,6 +13,7 @@ from draftsmith.drafters.contract import Draft, DraftContext, Drafter
 from draftsmith.engine.control import Controller, RoundReport
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.pacing import Choice
 from draftsmith.engine.sequence import Sequence
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel, Rows
@@ -95,9 +96,9 @@ class _Sweep(Controller):
     check_s: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
     pass_s: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
 
-    def choose(self, sequences: Many[Sequence]) -> list[int]:
+    def choose(self, sequences: Many[Sequence]) -> Choice:
         self.clock.pending_pass_s = 0.0
-        return [self.gammas[self.number % len(self.gammas)]] * len(sequences)
+        return Choice([self.gammas[self.number % len(self.gammas)]] * len(sequences))
 
     def observe(self, report: RoundReport) -> Ledger | None:
         self.number += 1

@@ -51,9 +51,17 @@ class Draft:
     parents: Int[Tensor, "batch gamma"] | None = None
     """Room for draft trees: the column of each token's parent; None is a chain, the only shape
     that the verifiers take today."""
+    confidences: Sequence[Sequence[float]] | None = None
+    """How sure the drafter is of each token of a deterministic draft, 0 to 1. Gamma "auto" learns
+    what they are worth, and cuts drafts by them; only their order matters."""
 
     @classmethod
-    def certain(cls, tokens: Sequence[Sequence[int]], device: torch.device) -> "Draft":
+    def certain(
+        cls,
+        tokens: Sequence[Sequence[int]],
+        device: torch.device,
+        confidences: Sequence[Sequence[float]] | None = None,
+    ) -> "Draft":
         """A deterministic draft: tokens without a law, `[]` for none."""
         width = max((len(row) for row in tokens), default=0)
         table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in tokens]
@@ -61,7 +69,13 @@ class Draft:
             torch.tensor(table, dtype=torch.long, device=device).view(len(tokens), width),
             torch.tensor([len(row) for row in tokens], dtype=torch.long, device=device),
             None,
+            confidences=confidences,
         )
+
+    def cut(self, lengths: Sequence[int]) -> "Draft":
+        """The first so many tokens of each sequence of a deterministic draft."""
+        rows = zip(self.tokens.tolist(), lengths, strict=True)
+        return Draft.certain([row[:length] for row, length in rows], self.tokens.device)
 
     def dense_probs(self, vocab: int) -> Float[Tensor, "batch gamma {vocab}"]:
         """The laws as a tensor; point masses where the tokens were certain."""
@@ -99,6 +113,14 @@ class DraftContext(Protocol):
         """
         ...
 
+    def wanting(self, rows: Sequence[int]) -> list[int]:
+        """Those of some sequences for which it pays to draw another token, in order.
+
+        Where gamma is a number, those with fewer tokens than that. Where it is "auto", a draft
+        also ends when it has become unlikely to be kept.
+        """
+        ...
+
     def drawn(self) -> Draft:
         """Everything that `draw` has recorded in this round."""
         ...
@@ -122,6 +144,7 @@ class Drafter(ABC):
     def propose(self, context: DraftContext) -> Draft:
         """Guess up to `gamma` tokens for each sequence.
 
-        How many may depend on anything but the tokens that are drawn in this round, unless the
-        draft is deterministic (`Draft.certain`) or the verifier is `coupled`.
+        Ask `context.wanting` who wants another token. If you stop by a rule of your own, it may
+        look at everything but the token that it leaves out: a token that was drawn must be
+        proposed, unless the draft is deterministic (`Draft.certain`) or the verifier is `coupled`.
         """

@@ -26,10 +26,8 @@ class ModelDrafter(Drafter):
         """Run the model token by token; each token is drawn from its law."""
         self._follower.release_all_but(context.sequences)
         wanted = [i for i, view in enumerate(context.sequences) if self._is_wanted(view)]
-        views = [context.sequences[i] for i in wanted]
         feeds = {i: self._follower.catch_up(context.sequences[i]) for i in wanted}
-        for step in range(max((view.gamma for view in views), default=0)):
-            live = [i for i in wanted if context.sequences[i].gamma > step]
+        while live := context.wanting(wanted):
             logits = self._follower.forward(
                 [context.sequences[i] for i in live], [feeds[i] for i in live]
             )

@@ -161,8 +161,7 @@ class NgramDrafter(Drafter):
     def propose(self, context: DraftContext) -> Draft:
         """Draw token after token, each from the law after the one before."""
         last = [view.tokens[-1] for view in context.sequences]
-        for step in range(max(view.gamma for view in context.sequences)):
-            live = [i for i, view in enumerate(context.sequences) if view.gamma > step]
+        while live := context.wanting(range(len(last))):
             laws = torch.stack([self.table.law(last[i]) for i in live])
             drawn = context.draw(live, laws.log().to(context.device))
             for i, token in zip(live, drawn, strict=True):

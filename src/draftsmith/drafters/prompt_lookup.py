@@ -69,18 +69,25 @@ class PromptLookupDrafter(Drafter):
         """Copy up to gamma tokens for each sequence that has a match."""
         present = {view.id for view in context.sequences}
         self._indices = {id: index for id, index in self._indices.items() if id in present}
-        return Draft.certain([self._copy(view) for view in context.sequences], context.device)
+        copies = [self._copy(view) for view in context.sequences]
+        rows, confidences = [copy for copy, _ in copies], [sure for _, sure in copies]
+        return Draft.certain(rows, context.device, confidences)
 
-    def _copy(self, view: SequenceView) -> list[int]:
+    def _copy(self, view: SequenceView) -> tuple[list[int], list[float]]:
+        """What is copied, and how sure it is: the longer the match, which each token prolongs."""
         text = [*view.source, *view.tokens] if view.source else view.tokens
         index = self._indices.setdefault(view.id, _Index(self._min_ngram))
         index.read(text)
         ends = index.earlier_ends(text)
         if not ends or not view.gamma:
-            return []
+            return [], []
         # max() keeps the first of equals, which is the newest.
-        end = max(ends, key=lambda end: self._match_length(text, end))
-        return list(text[end : end + view.gamma])
+        length, end = max(
+            ((self._match_length(text, end), end) for end in ends), key=lambda match: match[0]
+        )
+        copied = list(text[end : end + view.gamma])
+        matches = (min(length + step, self._max_ngram) for step in range(len(copied)))
+        return copied, [match / (match + 1) for match in matches]
 
     def _match_length(self, text: Sequence[int], end: int) -> int:
         """How many tokens before `end` equal the last tokens of the text."""

@@ -9,8 +9,11 @@ from draftsmith.core.params import MAX_GAMMA
 from draftsmith.core.scheduling import Candidate, Schedule, best_schedule
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.engine.acceptance import Acceptance
+from draftsmith.engine.confidence import Confidence
 from draftsmith.engine.costs import CheckCost, DraftCost
+from draftsmith.engine.gain import Gain
 from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.pacing import Choice, Costs, RatePace
 from draftsmith.engine.sequence import Sequence
 
 __all__ = ["AutoGamma", "Controller", "FixedGamma", "RoundReport"]
@@ -33,8 +36,12 @@ last draft where all were kept."""
 _CURIOSITY = 0.005
 """Share of plain decoding's time that drafts may cost which are not expected to pay: what they
 find out is worth as much. So a cheap one is tried often, a dear one seldom."""
-_MOST_PATIENCE = 256
+_MOST_PATIENCE = 256.0
 """Plain rounds after which any draft is tried again, if the ledger bears it."""
+_FREE = 0.005
+"""A draft that takes less of a plain round is always asked for, and judged when it is there."""
+_CAPS = (MAX_GAMMA, 16, 8, 4)
+"""The longest draft that a pace may let grow, if the ledger bears it."""
 
 
 class RoundReport(NamedTuple):
@@ -44,6 +51,8 @@ class RoundReport(NamedTuple):
     gammas: Many[int]
     """Tokens asked for."""
     records: Many[RoundRecord]
+    confidences: Many[Many[float]]
+    """The drafter's, of the tokens it proposed; empty where it tells none."""
     is_first: bool
     """Whether a prompt was read in it."""
     draft_s: float
@@ -54,12 +63,13 @@ class RoundReport(NamedTuple):
 class Controller(Protocol):
     """Chooses each round's draft lengths, and hears what came of them.
 
-    A choice sees only what was committed in earlier rounds. So whether a token is checked never
-    depends on that token, and every verifier stays exact.
+    A choice sees only what was committed in earlier rounds, and its pace what was drawn before
+    the token in question. So whether a token is checked never depends on that token, and every
+    verifier stays exact.
     """
 
-    def choose(self, sequences: Many[Sequence]) -> list[int]:
-        """Tokens to draft for each sequence, at most its room less one."""
+    def choose(self, sequences: Many[Sequence]) -> Choice:
+        """Tokens to draft for each sequence, at most its room less one, and who ends earlier."""
         ...
 
     def observe(self, report: RoundReport) -> Ledger | None:
@@ -73,9 +83,9 @@ class FixedGamma:
     def __init__(self, gamma: int) -> None:
         self.gamma = gamma
 
-    def choose(self, sequences: Many[Sequence]) -> list[int]:
+    def choose(self, sequences: Many[Sequence]) -> Choice:
         """Gamma, or what room is left."""
-        return [_at_most(self.gamma, sequence) for sequence in sequences]
+        return Choice([_at_most(self.gamma, sequence) for sequence in sequences])
 
     def observe(self, report: RoundReport) -> Ledger | None:
         """Nothing is learnt."""
@@ -101,6 +111,8 @@ class AutoGamma:
         self._check = CheckCost()
         self._draft = DraftCost()
         self._acceptance = Acceptance()
+        self._confidence = Confidence()
+        self._gain = Gain()
         self._num_seen: dict[int, int] = {}
         """Tokens of each sequence that the drafter has seen."""
         self._idle = 0
@@ -113,23 +125,46 @@ class AutoGamma:
         self._num_unseen = 0
         """Tokens that the drafter must catch up on in the round in hand."""
 
-    def choose(self, sequences: Many[Sequence]) -> list[int]:
-        """The best gammas, or zeros where plain decoding is best, due, or all that can be paid."""
+    def choose(self, sequences: Many[Sequence]) -> Choice:
+        """The best gammas, or zeros where plain decoding is best, due, or all that can be paid.
+
+        With a drafter that tells how sure it is, they only say who is drafted for; a pace ends
+        each draft.
+        """
         self._retain(sequences)
         size = len(sequences)
         if self._is_plain_due(size):
-            return [0] * size
-        if self._rests > 0:
-            self._rests -= 1
-            return [0] * size
-        schedule = self._best(sequences)
-        if not any(schedule.gammas):
-            schedule = self._probe(sequences)
-        if not self._can_pay(sequences, schedule):
-            return [0] * size
-        drafting = zip(sequences, schedule.gammas, strict=True)
+            return Choice([0] * size)
+        schedule = self._least(sequences)
+        if not self._is_free(size):
+            if self._rests > 0:
+                self._rests -= 1
+                return Choice([0] * size)
+            schedule = self._worthwhile(sequences)
+            if not any(schedule.gammas):
+                schedule = self._probe(sequences)
+        if not self._can_pay(sequences, schedule.seconds):
+            return Choice([0] * size)
+        return self._paced(sequences, schedule.gammas)
+
+    def _paced(self, sequences: Many[Sequence], gammas: Many[int]) -> Choice:
+        """Who is drafted for, as long as the pace lets them, and the ledger could bear."""
+        costs = self._costs(sequences)
+        plain_s = float(costs.check[0])
+        caps = list(gammas)
+        for cap in _CAPS if self._confidence.is_known else ():
+            pairs = zip(sequences, gammas, strict=True)
+            longest = [_at_most(cap, one) if gamma > 0 else 0 for one, gamma in pairs]
+            longest_s = float(costs.check[sum(longest)] + costs.draft[max(longest)])
+            if self._can_pay(sequences, longest_s):
+                caps = [max(pair) for pair in zip(gammas, longest, strict=True)]
+                break
+        drafting = zip(sequences, gammas, strict=True)
         self._num_unseen = sum(self._unseen(one) for one, gamma in drafting if gamma > 0)
-        return list(schedule.gammas)
+        loss_s = float(costs.check[sum(gamma > 0 for gamma in gammas)]) - plain_s
+        is_curious = self._idle >= self._patience(loss_s, plain_s)
+        ids = [sequence.id for sequence in sequences]
+        return Choice(caps, RatePace(ids, self._confidence, costs, int(is_curious)))
 
     def observe(self, report: RoundReport) -> Ledger:
         """Learn what the round cost and kept; add it to the ledger."""
@@ -142,13 +177,20 @@ class AutoGamma:
             if is_plain:
                 self._plain_at[size] = self.ledger.num_rounds
         self._learn_draft(report)
-        for sequence, gamma, record in zip(
-            report.sequences, report.gammas, report.records, strict=True
+        for sequence, gamma, record, confidences in zip(
+            report.sequences, report.gammas, report.records, report.confidences, strict=True
         ):
-            self._acceptance.observe(sequence.id, gamma, record)
+            is_proposed = bool(confidences) or record.num_drafted > 0
+            self._acceptance.observe(sequence.id, gamma, record, is_proposed=is_proposed)
+            self._confidence.observe(
+                sequence.id, confidences[: record.num_tested], record.num_accepted
+            )
             if gamma > 0:
                 self._num_seen[sequence.id] = len(sequence.tokens)
-        self._idle = self._idle + 1 if is_plain else 0
+        if not (report.is_first or is_plain):
+            self._learn_gain(report, rows)
+        is_idle = not any(record.num_drafted for record in report.records)
+        self._idle = self._idle + 1 if is_idle else 0
         line = self._line(report, rows, check_s, is_plain=is_plain)
         self.ledger += line
         return line
@@ -171,6 +213,8 @@ class AutoGamma:
     def _retain(self, sequences: Many[Sequence]) -> None:
         ids = {sequence.id for sequence in sequences}
         self._acceptance.retain(ids)
+        self._confidence.retain(ids)
+        self._gain.retain(ids)
         self._num_seen = {id: self._num_seen.get(id, 0) for id in ids}
 
     def _is_plain_due(self, size: int) -> bool:
@@ -182,8 +226,15 @@ class AutoGamma:
             return True
         return self.ledger.num_rounds - max(self._plain_at[n] for n in near) > _REFRESH
 
+    def _worthwhile(self, sequences: Many[Sequence]) -> Schedule:
+        """The best draft, or none where plain decoding is expected to be faster."""
+        if not self._confidence.is_known:
+            return self._best(sequences)
+        is_worthwhile = self._gain.expected([sequence.id for sequence in sequences]) > 0
+        schedule = self._best(sequences, min_depth=1)
+        return schedule if is_worthwhile else schedule._replace(gammas=(0,) * len(sequences))
+
     def _best(self, sequences: Many[Sequence], min_depth: int = 0) -> Schedule:
-        size = len(sequences)
         depths = [_at_most(MAX_GAMMA, sequence) for sequence in sequences]
         candidates = [
             Candidate(
@@ -192,12 +243,28 @@ class AutoGamma:
             )
             for sequence, depth in zip(sequences, depths, strict=True)
         ]
-        check = self._check.table(size + sum(depths))[size:]
+        costs = self._costs(sequences)
+        return best_schedule(candidates, costs.check, costs.draft, min_depth=min_depth)
+
+    def _costs(self, sequences: Many[Sequence]) -> Costs:
+        size = len(sequences)
+        check = self._check.table(size * (1 + MAX_GAMMA))[size:]
         draft = self._draft.step_s(float(check[0])) * np.arange(MAX_GAMMA + 1.0)
         # Catching up is paid once, for all the rounds to come.
         horizon = max(1, min(_HORIZON, *(sequence.room for sequence in sequences)))
         draft[1:] += self._catch_up_s(sequences, float(check[0])) * 2 / horizon
-        return best_schedule(candidates, check, draft, min_depth=min_depth)
+        return Costs(check, draft)
+
+    def _is_free(self, size: int) -> bool:
+        """Whether asking costs next to nothing, and a pace can judge what comes."""
+        return self._confidence.is_known and self._draft.round_s < _FREE * self._check.seconds(size)
+
+    def _least(self, sequences: Many[Sequence]) -> Schedule:
+        """A token for each sequence, kept or not."""
+        costs = self._costs(sequences)
+        gammas = tuple(_at_most(1, sequence) for sequence in sequences)
+        seconds = float(costs.check[sum(gammas)] + costs.draft[max(gammas)])
+        return Schedule(gammas, float(len(sequences)), seconds)
 
     def _probe(self, sequences: Many[Sequence]) -> Schedule:
         """A draft that is not expected to pay, where the last one was long enough ago."""
@@ -205,17 +272,21 @@ class AutoGamma:
         schedule = self._best(sequences, min_depth=1)
         plain_s = self._check.seconds(size)
         loss_s = schedule.seconds - plain_s + self._catch_up_s(sequences, plain_s)
-        patience = min(loss_s / (_CURIOSITY * plain_s), _MOST_PATIENCE)
+        patience = self._patience(loss_s, plain_s)
         if self._idle >= patience:
             return schedule
         self._rests = max(0, min(_RECHECK, round(patience) - self._idle))
         return Schedule((0,) * size, float(size), plain_s)
 
-    def _can_pay(self, sequences: Many[Sequence], schedule: Schedule) -> bool:
-        """Whether the ledger bears it if not one draft is kept."""
+    def _patience(self, loss_s: float, plain_s: float) -> float:
+        """Plain rounds before something is tried that may lose so much."""
+        return min(loss_s / (_CURIOSITY * plain_s), _MOST_PATIENCE)
+
+    def _can_pay(self, sequences: Many[Sequence], seconds: float) -> bool:
+        """Whether the ledger bears a round of so many seconds if not one draft is kept."""
         size = len(sequences)
         plain_s = self._check.seconds(size)
-        loss_s = schedule.seconds - plain_s + self._catch_up_s(sequences, plain_s)
+        loss_s = seconds - plain_s + self._catch_up_s(sequences, plain_s)
         limit_s = self._allowance * self.ledger.plain_s + self._grant * plain_s
         # A draft model must read one prompt before anybody can tell what it is worth.
         first_s = self._first_draft_s
@@ -235,6 +306,14 @@ class AutoGamma:
                 self._first_draft_s = report.draft_s
             steps = max(record.num_drafted for record in report.records)
             self._draft.observe(steps, self._num_unseen, report.draft_s)
+
+    def _learn_gain(self, report: RoundReport, rows: int) -> None:
+        # Not the measured time: noise must not make a draft pay of which nothing is kept.
+        plain_s = self._check.seconds(len(report.sequences))
+        steps = max(record.num_drafted for record in report.records)
+        seconds = self._check.seconds(rows) + steps * self._draft.step_s(plain_s)
+        for sequence, record in zip(report.sequences, report.records, strict=True):
+            self._gain.observe(sequence.id, record.num_committed - seconds / plain_s)
 
 
 def _at_most(gamma: int, sequence: Sequence) -> int:

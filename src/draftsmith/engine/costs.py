@@ -96,6 +96,8 @@ class DraftCost:
         self._num_steps = 0
         self._catch_up_s: float | None = None
         """A token."""
+        self.round_s = math.inf
+        """Of the last rounds, without catching up; infinite before the first."""
 
     def step_s(self, plain_s: float) -> float:
         """Expected time of one more drafted token, beside a plain round of `plain_s`."""
@@ -118,7 +120,10 @@ class DraftCost:
         if num_unseen > 0:
             each = max(0.0, seconds - steps * (self._step_s or 0.0)) / num_unseen
             self._catch_up_s = each if self._catch_up_s is None else (each + self._catch_up_s) / 2
-        elif self._step_s is None:
+            return
+        known = math.isfinite(self.round_s)
+        self.round_s = 0.8 * self.round_s + 0.2 * seconds if known else seconds
+        if self._step_s is None:
             self._step_s, self._num_steps = seconds / max(1, steps), 1
         else:
             self._num_steps += 1

@@ -10,6 +10,7 @@ from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.control import Controller, RoundReport
 from draftsmith.engine.ledger import Ledger
 from draftsmith.engine.logprobs import traced
+from draftsmith.engine.pacing import Choice
 from draftsmith.engine.result import Completion, FinishReason, GenerationResult, StreamEvent
 from draftsmith.engine.round import run_round
 from draftsmith.engine.sequence import Sequence as Sample
@@ -119,9 +120,11 @@ class Generation:
         samples = [sample for _, sample in self._live]
         self._target.release_all_but(samples)
         is_first = not all(sample.records for sample in samples)
-        gammas = self._controller.choose(samples) if self._draft else [0] * len(samples)
-        turns = [sample.turn(gamma) for sample, gamma in zip(samples, gammas, strict=True)]
-        outcomes, draft_s = run_round(self._target, self._draft, turns)
+        choice = Choice([0] * len(samples))
+        if self._draft is not None:
+            choice = self._controller.choose(samples)
+        turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
+        outcomes, draft_s = run_round(self._target, self._draft, turns, choice.pace)
         for sample, outcome in zip(samples, outcomes, strict=True):
             tokens = traced(sample, outcome)
             sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
@@ -129,7 +132,10 @@ class Generation:
                 sample.fail(outcome.error)
         total_s = time.perf_counter() - start
         records = [sample.records[-1] for sample in samples]
-        report = RoundReport(samples, gammas, records, is_first, draft_s, total_s)
+        confidences = [turn.confidences for turn in turns]
+        report = RoundReport(
+            samples, choice.gammas, records, confidences, is_first, draft_s, total_s
+        )
         line = self._controller.observe(report)
         if line is None:
             return

@@ -14,6 +14,7 @@ from draftsmith.core.lenience import ArgmaxLenience
 from draftsmith.core.noise import RoundNoise
 from draftsmith.core.verify import Check, Verifier
 from draftsmith.drafters.contract import Draft, Drafter, SequenceView
+from draftsmith.engine.pacing import Pace
 from draftsmith.errors import DraftError
 from draftsmith.kernels.cpu.sampling import has_mass
 from draftsmith.models.follower import Follower, common_prefix
@@ -57,6 +58,8 @@ class Turn:
     drawn: list[int] = field(default_factory=list)
     laws: list[Tensor] = field(default_factory=list)
     """The law of each drawn token, `[vocab]`."""
+    confidences: list[float] = field(default_factory=list)
+    """How sure the drafter was of each token; empty where nobody asks, or it does not tell."""
 
     def __post_init__(self) -> None:
         """Set up the noise of this round."""
@@ -114,12 +117,26 @@ class Round(NamedTuple):
 
 
 class RoundContext:
-    """The engine's side of `DraftContext`."""
+    """The engine's side of `DraftContext`.
 
-    def __init__(self, turns: Sequence[Turn], vocab_size: int, device: torch.device) -> None:
+    Args:
+        turns: The batch.
+        vocab_size: The target's.
+        device: Where drafts are wanted.
+        pace: Who ends drafts before they have gamma tokens, if anybody does.
+    """
+
+    def __init__(
+        self,
+        turns: Sequence[Turn],
+        vocab_size: int,
+        device: torch.device,
+        pace: Pace | None = None,
+    ) -> None:
         self.turns = turns
         self.vocab_size = vocab_size
         self._device = device
+        self._pace = pace
 
     @property
     def sequences(self) -> Sequence[SequenceView]:
@@ -133,6 +150,11 @@ class RoundContext:
 
     def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law."""
+        if self._pace is not None:
+            # The sync is the draft's own: its next pass needs the token, which comes later.
+            largest = logits.float().softmax(dim=-1).amax(dim=-1).tolist()
+            for row, confidence in zip(rows, largest, strict=True):
+                self.turns[row].confidences.append(confidence)
         fitted = _fit(logits.to(self._device).float(), self.vocab_size)
         for row, line in zip(rows, fitted.unsqueeze(1), strict=True):
             turn = self.turns[row]
@@ -144,6 +166,14 @@ class RoundContext:
             token = int(turn.verifier.draw(law, turn.noise, len(turn.drawn)))
             self.record(turn, token, law[0])
         return [self.turns[row].drawn[-1] for row in rows]
+
+    def wanting(self, rows: Sequence[int]) -> list[int]:
+        """Those of some sequences for which it pays to draw another token, in order."""
+        turns = self.turns
+        open_rows = [row for row in rows if len(turns[row].drawn) < turns[row].view.gamma]
+        if self._pace is None or not open_rows:
+            return open_rows
+        return self._pace.wanting([turn.confidences for turn in turns], open_rows)
 
     def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"] | None) -> None:
         """Add a token and the law that it was drawn from (None: certain) to a sequence's draft."""
@@ -168,24 +198,32 @@ class RoundContext:
         return Draft(draft.tokens, draft.num_drafted, probs)
 
 
-def run_round(target: Follower, drafter: Drafter | None, turns: Sequence[Turn]) -> Round:
+def run_round(
+    target: Follower, drafter: Drafter | None, turns: Sequence[Turn], pace: Pace | None = None
+) -> Round:
     """Draft, check, decide, for every sequence of a batch."""
     vocab_size = target.model.traits.vocab_size
     start = time.perf_counter()
-    draft = draft_for(target, drafter, turns)
+    draft = draft_for(target, drafter, turns, pace)
     # Every drafted token was read on the host by now, or the draft needed no device.
     draft_s = time.perf_counter() - start
     return Round(check_drafts(target, turns, draft, vocab_size), draft_s)
 
 
-def draft_for(target: Follower, drafter: Drafter | None, turns: Sequence[Turn]) -> Draft:
+def draft_for(
+    target: Follower, drafter: Drafter | None, turns: Sequence[Turn], pace: Pace | None = None
+) -> Draft:
     """One proposal for each sequence, within the contract; empty where none is wanted."""
-    context = RoundContext(turns, target.model.traits.vocab_size, target.model.device)
+    context = RoundContext(turns, target.model.traits.vocab_size, target.model.device, pace)
     if drafter is None or not any(turn.view.gamma for turn in turns):
         return Draft.certain([[] for _ in turns], context.device)
     draft = drafter.propose(context)
     check_contract(draft, turns, context.vocab_size, drafter.name)
-    return draft
+    if pace is None or draft.confidences is None or draft.probs is not None:
+        return draft
+    for turn, confidences in zip(turns, draft.confidences, strict=True):
+        turn.confidences += confidences
+    return draft.cut(pace.lengths(draft.confidences))
 
 
 def check_drafts(
@@ -301,6 +339,8 @@ def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: s
             raise DraftError(f"drafter {name} drafted {length} tokens of {turn.view.gamma}")
         if not all(0 <= token < vocab_size for token in row[:length]):
             raise DraftError(f"drafter {name} drafted an id outside 0 … {vocab_size - 1}")
+    if draft.confidences is not None and list(map(len, draft.confidences)) != lengths:
+        raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
     if draft.probs is None:
         return
     if draft.probs.shape != (*draft.tokens.shape, vocab_size):

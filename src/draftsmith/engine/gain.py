@@ -1,0 +1,51 @@
+"""What paced rounds have brought, which says whether the next one is worth its start."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Gain"]
+
+_PRIOR, _PRIOR_WEIGHT = 0.5, 4.0
+"""Before any round a pace is taken to win, so that it is tried."""
+_OWN_WEIGHT = 6.0
+"""Rounds of its own after which a sequence counts as much as all the others."""
+_FADE, _OWN_FADE = 0.998, 0.95
+"""A round."""
+
+
+@dataclass
+class _Sum:
+    gained: float = 0.0
+    rounds: float = 0.0
+
+    def add(self, gained: float, fade: float) -> None:
+        self.gained = fade * self.gained + gained
+        self.rounds = fade * self.rounds + 1
+
+
+@dataclass
+class Gain:
+    """Tokens beyond those of plain decoding in the same time, by sequence, the latest most.
+
+    A schedule takes every draft to run its length; a pace ends the doubtful ones, so that rounds
+    pay which would not pay with any fixed length.
+    """
+
+    _all: _Sum = field(default_factory=_Sum)
+    _own: dict[int, _Sum] = field(default_factory=dict)
+
+    def retain(self, ids: Iterable[int]) -> None:
+        """Forget sequences that are gone."""
+        for gone in self._own.keys() - set(ids):
+            del self._own[gone]
+
+    def observe(self, sequence: int, gained: float) -> None:
+        """Tokens of one sequence in one paced round, less the plain rounds that it took."""
+        self._all.add(gained, _FADE)
+        self._own.setdefault(sequence, _Sum()).add(gained, _OWN_FADE)
+
+    def expected(self, sequences: Sequence[int]) -> float:
+        """Of one more paced round, all these sequences together."""
+        usual = (self._all.gained + _PRIOR * _PRIOR_WEIGHT) / (self._all.rounds + _PRIOR_WEIGHT)
+        own = (self._own.get(sequence, _Sum()) for sequence in sequences)
+        return sum((one.gained + _OWN_WEIGHT * usual) / (one.rounds + _OWN_WEIGHT) for one in own)

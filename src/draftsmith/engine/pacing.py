@@ -1,0 +1,106 @@
+"""When the drafts of one round are long enough, by the confidence of the drafter so far."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from draftsmith.core.scheduling import Candidate, best_schedule
+from draftsmith.engine.confidence import Confidence
+
+__all__ = ["Choice", "Costs", "Pace", "RatePace"]
+
+
+@runtime_checkable
+class Pace(Protocol):
+    """Ends drafts early.
+
+    Whether a token is drafted, and then checked, may depend on all that was drawn before it and
+    on the laws so far, never on the token itself: so every verifier stays exact.
+    """
+
+    def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
+        """Those of the sequences `rows` that should draw another token, in order.
+
+        Args:
+            drafts: The confidences of the drafted tokens so far, for every sequence of the batch.
+            rows: Sequences that could.
+        """
+        ...
+
+    def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
+        """How much of each deterministic draft to check."""
+        ...
+
+
+class Choice(NamedTuple):
+    """How much a round drafts."""
+
+    gammas: list[int]
+    """At most, for each sequence."""
+    pace: Pace | None = None
+    """Who ends drafts earlier."""
+
+
+class Costs(NamedTuple):
+    """What a round takes, in seconds."""
+
+    check: NDArray[np.float64]
+    """Entry n is the check with n drafted rows beside the one row of each sequence."""
+    draft: NDArray[np.float64]
+    """Entry d is the time of drafting d tokens deep."""
+
+
+class RatePace:
+    """Drafts on as long as the round's expected tokens per second rise.
+
+    Args:
+        ids: The sequences of the batch.
+        confidence: What confidences are worth.
+        costs: What rows and steps take.
+        min_depth: 1 checks a deterministic draft even where plain decoding seems better.
+    """
+
+    def __init__(
+        self, ids: Sequence[int], confidence: Confidence, costs: Costs, min_depth: int = 0
+    ) -> None:
+        self._ids = ids
+        self._confidence = confidence
+        self._costs = costs
+        self._min_depth = min_depth
+
+    def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
+        """The likeliest next tokens, as many as the rate of the round rises by."""
+        depth = max((len(drafts[row]) for row in rows), default=0)
+        if depth == 0:
+            return list(rows)
+        chances = [
+            self._confidence.chances(id, draft) for id, draft in zip(self._ids, drafts, strict=True)
+        ]
+        num_rows = sum(map(len, drafts))
+        tokens = len(drafts) + sum(float(kept.sum()) for kept in chances)
+        next_chance = {
+            row: float(chances[row][-1]) * self._confidence.usual(self._ids[row]) for row in rows
+        }
+        likeliest = sorted(rows, key=lambda row: -next_chance[row])
+        rate = tokens / self._seconds(num_rows, depth)
+        taken: list[int] = []
+        for count, row in enumerate(likeliest, start=1):
+            tokens += next_chance[row]
+            longer = tokens / self._seconds(num_rows + count, depth + 1)
+            if longer > rate:
+                rate, taken = longer, likeliest[:count]
+        return sorted(taken)
+
+    def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
+        """The cuts with the most expected tokens per second; the drafts are paid already."""
+        chances = zip(self._ids, drafts, strict=True)
+        candidates = [Candidate(self._confidence.chances(id, draft)) for id, draft in chances]
+        free = np.zeros(len(self._costs.draft))
+        is_forced = self._min_depth if any(drafts) else 0
+        return list(best_schedule(candidates, self._costs.check, free, min_depth=is_forced).gammas)
+
+    def _seconds(self, num_rows: int, depth: int) -> float:
+        check, draft = self._costs
+        return float(check[min(num_rows, len(check) - 1)] + draft[min(depth, len(draft) - 1)])
