@@ -112,7 +112,7 @@ def test_an_interruption_keeps_the_prompts_that_finished(
     [
         (("leviathan", "--json", "/nowhere/l.json"), "there is no folder /nowhere"),
         (("leviathan", "--html", "/"), "it is a folder"),
-        (("chen", "--plots", "/nowhere"), "there is no folder /nowhere: make it first"),
+        (("chen", "--plots", "/nowhere"), "there is no folder /nowhere for plots: make it first"),
         (("chen", "--prompts", "2", "--gamma", "3"), "drop --gamma"),
         (("chen", "--prompts", "0"), "ask for 1 to"),
         (("chen", "--prompts", "1", "--draft", "none"), "give one by --draft"),

@@ -31,7 +31,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Clockwork(LanguageModel):
-    """Says `word(position, token before)` with certainty, after `pass_s(rows)` seconds."""
+    """Says `word(position, token before)` after `pass_s(rows)` seconds.
+
+    It is certain, unless `sure(position, token before)` gives the logit of its word among zeros.
+    """
 
     uses_torch_threads = False
 
@@ -41,6 +44,7 @@ class Clockwork(LanguageModel):
         pass_s: Callable[[int], float],
         word: Callable[[int, int], int],
         read_s: float = 0.0,
+        sure: Callable[[int, int], float] = lambda position, before: 50.0,
     ) -> None:
         self.traits = ModelTraits("clockwork", VOCAB, (), None)
         self.device = torch.device("cpu")
@@ -48,6 +52,7 @@ class Clockwork(LanguageModel):
         self._pass_s = pass_s
         self._word = word
         self._read_s = read_s
+        self._sure = sure
 
     def open_cache(self) -> Cache:
         return CountedCache()
@@ -58,8 +63,8 @@ class Clockwork(LanguageModel):
         logits = torch.zeros(len(batch.rows), batch.width, VOCAB)
         for number, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
             for step, token in enumerate(tokens):
-                said = self._word(cache.length(row) + step + 1, token)
-                logits[number, step, said] = 50.0
+                place = (cache.length(row) + step + 1, token)
+                logits[number, step, self._word(*place)] = self._sure(*place)
             cache.append(row, len(tokens))
         return logits
 

@@ -8,8 +8,9 @@ import pytest
 
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.params import Gamma
-from draftsmith.drafters import Drafter, ModelDrafter
-from draftsmith.engine.control import AutoGamma
+from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
+from draftsmith.engine.auto_gamma import AutoGamma
+from draftsmith.engine.costs import CheckCost, DraftCost
 from draftsmith.engine.result import GenerationResult
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
 from tests.engine.kit import DRAFTERS, PROMPTS, target, texts
@@ -127,6 +128,93 @@ def test_a_draft_good_in_places_beats_every_fixed_gamma(clock: Clock) -> None:
     bench = Bench(clock, lambda: model_draft(clock, alpha, 0.004))
     fixed = [bench.run(gamma, 2, 360).seconds for gamma in (2, 4, 8)]
     assert bench.run("auto", 2, 360).seconds < min(fixed)
+
+
+def test_a_draft_that_knows_when_it_is_wrong_beats_every_fixed_gamma(clock: Clock) -> None:
+    """By more than it does without that knowledge."""
+    alpha = good_for(lambda _: 0.8)
+
+    def sure(position: int, before: int) -> float:
+        is_right = alpha(position, before) == word(position, before)
+        return random.Random(position).gauss(8.0 if is_right else 4.0, 1.0)
+
+    def telling() -> Drafter:
+        return ModelDrafter(Clockwork(clock, lambda rows: 0.006, alpha, 0.001, sure))
+
+    def certain() -> Drafter:
+        return ModelDrafter(Clockwork(clock, lambda rows: 0.006, alpha, 0.001))
+
+    bench = Bench(clock, telling)
+    fixed = [bench.run(gamma).seconds for gamma in (1, 2, 3, 4, 6, 8)]
+    auto = bench.run("auto").seconds
+    assert auto < 0.95 * min(fixed)
+    assert auto < 0.95 * Bench(clock, certain).run("auto").seconds
+
+
+def test_a_copy_is_as_long_as_its_match_is_worth(clock: Clock) -> None:
+    """Half of the text repeats itself whole, half in pieces: no fixed gamma suits both."""
+    chance = random.Random(3)
+    whole = [chance.randrange(8, VOCAB) for _ in range(60)]
+    pieces = [token for start in range(0, 56, 4) for token in (*whole[start : start + 2], 1, 2)]
+    text = [*whole, *pieces, *whole, *pieces[::-1], *whole, *pieces] * 2
+
+    def said(position: int, before: int) -> int:
+        return text[position % len(text)]
+
+    def seconds(gamma: Gamma) -> float:
+        model = Clockwork(clock, flat_s, said, 0.003)
+        engine = Engine(model, None, PromptLookupDrafter() if gamma else None, gamma=gamma)
+        start = clock.now
+        result = engine.generate(text[:60], SamplingParams(max_tokens=500))[0]
+        assert list(result.token_ids) == [said(at, 0) for at in range(60, 560)]
+        return clock.now - start
+
+    assert seconds("auto") < min(seconds(gamma) for gamma in (1, 2, 4, 6, 8, 12, 16))
+
+
+def test_a_good_draft_earns_the_reading_of_the_next_prompt(clock: Clock) -> None:
+    """Reading a prompt takes 24 plain rounds; the first text is too short to earn them back."""
+    bench = Bench(clock, lambda: model_draft(clock, lambda _: 0.95, 0.002, read_s=0.01))
+    engine = Engine(bench.target, None, bench.draft(), gamma="auto")
+    engine.generate([63, *PROMPT], SamplingParams(max_tokens=16))
+    ledgers = [
+        engine.generate([number, *PROMPT], SamplingParams(max_tokens=200))[0].ledger
+        for number in range(3)
+    ]
+    speedups = [ledger.speedup for ledger in ledgers if ledger and ledger.speedup]
+    assert len(speedups) == 3
+    assert min(speedups) > 1.3
+
+
+def test_one_slow_check_is_not_the_reason_that_there_is_never_a_second() -> None:
+    costs = CheckCost()
+    for _ in range(4):
+        costs.observe(1, 0.020)
+        costs.observe(4, 0.022)
+    costs.observe(5, 0.060)
+    assert costs.seconds(5) < 0.024
+    for _ in range(6):
+        costs.observe(5, 0.060)
+    assert costs.seconds(5) > 0.050
+
+
+def test_sizes_far_from_each_other_are_told_apart_and_near_ones_are_not() -> None:
+    costs = CheckCost()
+    for rows in (1, 2, 40, 41, 80) * 4:
+        costs.observe(rows, 0.01 * rows)
+    assert costs.seconds(1) == pytest.approx(0.01, rel=0.05)
+    assert costs.seconds(2) == pytest.approx(0.02, rel=0.05)
+    assert costs.seconds(40) == pytest.approx(0.40, rel=0.05)
+    assert costs.seconds(80) == pytest.approx(0.80, rel=0.05)
+
+
+def test_a_few_unseen_tokens_are_read_in_a_step_and_a_prompt_is_not() -> None:
+    costs = DraftCost()
+    costs.observe(2, 400, 0.420)
+    for _ in range(4):
+        costs.observe(4, 4, 0.040)
+    assert costs.step_s(0.02) == pytest.approx(0.010)
+    assert costs.catch_up_s(400, 0.02) == pytest.approx(0.420)
 
 
 def test_the_ledger_tells_the_time_spent_and_what_plain_decoding_takes(clock: Clock) -> None:

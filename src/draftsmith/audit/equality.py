@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from draftsmith.audit.attribution import Attributor, Difference
 from draftsmith.audit.record import Grid, Record
 from draftsmith.audit.subject import Subject
-from draftsmith.core.params import SamplingParams
+from draftsmith.core.params import Gamma, SamplingParams
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
     """Texts of one configuration beside plain decoding's."""
 
     drafter: str
-    gamma: int
+    gamma: Gamma
     batch: int
     temperature: float
     num_texts: int
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 def generated(
     target: LanguageModel,
     drafter: Drafter | None,
-    gamma: int,
+    gamma: Gamma,
     prompts: Sequence[Sequence[int]],
     params: SamplingParams,
     batch: int = 1,
@@ -101,11 +101,12 @@ def num_comparisons(subject: Subject, gammas: Sequence[int], temperatures: Seque
 
 def _configurations(
     subject: Subject, gammas: Sequence[int]
-) -> Iterator[tuple[str, Drafter, int, int]]:
+) -> Iterator[tuple[str, Drafter, Gamma, int]]:
     """Name, drafter, gamma, prompts side by side."""
     for name, drafter in subject.drafters.items():
         yield from ((name, drafter, gamma, 1) for gamma in gammas)
         yield name, drafter, max(gammas), len(subject.prompts)
+        yield name, drafter, "auto", len(subject.prompts)
     if subject.itself is not None:
         # Its drafts are kept whole, all of them: the way that other drafts seldom take.
         yield "the target itself", subject.itself, 2, len(subject.prompts)

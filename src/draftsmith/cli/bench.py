@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.files import DEFAULT_FILES, FileOptions
 from draftsmith.cli.options import (
+    DEFAULT_RUNTIME,
     DEFAULT_TARGET,
     MODELS,
     OUTPUT,
@@ -19,6 +21,8 @@ from draftsmith.cli.options import (
     Flag,
     GammaChoices,
     RuntimeOptions,
+    SeveralDrafts,
+    Target,
     Whole,
     Wholes,
     listed,
@@ -46,9 +50,6 @@ _Names = Annotated[tuple[str, ...], Parameter(negative="", show_default=listed)]
 _Numbers = Annotated[tuple[float, ...], Parameter(negative="", show_default=listed)]
 
 
-_DEFAULT_RUNTIME = RuntimeOptions()
-
-
 @Parameter(name="*", group=MODELS)
 @dataclass(frozen=True, kw_only=True)
 class ArmOptions:
@@ -68,16 +69,11 @@ class ArmOptions:
         Prompts that run together; may be repeated.
     """
 
-    target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
-    draft: Annotated[
-        tuple[str, ...],
-        Parameter(
-            alias=["--draft-model", "--assistant-model", "-md"], negative="", show_default=listed
-        ),
-    ] = ("prompt-lookup",)
+    target: Target = DEFAULT_TARGET
+    draft: SeveralDrafts = ("prompt-lookup",)
     gamma: GammaChoices = (4,)
     batch_size: Wholes = (1,)
-    runtime: RuntimeOptions = _DEFAULT_RUNTIME
+    runtime: RuntimeOptions = DEFAULT_RUNTIME
 
 
 @Parameter(name="*", group=SAMPLING)
@@ -143,62 +139,14 @@ class RequestOptions:
         )
 
 
-@Parameter(name="*", group=OUTPUT)
-@dataclass(frozen=True, kw_only=True)
-class FileOptions:
-    """Where the numbers go, beside the terminal.
-
-    Parameters
-    ----------
-    json_file
-        Write everything that was measured to this file.
-    html
-        Write a page with tables and plots to this file.
-    plots
-        Write every plot as SVG and PNG into this folder.
-    """
-
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None
-    html: Path | None = None
-    plots: Path | None = None
-
-    def check(self) -> None:
-        """Refuse what cannot be written, before the work.
-
-        Raises:
-            InvalidRequestError: With the reason.
-        """
-        from draftsmith.report.html import check_writable
-
-        for path, what in ((self.json_file, "document"), (self.html, "page")):
-            if path is not None:
-                check_writable(path, what)
-        if self.plots is not None and not self.plots.is_dir():
-            raise InvalidRequestError(f"there is no folder {self.plots} for plots: make it first")
-
-    def write(self, document: dict[str, Any]) -> None:
-        """Write what was asked for."""
-        from draftsmith.bench.page import as_page, save_plots
-        from draftsmith.report.document import write_json as write_document
-        from draftsmith.report.html import write_text as write_page
-
-        if self.json_file is not None:
-            write_document(self.json_file, document)
-        if self.html is not None:
-            write_page(self.html, as_page(document), "page")
-        if self.plots is not None:
-            save_plots(document, self.plots)
-
-
 _DEFAULT_ARMS = ArmOptions()
 _DEFAULT_REQUESTS = RequestOptions()
-_DEFAULT_FILES = FileOptions()
 
 
 @app.default
 def bench(
     *,
-    files: FileOptions = _DEFAULT_FILES,
+    files: FileOptions = DEFAULT_FILES,
     arms: ArmOptions = _DEFAULT_ARMS,
     requests: RequestOptions = _DEFAULT_REQUESTS,
 ) -> None:
@@ -345,7 +293,7 @@ def _finish(
     for cell in document["cells"]:
         print_table(main_table(cell))
     write_text(f"{verdict(document)}\n")
-    files.write(document)
+    _write(files, document)
     for run, track in failed:
         notes().print(f"{run.cell.name}: {track.arm.name} failed: {track.error}", markup=False)
     if is_interrupted:
@@ -353,3 +301,16 @@ def _finish(
         sys.exit(INTERRUPTED)
     if failed:
         raise DraftsmithError(f"{len(failed)} arms failed, and the others were kept")
+
+
+def _write(files: FileOptions, document: dict[str, Any]) -> None:
+    from draftsmith.bench.page import as_page, save_plots
+    from draftsmith.report.document import write_json as write_document
+    from draftsmith.report.html import write_text as write_page
+
+    if files.json_file is not None:
+        write_document(files.json_file, document)
+    if files.html is not None:
+        write_page(files.html, as_page(document), "page")
+    if files.plots is not None:
+        save_plots(document, files.plots)

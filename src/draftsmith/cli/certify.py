@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from draftsmith.cli.exits import NOT_THE_SAME
-from draftsmith.cli.options import DEFAULT_TARGET, MODELS, OUTPUT, Flag, RuntimeOptions, Whole
+from draftsmith.cli.options import (
+    DEFAULT_RUNTIME,
+    DEFAULT_TARGET,
+    MODELS,
+    OUTPUT,
+    Flag,
+    RuntimeOptions,
+    Whole,
+)
 from draftsmith.cli.progress import loading
 from draftsmith.errors import InvalidRequestError
 
@@ -147,7 +155,6 @@ class OtherOptions:
 
 _DEFAULT_CHECKS = CheckOptions()
 _DEFAULT_OTHERS = OtherOptions()
-_DEFAULT_RUNTIME = RuntimeOptions()
 _DEFAULT_OUTPUT = CertificateOptions()
 
 
@@ -159,7 +166,7 @@ def certify(
     ] = (),
     checks: CheckOptions = _DEFAULT_CHECKS,
     others: OtherOptions = _DEFAULT_OTHERS,
-    runtime: RuntimeOptions = _DEFAULT_RUNTIME,
+    runtime: RuntimeOptions = DEFAULT_RUNTIME,
     output: CertificateOptions = _DEFAULT_OUTPUT,
 ) -> None:
     """Certify that speculation does not change what a target generates.

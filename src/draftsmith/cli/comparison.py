@@ -4,14 +4,9 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from draftsmith.cli.options import OUTPUT
-from draftsmith.errors import InvalidRequestError
+from draftsmith.cli.files import FileOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,46 +15,12 @@ if TYPE_CHECKING:
     from draftsmith.papers.comparison import Cell, Item
     from draftsmith.report.page import Section, Table
 
-__all__ = ["ReportOptions", "console", "print_item", "print_items", "write"]
+__all__ = ["console", "print_item", "print_items", "write"]
 
 _PAPERS = {
     "leviathan": "Fast Inference from Transformers via Speculative Decoding (arXiv:2211.17192)",
     "chen": "Accelerating LLM Decoding with Speculative Sampling (arXiv:2302.01318)",
 }
-
-
-@Parameter(name="*", group=OUTPUT)
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """Where the comparison goes, beside the terminal.
-
-    Parameters
-    ----------
-    json_file
-        Write every item to this file.
-    html
-        Write a page with the plots to this file.
-    plots
-        Write the plots to this folder, as SVG.
-    """
-
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None
-    html: Path | None = None
-    plots: Path | None = None
-
-    def check(self) -> None:
-        """Refuse places that cannot be written, before the work.
-
-        Raises:
-            InvalidRequestError: With the reason.
-        """
-        from draftsmith.report.html import check_writable
-
-        for path, what in ((self.json_file, "document"), (self.html, "page")):
-            if path is not None:
-                check_writable(path, what)
-        if self.plots is not None and not self.plots.is_dir():
-            raise InvalidRequestError(f"there is no folder {self.plots}: make it first")
 
 
 def console() -> "Console":
@@ -137,7 +98,7 @@ def _marked(mark: str, text: str) -> str:
 
 
 def write(
-    report: ReportOptions,
+    report: FileOptions,
     paper: str,
     items: Sequence["Item"],
     further: dict[str, Any],

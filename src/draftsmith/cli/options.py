@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from draftsmith.engine.engine import Engine
 
 __all__ = [
+    "DEFAULT_RUNTIME",
     "DEFAULT_TARGET",
     "MODELS",
     "OUTPUT",
@@ -27,6 +28,8 @@ __all__ = [
     "ModelOptions",
     "RuntimeOptions",
     "SamplingOptions",
+    "SeveralDrafts",
+    "Target",
     "Whole",
     "Wholes",
     "listed",
@@ -82,6 +85,13 @@ Wholes: TypeAlias = Annotated[
 """Several whole numbers."""
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value, off unless it is given."""
+_DRAFT = Parameter(alias=["--draft-model", "--assistant-model", "-md"])
+Target: TypeAlias = Annotated[str, Parameter(alias=["--model", "-m"])]
+"""What generates."""
+SeveralDrafts: TypeAlias = Annotated[
+    tuple[str, ...], _DRAFT, Parameter(negative="", show_default=listed)
+]
+"""What guesses, each in its turn."""
 _Strings: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 _Ids: TypeAlias = Annotated[
     tuple[int, ...], Parameter(negative="", show_default=False, converter=_whole)
@@ -156,7 +166,7 @@ class RuntimeOptions:
             )
 
 
-_DEFAULT_RUNTIME = RuntimeOptions()
+DEFAULT_RUNTIME = RuntimeOptions()
 
 
 @Parameter(name="*", group=MODELS)
@@ -176,15 +186,13 @@ class ModelOptions:
         Drafted tokens per round, 0 to 32; 0 is plain decoding, auto is what pays.
     """
 
-    target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
-    draft: Annotated[str, Parameter(alias=["--draft-model", "--assistant-model", "-md"])] = (
-        "prompt-lookup"
-    )
+    target: Target = DEFAULT_TARGET
+    draft: Annotated[str, _DRAFT] = "prompt-lookup"
     gamma: Annotated[
         GammaChoice,
         Parameter(alias=["--num-speculative-tokens", "--num-assistant-tokens", "--draft-max"]),
     ] = 4
-    runtime: RuntimeOptions = _DEFAULT_RUNTIME
+    runtime: RuntimeOptions = DEFAULT_RUNTIME
 
     def load(self) -> "Engine":
         """Load the engine, showing how a fetch gets on."""

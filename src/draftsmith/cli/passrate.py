@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.options import (
+    DEFAULT_RUNTIME,
     DEFAULT_TARGET,
     MODELS,
     OUTPUT,
@@ -18,8 +19,9 @@ from draftsmith.cli.options import (
     Flag,
     GammaChoices,
     RuntimeOptions,
+    SeveralDrafts,
+    Target,
     Whole,
-    listed,
 )
 from draftsmith.cli.stdout import write_text
 from draftsmith.cli.steps import steps
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
 
 __all__ = ["passrate"]
-
-_DEFAULT_RUNTIME = RuntimeOptions()
 
 
 @Parameter(name="*", group=MODELS)
@@ -53,16 +53,11 @@ class PairOptions:
         Prompts that run together.
     """
 
-    target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
-    draft: Annotated[
-        tuple[str, ...],
-        Parameter(
-            alias=["--draft-model", "--assistant-model", "-md"], negative="", show_default=listed
-        ),
-    ] = ("prompt-lookup",)
+    target: Target = DEFAULT_TARGET
+    draft: SeveralDrafts = ("prompt-lookup",)
     gamma: GammaChoices = (4,)
     batch_size: Whole = 1
-    runtime: RuntimeOptions = _DEFAULT_RUNTIME
+    runtime: RuntimeOptions = DEFAULT_RUNTIME
 
 
 @Parameter(name="*", group=SAMPLING)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from draftsmith.cli.options import (
+    DEFAULT_RUNTIME,
     DEFAULT_TARGET,
     MODELS,
     OUTPUT,
@@ -17,6 +18,8 @@ from draftsmith.cli.options import (
     STOPPING,
     Flag,
     RuntimeOptions,
+    SeveralDrafts,
+    Target,
     Whole,
 )
 from draftsmith.cli.stdout import write_json, write_text
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     from draftsmith.workloads import Workload
 
 __all__ = ["plan"]
-
-_DEFAULT_RUNTIME = RuntimeOptions()
 
 
 @Parameter(name="*", group=MODELS)
@@ -50,12 +51,9 @@ class CandidateOptions:
         Prompt lookup, and bigrams of the prompts, cost nothing and are always tried.
     """
 
-    target: Annotated[str, Parameter(alias=["--model", "-m"])] = DEFAULT_TARGET
-    draft: Annotated[
-        tuple[str, ...],
-        Parameter(alias=["--draft-model", "--assistant-model", "-md"], negative=""),
-    ] = ()
-    runtime: RuntimeOptions = _DEFAULT_RUNTIME
+    target: Target = DEFAULT_TARGET
+    draft: SeveralDrafts = ()
+    runtime: RuntimeOptions = DEFAULT_RUNTIME
 
 
 @Parameter(name="*", group=SAMPLING)

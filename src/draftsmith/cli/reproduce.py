@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from draftsmith.cli.comparison import ReportOptions, console, print_item, print_items, write
+from draftsmith.cli.comparison import console, print_item, print_items, write
 from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.files import DEFAULT_FILES, FileOptions
 from draftsmith.cli.loops import RUN, LoopOptions
 from draftsmith.cli.options import Flag, ModelOptions, Whole
 
@@ -31,8 +32,6 @@ class Basket:
 
     def add_plum("""
 
-_DEFAULT_REPORT = ReportOptions()
-
 
 @app.command
 def leviathan(
@@ -43,7 +42,7 @@ def leviathan(
     temperature: Annotated[float, Parameter(alias="--temp", group=RUN)] = 0.0,
     seed: Annotated[Whole | None, Parameter(alias="-s", group=RUN)] = None,
     models: ModelOptions = _DEFAULT_MODELS,
-    report: ReportOptions = _DEFAULT_REPORT,
+    report: FileOptions = DEFAULT_FILES,
 ) -> None:
     """Leviathan, Kalman & Matias: what they print, computed; Algorithm 1's trace as in Figure 1.
 
@@ -78,7 +77,7 @@ def chen(
     all_items: Annotated[Flag, Parameter(name="--all", group=RUN)] = False,
     loops: LoopOptions = _DEFAULT_LOOPS,
     models: ModelOptions = _DEFAULT_MODELS,
-    report: ReportOptions = _DEFAULT_REPORT,
+    report: FileOptions = DEFAULT_FILES,
 ) -> None:
     """Chen et al.: what they print, held against itself; Figure 1 measured on a pair of models.
 

@@ -1,6 +1,7 @@
 """What rounds cost on this machine, learnt from the rounds themselves."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,13 @@ _CLIP = 0.25
 _SLOPE = 0.08
 """Added time of a row before any was measured, as a share of the smallest check. After that the
 last two sizes say how it goes on."""
+_TRUSTED = 3
+"""Checks of a size before it is believed to be dearer than that: one slow check, as the first of a
+size often is, must not be the reason that there is never a second."""
+_FEW = 16
+"""Tokens that a drafter catches up on in the time of a step."""
+_EXACT = 8
+"""Rows up to which every number is a size of its own; above, four to a doubling."""
 
 
 class CheckCost:
@@ -25,14 +33,14 @@ class CheckCost:
 
     def __init__(self) -> None:
         self._level = 0.0
-        self._shape: dict[int, float] = {}
+        self._sizes: dict[int, _Size] = {}
         self._counts: dict[int, int] = {}
         self._table: NDArray[np.float64] | None = None
 
     @property
     def is_known(self) -> bool:
         """Whether any check was observed."""
-        return bool(self._shape)
+        return bool(self._sizes)
 
     def num_seen(self, rows: int) -> int:
         """Observed checks of exactly this many rows."""
@@ -40,23 +48,21 @@ class CheckCost:
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from one check."""
-        if not self._shape:
-            self._level = seconds
-            self._shape[rows], self._counts[rows] = 1.0, 1
-            return
-        count = self._counts.get(rows, 0)
-        self._counts[rows] = count + 1
-        if count == 0:
-            self._shape[rows] = seconds / self._level
-            self._table = None
-            return
-        surprise = math.log(seconds / (self._level * self._shape[rows]))
-        # The first time is often the slowest: it is soon forgotten.
-        surprise = max(-1.0 if count < 3 else -_CLIP, min(_CLIP, surprise))
-        step = 1 / min(count + 1, _MEMORY)
-        self._level *= math.exp(0.1 * surprise)
-        self._shape[rows] *= math.exp(max(0.0, step - 0.1 / _MEMORY) * surprise)
+        self._counts[rows] = self._counts.get(rows, 0) + 1
         self._table = None
+        if not self._sizes:
+            self._level = seconds
+        size = self._sizes.setdefault(_place(rows), _Size(float(rows), seconds / self._level))
+        size.count += 1
+        if size.count == 1:
+            return
+        surprise = math.log(seconds / (self._level * size.shape))
+        # The first time is often the slowest: it is soon forgotten.
+        surprise = max(-1.0 if size.count < 4 else -_CLIP, min(_CLIP, surprise))
+        step = 1 / min(size.count, _MEMORY)
+        self._level *= math.exp(0.1 * surprise)
+        size.shape *= math.exp(max(0.0, step - 0.1 / _MEMORY) * surprise)
+        size.rows += step * (rows - size.rows)
 
     def seconds(self, rows: int) -> float:
         """Expected time of a check of `rows` rows; infinite before any was observed."""
@@ -64,23 +70,43 @@ class CheckCost:
 
     def table(self, most: int) -> NDArray[np.float64]:
         """Expected times by rows, 0 to `most`: straight lines between what was measured."""
-        if not self._shape:
+        if not self._sizes:
             return np.full(most + 1, math.inf)
         if self._table is None or len(self._table) <= most:
             self._table = self._tabulate(max(most, 63))
         return self._level * self._table[: most + 1]
 
     def _tabulate(self, most: int) -> NDArray[np.float64]:
-        known = sorted(self._shape)
-        values = [self._shape[rows] for rows in known]
+        sizes = sorted(self._sizes.values(), key=lambda size: size.rows)
+        rows, values = [sizes[0].rows], [sizes[0].shape]
+        for size in sizes[1:]:
+            usual = values[-1] + _SLOPE * values[0] * (size.rows - rows[-1])
+            is_trusted = size.count >= _TRUSTED
+            rows.append(size.rows)
+            values.append(size.shape if is_trusted else min(size.shape, usual))
         slope = _SLOPE * values[0]
-        if len(known) > 1:
-            slope = max(0.0, values[-1] - values[-2]) / (known[-1] - known[-2])
-        if known[-1] < most:
-            values.append(values[-1] + slope * (most - known[-1]))
-            known.append(most)
+        if len(rows) > 1:
+            slope = max(0.0, values[-1] - values[-2]) / (rows[-1] - rows[-2])
+        if rows[-1] < most:
+            values.append(values[-1] + slope * (most - rows[-1]))
+            rows.append(most)
         # More rows never cost less: a dip between two measurements is noise.
-        return np.interp(np.arange(most + 1), known, np.maximum.accumulate(values))
+        return np.interp(np.arange(most + 1), rows, np.maximum.accumulate(values))
+
+
+@dataclass
+class _Size:
+    """Checks of about so many rows."""
+
+    rows: float
+    """On average."""
+    shape: float
+    """Their time over the level."""
+    count: int = 0
+
+
+def _place(rows: int) -> int:
+    return rows if rows <= _EXACT else _EXACT + round(4 * math.log2(rows / _EXACT))
 
 
 class DraftCost:
@@ -117,7 +143,7 @@ class DraftCost:
             num_unseen: Tokens to catch up on beyond the few of every round.
             seconds: Time of it all.
         """
-        if num_unseen > 0:
+        if num_unseen > _FEW:
             each = max(0.0, seconds - steps * (self._step_s or 0.0)) / num_unseen
             self._catch_up_s = each if self._catch_up_s is None else (each + self._catch_up_s) / 2
             return

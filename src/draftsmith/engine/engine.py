@@ -7,7 +7,8 @@ from typing import cast
 from draftsmith.core.params import Gamma, SamplingParams, check_gamma
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
-from draftsmith.engine.control import AutoGamma, Controller, FixedGamma
+from draftsmith.engine.auto_gamma import AutoGamma
+from draftsmith.engine.control import Controller, FixedGamma
 from draftsmith.engine.generation import Generation, Job
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.request import Prompt, is_single, make_request

@@ -11,15 +11,19 @@ _OWN_WEIGHT = 6.0
 """Rounds of its own after which a sequence counts as much as all the others."""
 _FADE, _OWN_FADE = 0.998, 0.95
 """A round."""
+_UNPROVEN = 16.0
+"""Tokens that are taken to have gained nothing, where gains must be proven."""
 
 
 @dataclass
 class _Sum:
     gained: float = 0.0
+    tokens: float = 0.0
     rounds: float = 0.0
 
-    def add(self, gained: float, fade: float) -> None:
+    def add(self, gained: float, tokens: int, fade: float) -> None:
         self.gained = fade * self.gained + gained
+        self.tokens = fade * self.tokens + tokens
         self.rounds = fade * self.rounds + 1
 
 
@@ -39,10 +43,16 @@ class Gain:
         for gone in self._own.keys() - set(ids):
             del self._own[gone]
 
-    def observe(self, sequence: int, gained: float) -> None:
-        """Tokens of one sequence in one paced round, less the plain rounds that it took."""
-        self._all.add(gained, _FADE)
-        self._own.setdefault(sequence, _Sum()).add(gained, _OWN_FADE)
+    def observe(self, sequence: int, tokens: int, plain_rounds: float) -> None:
+        """Tokens of one sequence in one paced round, and the plain rounds that it took."""
+        gained = tokens - plain_rounds
+        self._all.add(gained, tokens, _FADE)
+        self._own.setdefault(sequence, _Sum()).add(gained, tokens, _OWN_FADE)
+
+    @property
+    def saving(self) -> float:
+        """Plain rounds that each token has saved, as far as that is proven; never negative."""
+        return max(0.0, self._all.gained) / (self._all.tokens + _UNPROVEN)
 
     def expected(self, sequences: Sequence[int]) -> float:
         """Of one more paced round, all these sequences together."""

@@ -1,0 +1,117 @@
+"""When drafts end: the rule beside a plain search, and the law of what it lets through."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from draftsmith.audit.proof import EXACT, a_world, distance_of_a_round
+from draftsmith.core.enumeration import Tokens
+from draftsmith.core.verify import BlockVerifier, RejectionVerifier, ThresholdVerifier
+from draftsmith.engine.confidence import Confidence
+from draftsmith.engine.pacing import Costs, RatePace
+
+CHECK = np.linspace(1.0, 3.0, 41)
+STEEP = 1.0 + np.arange(41.0)
+
+
+def pace(
+    num_sequences: int = 1,
+    check: "np.ndarray[tuple[int], np.dtype[np.float64]]" = CHECK,
+    step: float = 0.3,
+    min_depth: int = 0,
+) -> RatePace:
+    """A pace that takes confidences at their word; costs beside a plain round of 1."""
+    costs = Costs(check, step * np.arange(11.0))
+    return RatePace(range(num_sequences), Confidence(), costs, min_depth)
+
+
+def kept(draft: Sequence[float]) -> list[float]:
+    return Confidence().chances(0, draft).tolist()
+
+
+def test_a_first_token_is_always_drawn() -> None:
+    assert pace(3).wanting([[], [], []], [0, 2]) == [0, 2]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_draft_goes_on_while_its_rate_rises(seed: int) -> None:
+    """One sequence: against the rates of both lengths, written out."""
+    chance = random.Random(seed)
+    draft = [chance.random() for _ in range(chance.randint(1, 6))]
+    step = chance.choice([0.01, 0.1, 0.3])
+    chances = kept(draft)
+    now = (1 + sum(chances)) / (CHECK[len(draft)] + step * len(draft))
+    next_one = chances[-1] * Confidence().usual(0)
+    then = (1 + sum(chances) + next_one) / (CHECK[len(draft) + 1] + step * (len(draft) + 1))
+    assert pace(step=step).wanting([draft], [0]) == ([0] if then > now else [])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_of_a_batch_the_likeliest_go_on(seed: int) -> None:
+    """Against every subset; equal rates may go either way, so the rates are compared."""
+    chance = random.Random(seed)
+    size = chance.randint(2, 5)
+    drafts = [[chance.random() for _ in range(2)] for _ in range(size)]
+    one = pace(size, np.linspace(1.0, 4.0, 41), 0.15)
+    taken = one.wanting(drafts, range(size))
+
+    def rate(rows: Sequence[int]) -> float:
+        tokens = size + sum(sum(kept(draft)) for draft in drafts)
+        tokens += sum(kept(drafts[row])[-1] * Confidence().usual(row) for row in rows)
+        num_rows = 2 * size + len(rows)
+        depth = 3 if rows else 2
+        return tokens / float(np.linspace(1.0, 4.0, 41)[num_rows] + 0.15 * depth)
+
+    subsets = [[row for row in range(size) if code >> row & 1] for code in range(2**size)]
+    assert rate(taken) == pytest.approx(max(map(rate, subsets)))
+
+
+def test_a_doubtful_copy_is_cut_and_a_sure_one_is_not() -> None:
+    assert pace().lengths([[0.99] * 8]) == [8]
+    assert pace(check=STEEP).lengths([[0.01] * 8]) == [0]
+    assert pace(check=STEEP, min_depth=1).lengths([[0.01] * 8]) == [1]
+    assert pace(2, np.linspace(1.0, 9.0, 41)).lengths([[0.99] * 5, [0.02] * 5]) == [5, 0]
+    assert pace(2, min_depth=1).lengths([[], []]) == [0, 0]
+
+
+def paced(draft: Tokens, laws: Tensor) -> int:
+    """How long the pace lets a draft become, which hears of each law and of no token."""
+    one, sure = pace(check=1.0 + 0.1 * np.arange(41.0), step=0.2), [float(laws[0].max())]
+    while len(sure) < len(draft) and one.wanting([sure], [0]):
+        sure.append(float(laws[len(sure)].max()))
+    return len(sure)
+
+
+def after_a_token(draft: Tokens, laws: Tensor) -> int:
+    """Ends a draft behind the first 1: that token is checked, and what follows was not drawn."""
+    return draft.index(1) + 1 if 1 in draft else len(draft)
+
+
+def before_a_token(draft: Tokens, laws: Tensor) -> int:
+    """Leaves out the token that it looks at."""
+    return draft.index(1) if 1 in draft else len(draft)
+
+
+@pytest.mark.parametrize("verifier", [RejectionVerifier(), BlockVerifier()], ids=lambda v: v.name)
+def test_a_paced_draft_is_exact(verifier: ThresholdVerifier) -> None:
+    lengths: set[int] = set()
+
+    def cut(draft: Tokens, laws: Tensor) -> int:
+        lengths.add(paced(draft, laws))
+        return paced(draft, laws)
+
+    for seed in range(40):
+        assert distance_of_a_round(a_world(seed), verifier, 3, (), cut) <= EXACT, f"world {seed}"
+    assert lengths == {1, 2, 3}
+
+
+@pytest.mark.parametrize("verifier", [RejectionVerifier(), BlockVerifier()], ids=lambda v: v.name)
+def test_a_draft_may_end_by_its_tokens_only_behind_them(verifier: ThresholdVerifier) -> None:
+    worlds = [a_world(seed) for seed in range(40)]
+    behind = [distance_of_a_round(world, verifier, 3, (), after_a_token) for world in worlds]
+    before = [distance_of_a_round(world, verifier, 3, (), before_a_token) for world in worlds]
+    assert max(behind) <= EXACT
+    assert max(before) > 0.05
