@@ -75,6 +75,8 @@ class AutoGamma:
         self._plain_at: dict[int, int] = {}
         """The last plain round of each batch size."""
         self._first_draft_s: float | None = None
+        self._reading_s = 0.0
+        """What the dearest catching up took."""
         self._num_unseen = 0
         """Tokens that the drafter must catch up on in the round in hand."""
 
@@ -242,9 +244,10 @@ class AutoGamma:
         limit_s = self._allowance * self.ledger.plain_s + self._grant * plain_s
         # A draft model must read one prompt before anybody can tell what it is worth.
         limit_s += catch_up_s if self._first_draft_s is None else self._first_draft_s
-        if self._gain.saving * self._horizon(sequences) * plain_s >= catch_up_s:
-            # The next one is paid by what is proven.
-            limit_s += catch_up_s
+        saved_s = self._gain.saving * self._horizon(sequences) * plain_s
+        if saved_s > 0 and saved_s >= catch_up_s:
+            # The next one is paid by what is proven, and so is one before it.
+            limit_s += catch_up_s + self._reading_s
         return limit_s - self.ledger.debt_s + plain_s - catch_up_s
 
     def _horizon(self, sequences: Many[Sequence]) -> int:
@@ -264,6 +267,10 @@ class AutoGamma:
                 self._first_draft_s = report.draft_s
             steps = max(record.num_drafted for record in report.records)
             self._draft.observe(steps, self._num_unseen, report.draft_s)
+            if self._num_unseen > 0:
+                plain_s = self._check.seconds(len(report.sequences))
+                reading_s = self._draft.catch_up_s(self._num_unseen, plain_s)
+                self._reading_s = max(self._reading_s, reading_s)
 
     def _learn_gain(self, report: RoundReport, rows: int) -> None:
         # Not the measured time: noise must not make a draft pay of which nothing is kept.
