@@ -9,6 +9,7 @@ texts of all workloads, mixed, as a server's would. What Python takes is left ou
 """
 
 import argparse
+import itertools
 import random
 import statistics
 import time
@@ -58,7 +59,7 @@ class Costs:
     """Seconds of passes, measured."""
 
     target_s: dict[int, float]
-    draft_s: float
+    draft_s: dict[int, float]
     target_read_s: float
     """A token of a prompt."""
     draft_read_s: float
@@ -133,14 +134,14 @@ def _costs(target: LanguageModel, draft: LanguageModel, prompt: list[int]) -> Co
         read_s[model] = (time.perf_counter() - start) / len(prompt)
     times: defaultdict[tuple[LanguageModel, int], list[float]] = defaultdict(list)
     for _ in range(11):
-        for model, width in ((draft, 1), *((target, width) for width in WIDTHS)):
+        for model, width in itertools.product((draft, target), WIDTHS):
             start = time.perf_counter()
             model.forward(caches[model], Rows([rows[model]], [[100] * width]))
             times[model, width].append(time.perf_counter() - start)
             caches[model].rollback(rows[model], len(prompt))
     median = {key: statistics.median(values) for key, values in times.items()}
-    target_s = {width: median[target, width] for width in WIDTHS}
-    return Costs(target_s, median[draft, 1], read_s[target], read_s[draft])
+    target_s, draft_s = ({width: median[model, width] for width in WIDTHS} for model in caches)
+    return Costs(target_s, draft_s, read_s[target], read_s[draft])
 
 
 @dataclass
@@ -197,7 +198,9 @@ class Actor(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Tensor:
         """Laws whose largest probabilities are the recorded ones."""
         assert isinstance(cache, CountedCache)
-        self.clock.now += float(self.pass_s[sum(map(len, batch.tokens))])
+        rows = sum(map(len, batch.tokens))
+        beyond = max(0, rows - len(self.pass_s) + 1)
+        self.clock.now += float(self.pass_s[rows - beyond]) + beyond * self.read_s
         logits = torch.full((len(batch.rows), batch.width, VOCAB), -50.0)
         for number, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
             for step in range(len(tokens)):
@@ -227,12 +230,10 @@ class Actor(LanguageModel):
 
 def replay(texts: Sequence[Recorded], costs: Costs, gamma: Gamma, name: str) -> dict[str, float]:
     """Seconds of each workload's texts, prompts included, all texts through one engine."""
-    rows = np.arange(max(WIDTHS) + 1)
-    curve = np.interp(rows, list(costs.target_s), list(costs.target_s.values()))
     seconds: defaultdict[str, float] = defaultdict(float)
     with stopped() as clock:
-        target = Actor(clock, curve, costs.target_read_s)
-        model = Actor(clock, np.full(len(rows), costs.draft_s), costs.draft_read_s)
+        target = Actor(clock, _curve(costs.target_s), costs.target_read_s)
+        model = Actor(clock, _curve(costs.draft_s), costs.draft_read_s)
         drafter: Drafter = ModelDrafter(model) if name == DRAFT else PromptLookupDrafter()
         engine = Engine(target, None, drafter if gamma else None, gamma=gamma)
         for text in texts:
@@ -249,6 +250,11 @@ def replay(texts: Sequence[Recorded], costs: Costs, gamma: Gamma, name: str) -> 
             seconds[text.workload] += clock.now - start
             seconds["all"] += clock.now - start
     return dict(seconds)
+
+
+def _curve(seconds: dict[int, float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """By rows, straight lines between what was measured."""
+    return np.interp(np.arange(max(seconds) + 1), list(seconds), list(seconds.values()))
 
 
 def _speedups(name: str, arms: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:

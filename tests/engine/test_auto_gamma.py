@@ -214,7 +214,8 @@ def test_a_few_unseen_tokens_are_read_in_a_step_and_a_prompt_is_not() -> None:
     for _ in range(4):
         costs.observe(4, 4, 0.040)
     assert costs.step_s(0.02) == pytest.approx(0.010)
-    assert costs.catch_up_s(400, 0.02) == pytest.approx(0.420)
+    # The two steps behind the prompt are known by now.
+    assert costs.catch_up_s(400, 0.02) == pytest.approx(0.400)
 
 
 def test_the_ledger_tells_the_time_spent_and_what_plain_decoding_takes(clock: Clock) -> None:

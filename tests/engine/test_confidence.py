@@ -21,6 +21,7 @@ def taught(offset: float, slope: float, num_drafts: int, sequence: int = 0) -> C
         num_accepted = hits.index(False) if False in hits else 5
         tested = log_odds[: num_accepted + 1]
         confidence.observe(sequence, [logistic(one) for one in tested], num_accepted)
+        confidence.end_round()
     return confidence
 
 
@@ -51,6 +52,7 @@ def test_a_text_of_its_own_kind_shifts_its_own_chances_only() -> None:
     before = confidence.chances(7, [0.8])[0]
     for _ in range(40):
         confidence.observe(7, [0.8], 0)
+        confidence.end_round()
     assert confidence.chances(7, [0.8])[0] < 0.5 * before
     assert confidence.usual(7) < confidence.usual(8)
     assert confidence.chances(8, [0.8])[0] > 0.7 * before

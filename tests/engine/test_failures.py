@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from draftsmith.core.params import SamplingParams
+from draftsmith.core.params import Gamma, SamplingParams
 from draftsmith.drafters import (
     Draft,
     DraftContext,
@@ -242,9 +242,12 @@ def test_bans_that_leave_nothing_end_the_sequence_with_the_remedy() -> None:
 # --- poison in the draft --------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("gamma", [4, "auto"])
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("verifier", ["coupled", "block"])
-def test_poison_in_the_draft_costs_nothing_but_speed(value: float, verifier: str) -> None:
+def test_poison_in_the_draft_costs_nothing_but_speed(
+    value: float, verifier: str, gamma: Gamma
+) -> None:
     sick = Poisoned(target("llama"), 42, value, None)  # a frequent token of this model
     params = replace(SEEDED, verifier=verifier, temperature=0.0 if verifier == "block" else 0.9)
     plain = texts(Engine(target("llama")).generate(PROMPTS, params))
@@ -255,7 +258,7 @@ def test_poison_in_the_draft_costs_nothing_but_speed(value: float, verifier: str
         SpeculativeDrafter(target("llama"), ModelDrafter(sick), inner_gamma=2),
     ]
     for draft in drafts:
-        results = Engine(target("llama"), draft=draft, gamma=4).generate(PROMPTS, params)
+        results = Engine(target("llama"), draft=draft, gamma=gamma).generate(PROMPTS, params)
         assert {result.error for result in results} == {None}
         assert texts(results) == plain
 

@@ -3,7 +3,8 @@
 The noise is seeded, so a run is the same every time; the stated rates speak of the choice of seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -16,9 +17,12 @@ from draftsmith.core.laws import History, SamplingLaw
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.core.verify import VERIFIERS, RejectionVerifier, ThresholdVerifier
-from draftsmith.drafters import Drafter, ModelDrafter
+from draftsmith.drafters import Draft, DraftContext, Drafter, ModelDrafter
+from draftsmith.engine.control import FixedGamma
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
+from draftsmith.engine.pacing import Choice, Pace
+from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.models.contract import LanguageModel, Rows
 from tests import tiny
 from tests.engine.kit import Ramp
@@ -32,6 +36,8 @@ TEMPERATURE = 0.8
 NUM_SAMPLES = 700
 FALSE_FAIL_RATE = 1e-9
 DETECTS = 0.36
+MANY_SAMPLES = 4000
+SMALL_BIAS = 0.15
 
 
 @cache
@@ -98,6 +104,65 @@ def test_the_joint_law_of_the_first_tokens_is_the_targets(verifier: str, drafter
     assert_law(outcomes, exact_law(), false_fail_rate=FALSE_FAIL_RATE, detects=DETECTS)
     assert statistics.alpha is not None
     assert 0.3 < statistics.alpha < 0.8, "the draft must be neither useless nor right"
+
+
+# --- drafts that end by the drafter's confidence ---------------------------------------------
+
+
+class Doubtful(Pace):
+    """Ends a draft behind a token whose law was flat: two draws of three."""
+
+    def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
+        return [row for row in rows if not drafts[row] or drafts[row][-1] > 0.5]
+
+    def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
+        raise AssertionError("a model's draft is not cut")
+
+
+class Paced(FixedGamma):
+    """Gamma tokens at most, or fewer."""
+
+    def choose(self, sequences: Sequence[Sample]) -> Choice:
+        return super().choose(sequences)._replace(pace=Doubtful())
+
+
+class TakesBack(Drafter):
+    """Leaves out a token that it drew, because it is unlikely: the bias that no pace may have."""
+
+    def __init__(self, inner: Drafter) -> None:
+        self.inner = inner
+
+    def propose(self, context: DraftContext) -> Draft:
+        draft = self.inner.propose(context)
+        assert draft.probs is not None
+        chances = draft.probs.gather(-1, draft.tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        is_likely = (chances > 0.4).long().cumprod(-1)
+        return replace(draft, num_drafted=torch.minimum(draft.num_drafted, is_likely.sum(-1)))
+
+
+def paced_sample(drafter: Drafter, verifier: str) -> tuple[Tensor, SpeculationStatistics]:
+    engine = Engine(model(14), draft=drafter, gamma=2, max_batch_size=1000)
+    engine.controller = Paced(2)
+    many = replace(params(verifier), n=MANY_SAMPLES)
+    result = engine.generate(PROMPT, many)[0]
+    tokens = torch.tensor([one.token_ids[:LENGTH] for one in result.completions])
+    return tokens[:, 0] * VOCAB + tokens[:, 1], result.statistics
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("verifier", ["rejection", "block"])
+def test_ending_a_draft_by_its_law_leaves_the_targets_law(verifier: str) -> None:
+    outcomes, statistics = paced_sample(DRAFTERS["model"](), verifier)
+    assert_law(outcomes, exact_law(), false_fail_rate=FALSE_FAIL_RATE, detects=SMALL_BIAS)
+    first, second = statistics.drafted_per_position
+    assert 0.1 < second / first < 0.9, "some drafts must end early and others not"
+
+
+@pytest.mark.statistical
+def test_leaving_out_a_drawn_token_is_caught() -> None:
+    outcomes, _ = paced_sample(TakesBack(DRAFTERS["model"]()), "rejection")
+    with pytest.raises(AssertionError, match=r"TV .* at rate"):
+        assert_law(outcomes, exact_law(), false_fail_rate=FALSE_FAIL_RATE, detects=SMALL_BIAS)
 
 
 # --- teeth: bugs that this test must catch --------------------------------------------------

@@ -5,13 +5,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from draftsmith.audit.proof import EXACT, a_world, distance_of_a_round
 from draftsmith.core.enumeration import Tokens
+from draftsmith.core.params import SamplingParams
 from draftsmith.core.verify import BlockVerifier, RejectionVerifier, ThresholdVerifier
 from draftsmith.engine.confidence import Confidence
 from draftsmith.engine.pacing import Costs, RatePace
+from draftsmith.engine.request import make_request
+from draftsmith.engine.round import RoundContext, Turn
+from tests.engine.kit import PROMPTS, target
 
 CHECK = np.linspace(1.0, 3.0, 41)
 STEEP = 1.0 + np.arange(41.0)
@@ -115,3 +120,28 @@ def test_a_draft_may_end_by_its_tokens_only_behind_them(verifier: ThresholdVerif
     before = [distance_of_a_round(world, verifier, 3, (), before_a_token) for world in worlds]
     assert max(behind) <= EXACT
     assert max(before) > 0.05
+
+
+def turn(number: int) -> Turn:
+    request = make_request(PROMPTS[number], SamplingParams(seed=1), target("llama").traits, None)
+    return request.sequence(0, number, torch.device("cpu"), None).turn(5)
+
+
+def test_a_draft_that_has_ended_stays_ended() -> None:
+    """Another sequence's doubt may lower the rate so far that going on would pay again."""
+    sure = [[0.3], [0.98], [0.05], [0.6]]
+    engine_side = RoundContext(
+        [turn(number) for number in range(4)],
+        target("llama").traits.vocab_size,
+        torch.device("cpu"),
+        pace(4, 1.0 + 0.1 * np.arange(41.0), 0.005),
+    )
+    for one, (confidence,) in zip(engine_side.turns, sure, strict=True):
+        one.confidences.append(confidence)
+    before = engine_side.wanting(range(4))
+    assert before == [1]
+    engine_side.turns[1].confidences.append(0.05)
+    assert 3 in pace(4, 1.0 + 0.1 * np.arange(41.0), 0.005).wanting(
+        [one.confidences for one in engine_side.turns], range(4)
+    )
+    assert 3 not in engine_side.wanting(range(4))

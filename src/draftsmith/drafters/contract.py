@@ -52,8 +52,8 @@ class Draft:
     """Room for draft trees: the column of each token's parent; None is a chain, the only shape
     that the verifiers take today."""
     confidences: Sequence[Sequence[float]] | None = None
-    """How sure the drafter is of each token of a deterministic draft, 0 to 1. Gamma "auto" learns
-    what they are worth, and cuts drafts by them; only their order matters."""
+    """How sure the drafter is of each token of a deterministic draft, 0 to 1, best as a rough
+    probability. Gamma "auto" learns what they are worth, and cuts drafts by them."""
 
     @classmethod
     def certain(
@@ -117,7 +117,8 @@ class DraftContext(Protocol):
         """Those of some sequences for which it pays to draw another token, in order.
 
         Where gamma is a number, those with fewer tokens than that. Where it is "auto", a draft
-        also ends when it has become unlikely to be kept.
+        also ends when it has become unlikely to be kept; then it has ended for this round. Ask
+        for all sequences that go on at once, after each of their tokens.
         """
         ...
 

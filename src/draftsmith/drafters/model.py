@@ -27,7 +27,8 @@ class ModelDrafter(Drafter):
         self._follower.release_all_but(context.sequences)
         wanted = [i for i, view in enumerate(context.sequences) if self._is_wanted(view)]
         feeds = {i: self._follower.catch_up(context.sequences[i]) for i in wanted}
-        while live := context.wanting(wanted):
+        live = wanted
+        while live := context.wanting(live):
             logits = self._follower.forward(
                 [context.sequences[i] for i in live], [feeds[i] for i in live]
             )

@@ -161,7 +161,8 @@ class NgramDrafter(Drafter):
     def propose(self, context: DraftContext) -> Draft:
         """Draw token after token, each from the law after the one before."""
         last = [view.tokens[-1] for view in context.sequences]
-        while live := context.wanting(range(len(last))):
+        live: Sequence[int] = range(len(last))
+        while live := context.wanting(live):
             laws = torch.stack([self.table.law(last[i]) for i in live])
             drawn = context.draw(live, laws.log().to(context.device))
             for i, token in zip(live, drawn, strict=True):

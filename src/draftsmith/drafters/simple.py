@@ -31,8 +31,11 @@ class BlockDrafter(Drafter):
         if not gamma:
             return context.drawn()
         logits = self.block_logits(context.sequences, gamma)
+        live: Sequence[int] = range(len(context.sequences))
         for step in range(gamma):
-            live = [i for i, view in enumerate(context.sequences) if view.gamma > step]
+            live = context.wanting(live)
+            if not live:
+                break
             context.draw(live, logits[live, step])
         return context.drawn()
 

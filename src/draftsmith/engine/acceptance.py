@@ -63,13 +63,16 @@ class Acceptance:
         drift = self._drifts.setdefault(sequence, Drift())
         for position in range(record.num_tested):
             drift.observe(position < record.num_accepted, float(self._rates[position]))
-        self._kept *= _FADE
-        self._tested *= _FADE
         self._kept[: record.num_accepted] += 1
         self._tested[: record.num_tested] += 1
         # What was hardly tested takes the average.
         kept = self._kept + _POSITION_WEIGHT * self.alpha
         self._rates = np.clip(kept / (self._tested + _POSITION_WEIGHT), _LEAST, _MOST)
+
+    def end_round(self) -> None:
+        """Older rounds count less."""
+        self._kept *= _FADE
+        self._tested *= _FADE
 
     def availability(self, sequence: int) -> float:
         """Share of the last rounds in which the drafter proposed something, when asked."""

@@ -74,6 +74,8 @@ class AutoGamma:
         """Plain rounds until drafting is thought over again."""
         self._plain_at: dict[int, int] = {}
         """The last plain round of each batch size."""
+        self._pace: RatePace | None = None
+        """Of the last round that had one."""
         self._first_draft_s: float | None = None
         self._reading_s = 0.0
         """What the dearest catching up took."""
@@ -89,8 +91,9 @@ class AutoGamma:
         self._retain(sequences)
         size = len(sequences)
         if not self.ledger.num_rounds:
-            self._num_unseen = sum(map(self._unseen, sequences))
-            return Choice([at_most(_FIRST, sequence) for sequence in sequences])
+            # One prompt is read on trust.
+            self._num_unseen = self._unseen(sequences[0])
+            return Choice([at_most(_FIRST, sequences[0]), *[0] * (size - 1)])
         if self._is_plain_due(size):
             return Choice([0] * size)
         costs = self._costs(sequences)
@@ -128,7 +131,8 @@ class AutoGamma:
         loss_s = float(costs.check[sum(gamma > 0 for gamma in gammas)]) - plain_s
         is_curious = self._idle >= self._patience(loss_s, plain_s)
         ids = [sequence.id for sequence in sequences]
-        return Choice(caps, RatePace(ids, self._confidence, costs, int(is_curious)))
+        self._pace = RatePace(ids, self._confidence, costs, int(is_curious))
+        return Choice(caps, self._pace)
 
     def observe(self, report: RoundReport) -> Ledger:
         """Learn what the round cost and kept; add it to the ledger."""
@@ -153,6 +157,8 @@ class AutoGamma:
                 self._num_seen[sequence.id] = len(sequence.tokens)
         if not (report.is_first or is_plain):
             self._learn_gain(report, rows)
+        for learner in (self._acceptance, self._confidence, self._gain):
+            learner.end_round()
         is_idle = not any(record.num_drafted for record in report.records)
         self._idle = self._idle + 1 if is_idle else 0
         line = self._line(report, rows, check_s, is_plain=is_plain)
@@ -219,7 +225,8 @@ class AutoGamma:
 
     def _is_free(self, size: int) -> bool:
         """Whether asking costs next to nothing, and a pace can judge what comes."""
-        return self._confidence.is_known and self._draft.round_s < _FREE * self._check.seconds(size)
+        is_judged = self._pace is not None and self._pace.has_cut and self._confidence.is_known
+        return is_judged and self._draft.round_s < _FREE * self._check.seconds(size)
 
     def _probe(self, sequences: Many[Sequence], costs: Costs) -> Schedule:
         """A draft that is not expected to pay, where the last one was long enough ago."""
@@ -243,7 +250,9 @@ class AutoGamma:
         catch_up_s = self._catch_up_s(sequences, plain_s)
         limit_s = self._allowance * self.ledger.plain_s + self._grant * plain_s
         # A draft model must read one prompt before anybody can tell what it is worth.
-        limit_s += catch_up_s if self._first_draft_s is None else self._first_draft_s
+        limit_s += self._first_draft_s or 0.0
+        if not self._gain.is_proven:
+            limit_s += max(0.0, catch_up_s - (self._first_draft_s or 0.0))
         saved_s = self._gain.saving * self._horizon(sequences) * plain_s
         if saved_s > 0 and saved_s >= catch_up_s:
             # The next one is paid by what is proven, and so is one before it.
@@ -265,7 +274,7 @@ class AutoGamma:
         if any(report.gammas):
             if self._first_draft_s is None:
                 self._first_draft_s = report.draft_s
-            steps = max(record.num_drafted for record in report.records)
+            steps = _num_steps(report)
             self._draft.observe(steps, self._num_unseen, report.draft_s)
             if self._num_unseen > 0:
                 plain_s = self._check.seconds(len(report.sequences))
@@ -275,7 +284,13 @@ class AutoGamma:
     def _learn_gain(self, report: RoundReport, rows: int) -> None:
         # Not the measured time: noise must not make a draft pay of which nothing is kept.
         plain_s = self._check.seconds(len(report.sequences))
-        steps = max(record.num_drafted for record in report.records)
+        steps = _num_steps(report)
         seconds = self._check.seconds(rows) + steps * self._draft.step_s(plain_s)
         for sequence, record in zip(report.sequences, report.records, strict=True):
             self._gain.observe(sequence.id, record.num_committed, seconds / plain_s)
+
+
+def _num_steps(report: RoundReport) -> int:
+    """Of the longest draft as it was proposed; asking takes one, whatever comes of it."""
+    drafted = max(record.num_drafted for record in report.records)
+    return max(1, drafted, *map(len, report.confidences))

@@ -52,14 +52,17 @@ class Confidence:
         drift = self._drifts.setdefault(sequence, Drift())
         places = self._places(confidences)
         expected = _chance(self._log_odds()[places])
-        self._kept *= _FADE
-        self._tested *= _FADE
         for number, place in enumerate(places):
             is_kept = number < num_accepted
             drift.observe(is_kept, float(expected[number]))
             self._tested[place] += 1
             self._kept[place] += is_kept
+
+    def end_round(self) -> None:
+        """Fit the line to what was observed; older rounds count less."""
         self._refit()
+        self._kept *= _FADE
+        self._tested *= _FADE
 
     def chances(self, sequence: int, confidences: Sequence[float]) -> NDArray[np.float64]:
         """Entry j is the chance that tokens 0 to j are all kept; as many as confidences."""

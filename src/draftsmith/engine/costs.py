@@ -122,6 +122,8 @@ class DraftCost:
         self._num_steps = 0
         self._catch_up_s: float | None = None
         """A token."""
+        self._first_reading: tuple[int, int, float] | None = None
+        """Tokens, steps and seconds of a reading before a step was known."""
         self.round_s = math.inf
         """Of the last rounds, without catching up; infinite before the first."""
 
@@ -146,11 +148,16 @@ class DraftCost:
         if num_unseen > _FEW:
             each = max(0.0, seconds - steps * (self._step_s or 0.0)) / num_unseen
             self._catch_up_s = each if self._catch_up_s is None else (each + self._catch_up_s) / 2
+            if self._step_s is None:
+                self._first_reading = (num_unseen, steps, seconds)
             return
         known = math.isfinite(self.round_s)
         self.round_s = 0.8 * self.round_s + 0.2 * seconds if known else seconds
         if self._step_s is None:
             self._step_s, self._num_steps = seconds / max(1, steps), 1
+            if self._first_reading is not None:
+                tokens, steps, seconds = self._first_reading
+                self._catch_up_s = max(0.0, seconds - steps * self._step_s) / tokens
         else:
             self._num_steps += 1
             each = seconds / max(1, steps)

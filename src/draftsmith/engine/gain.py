@@ -21,10 +21,15 @@ class _Sum:
     tokens: float = 0.0
     rounds: float = 0.0
 
-    def add(self, gained: float, tokens: int, fade: float) -> None:
-        self.gained = fade * self.gained + gained
-        self.tokens = fade * self.tokens + tokens
-        self.rounds = fade * self.rounds + 1
+    def add(self, gained: float, tokens: int) -> None:
+        self.gained += gained
+        self.tokens += tokens
+        self.rounds += 1
+
+    def fade(self, share: float) -> None:
+        self.gained *= share
+        self.tokens *= share
+        self.rounds *= share
 
 
 @dataclass
@@ -46,8 +51,19 @@ class Gain:
     def observe(self, sequence: int, tokens: int, plain_rounds: float) -> None:
         """Tokens of one sequence in one paced round, and the plain rounds that it took."""
         gained = tokens - plain_rounds
-        self._all.add(gained, tokens, _FADE)
-        self._own.setdefault(sequence, _Sum()).add(gained, tokens, _OWN_FADE)
+        own = self._own.setdefault(sequence, _Sum())
+        own.fade(_OWN_FADE)
+        own.add(gained, tokens)
+        self._all.add(gained, tokens)
+
+    def end_round(self) -> None:
+        """Older rounds count less."""
+        self._all.fade(_FADE)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether enough rounds were seen to tell what a draft is worth."""
+        return self._all.rounds >= _OWN_WEIGHT
 
     @property
     def saving(self) -> float:

@@ -69,6 +69,8 @@ class RatePace:
         self._confidence = confidence
         self._costs = costs
         self._min_depth = min_depth
+        self.has_cut = False
+        """Whether it was shown deterministic drafts, to be cut when they are there."""
 
     def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
         """The likeliest next tokens, as many as the rate of the round rises by."""
@@ -81,7 +83,9 @@ class RatePace:
         num_rows = sum(map(len, drafts))
         tokens = len(drafts) + sum(float(kept.sum()) for kept in chances)
         next_chance = {
-            row: float(chances[row][-1]) * self._confidence.usual(self._ids[row]) for row in rows
+            row: (float(chances[row][-1]) if drafts[row] else 1.0)
+            * self._confidence.usual(self._ids[row])
+            for row in rows
         }
         likeliest = sorted(rows, key=lambda row: -next_chance[row])
         rate = tokens / self._seconds(num_rows, depth)
@@ -95,6 +99,7 @@ class RatePace:
 
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         """The cuts with the most expected tokens per second; the drafts are paid already."""
+        self.has_cut = True
         chances = zip(self._ids, drafts, strict=True)
         candidates = [Candidate(self._confidence.chances(id, draft)) for id, draft in chances]
         free = np.zeros(len(self._costs.draft))

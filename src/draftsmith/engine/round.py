@@ -137,6 +137,8 @@ class RoundContext:
         self.vocab_size = vocab_size
         self._device = device
         self._pace = pace
+        self._ended: set[int] = set()
+        """Sequences whose drafts the pace has ended: none goes on again."""
 
     @property
     def sequences(self) -> Sequence[SequenceView]:
@@ -152,8 +154,9 @@ class RoundContext:
         """Draw the next drafted token of some sequences, and record it with its law."""
         if self._pace is not None:
             # The sync is the draft's own: its next pass needs the token, which comes later.
-            largest = logits.float().softmax(dim=-1).amax(dim=-1).tolist()
-            for row, confidence in zip(rows, largest, strict=True):
+            largest = logits.float().softmax(dim=-1).amax(dim=-1)
+            # A law that is none is trusted not at all.
+            for row, confidence in zip(rows, largest.nan_to_num(nan=0.0).tolist(), strict=True):
                 self.turns[row].confidences.append(confidence)
         fitted = _fit(logits.to(self._device).float(), self.vocab_size)
         for row, line in zip(rows, fitted.unsqueeze(1), strict=True):
@@ -173,7 +176,10 @@ class RoundContext:
         open_rows = [row for row in rows if len(turns[row].drawn) < turns[row].view.gamma]
         if self._pace is None or not open_rows:
             return open_rows
-        return self._pace.wanting([turn.confidences for turn in turns], open_rows)
+        going = [row for row in open_rows if row not in self._ended]
+        taken = self._pace.wanting([turn.confidences for turn in turns], going) if going else []
+        self._ended.update(set(going) - set(taken))
+        return taken
 
     def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"] | None) -> None:
         """Add a token and the law that it was drawn from (None: certain) to a sequence's draft."""
@@ -339,8 +345,12 @@ def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: s
             raise DraftError(f"drafter {name} drafted {length} tokens of {turn.view.gamma}")
         if not all(0 <= token < vocab_size for token in row[:length]):
             raise DraftError(f"drafter {name} drafted an id outside 0 … {vocab_size - 1}")
-    if draft.confidences is not None and list(map(len, draft.confidences)) != lengths:
-        raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
+    if draft.confidences is not None:
+        if list(map(len, draft.confidences)) != lengths:
+            raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
+        off = [one for row in draft.confidences for one in row if not 0 <= one <= 1]
+        if off:
+            raise DraftError(f"drafter {name} gave the confidence {off[0]}: they go from 0 to 1")
     if draft.probs is None:
         return
     if draft.probs.shape != (*draft.tokens.shape, vocab_size):
