@@ -186,6 +186,18 @@ def test_a_good_draft_earns_the_reading_of_the_next_prompt(clock: Clock) -> None
     assert min(speedups) > 1.3
 
 
+def test_one_long_prompt_does_not_stop_the_drafts_of_the_others(clock: Clock) -> None:
+    """Its reading takes 400 plain rounds; the other sequence drafts on beside it."""
+    bench = Bench(clock, lambda: model_draft(clock, lambda _: 0.95, 0.002, read_s=0.01))
+    engine = Engine(bench.target, None, bench.draft(), gamma="auto", max_batch_size=2)
+    engine.generate([[63, *PROMPT], [62, *PROMPT]], SamplingParams(max_tokens=200))
+    short, long = engine.generate(
+        [[61, *PROMPT], [60, *PROMPT * 17]], SamplingParams(max_tokens=100)
+    )
+    assert short.statistics.num_drafted > 60
+    assert long.statistics.num_drafted == 0
+
+
 def test_one_slow_check_is_not_the_reason_that_there_is_never_a_second() -> None:
     costs = CheckCost()
     for _ in range(4):

@@ -77,6 +77,8 @@ class AutoGamma:
         self._pace: RatePace | None = None
         """Of the last round that had one."""
         self._first_draft_s: float | None = None
+        self._left_out: set[int] = set()
+        """Sequences whose catching up cannot be paid in the round in hand."""
         self._reading_s = 0.0
         """What the dearest catching up took."""
         self._num_unseen = 0
@@ -96,10 +98,24 @@ class AutoGamma:
             return Choice([at_most(_FIRST, sequences[0]), *[0] * (size - 1)])
         if self._is_plain_due(size):
             return Choice([0] * size)
+        self._left_out = set()
+        choice = self._affordable(sequences)
+        # One long prompt must not stop the others' drafts: the dearest readings are left out.
+        unread = sorted((one for one in sequences if self._unseen(one) > 0), key=self._unseen)
+        num_left_out = 1
+        while choice is None and num_left_out < size and num_left_out <= len(unread):
+            self._left_out = {one.id for one in unread[-num_left_out:]}
+            choice = self._affordable(sequences)
+            num_left_out *= 2
+        return choice or Choice([0] * size)
+
+    def _affordable(self, sequences: Many[Sequence]) -> Choice | None:
+        """The best choice, plain decoding included; None if the ledger does not bear it."""
+        size = len(sequences)
         costs = self._costs(sequences)
         if self._is_free(size):
             # A token for each sequence: the pace decides when it knows what there is.
-            gammas = tuple(at_most(1, sequence) for sequence in sequences)
+            gammas = tuple(self._at_most(1, sequence) for sequence in sequences)
             seconds = float(costs.check[sum(gammas)] + costs.draft[max(gammas)])
         else:
             if self._rests > 0:
@@ -111,7 +127,7 @@ class AutoGamma:
             gammas, seconds = schedule.gammas, schedule.seconds
         bearable_s = self._bearable_s(sequences)
         if seconds > bearable_s:
-            return Choice([0] * size)
+            return None
         return self._paced(sequences, gammas, costs, bearable_s)
 
     def _paced(
@@ -122,7 +138,7 @@ class AutoGamma:
         caps = list(gammas)
         for cap in _CAPS if self._confidence.is_known else ():
             pairs = zip(sequences, gammas, strict=True)
-            longest = [at_most(cap, one) if gamma > 0 else 0 for one, gamma in pairs]
+            longest = [self._at_most(cap, one) if gamma > 0 else 0 for one, gamma in pairs]
             if costs.check[sum(longest)] + costs.draft[max(longest)] <= bearable_s:
                 caps = [max(pair) for pair in zip(gammas, longest, strict=True)]
                 break
@@ -205,7 +221,7 @@ class AutoGamma:
         return schedule if is_worthwhile else schedule._replace(gammas=(0,) * len(sequences))
 
     def _best(self, sequences: Many[Sequence], costs: Costs, min_depth: int = 0) -> Schedule:
-        depths = [at_most(MAX_GAMMA, sequence) for sequence in sequences]
+        depths = [self._at_most(MAX_GAMMA, sequence) for sequence in sequences]
         candidates = [
             Candidate(
                 self._acceptance.chances(sequence.id, depth),
@@ -250,9 +266,8 @@ class AutoGamma:
         catch_up_s = self._catch_up_s(sequences, plain_s)
         limit_s = self._allowance * self.ledger.plain_s + self._grant * plain_s
         # A draft model must read one prompt before anybody can tell what it is worth.
-        limit_s += self._first_draft_s or 0.0
-        if not self._gain.is_proven:
-            limit_s += max(0.0, catch_up_s - (self._first_draft_s or 0.0))
+        on_trust_s = 0.0 if self._gain.is_known else catch_up_s
+        limit_s += max(self._first_draft_s or 0.0, on_trust_s)
         saved_s = self._gain.saving * self._horizon(sequences) * plain_s
         if saved_s > 0 and saved_s >= catch_up_s:
             # The next one is paid by what is proven, and so is one before it.
@@ -261,14 +276,18 @@ class AutoGamma:
 
     def _horizon(self, sequences: Many[Sequence]) -> int:
         """Tokens over which catching up must pay."""
-        return max(1, min(_HORIZON, *(sequence.room for sequence in sequences)))
+        rooms = [one.room for one in sequences if one.id not in self._left_out]
+        return max(1, min(_HORIZON, *rooms))
 
     def _catch_up_s(self, sequences: Many[Sequence], plain_s: float) -> float:
         return self._draft.catch_up_s(sum(map(self._unseen, sequences)), plain_s)
 
     def _unseen(self, sequence: Sequence) -> int:
         unseen = len(sequence.tokens) - self._num_seen[sequence.id]
-        return unseen if unseen > _USUAL else 0
+        return unseen if unseen > _USUAL and sequence.id not in self._left_out else 0
+
+    def _at_most(self, gamma: int, sequence: Sequence) -> int:
+        return 0 if sequence.id in self._left_out else at_most(gamma, sequence)
 
     def _learn_draft(self, report: RoundReport) -> None:
         if any(report.gammas):

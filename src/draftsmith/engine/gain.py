@@ -61,9 +61,9 @@ class Gain:
         self._all.fade(_FADE)
 
     @property
-    def is_proven(self) -> bool:
-        """Whether enough rounds were seen to tell what a draft is worth."""
-        return self._all.rounds >= _OWN_WEIGHT
+    def is_known(self) -> bool:
+        """Whether any round has shown what a draft is worth."""
+        return self._all.rounds > 0
 
     @property
     def saving(self) -> float:
