@@ -1,12 +1,14 @@
 """The tables of a benchmark, for the terminal and for the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from draftsmith.bench.words import cell_name, interval, number, same_text
 from draftsmith.report.page import Table
 
 __all__ = ["detail_table", "latency_table", "main_table"]
+
+_SHOWN_RATES = 8
 
 
 def main_table(cell: Mapping[str, Any]) -> Table:
@@ -83,6 +85,13 @@ def detail_table(cell: Mapping[str, Any]) -> Table:
         by_position = counts["acceptance_per_position"]
         row = [arm["name"], interval(found, key="alpha"), number(counts["draft_yield"])]
         row += [number(counts["chen_efficiency"])]
-        row += [" ".join(number(rate) for rate in by_position) or "-"]
+        row += [_first_rates(by_position)]
         rows.append([*row, *(number(parts.get(k)) for k in ("draft", "target_pass", "rest"))])
     return Table("Speculation", columns, rows)
+
+
+def _first_rates(rates: Sequence[float | None]) -> str:
+    """As many as a column holds; the plot has them all."""
+    shown = [number(rate) for rate in rates[:_SHOWN_RATES]]
+    more = ["..."] if len(rates) > _SHOWN_RATES else []
+    return " ".join([*shown, *more]) or "-"
