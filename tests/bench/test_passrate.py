@@ -12,7 +12,7 @@ from draftsmith.bench.run import CellRun, Track
 from draftsmith.bench.sandbox import Limits, Outcome, run_program
 from draftsmith.workloads import Problem, humaneval_problems
 
-_LIMITS = Limits(timeout_s=1.5, memory_bytes=512 * 2**20)
+_LIMITS = Limits(timeout_s=5.0, memory_bytes=512 * 2**20)
 _TEST = "def check(candidate):\n    assert candidate(3) == 4\n    assert candidate(-1) == 0\n"
 _PROMPT = (
     'from math import sqrt\n\ndef helper(x):\n    return x\n\ndef more(x):\n    """One more."""\n'
