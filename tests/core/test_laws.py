@@ -17,7 +17,7 @@ from draftsmith.core.laws import (
     Law,
     SamplingLaw,
     _largest,  # pyright: ignore[reportPrivateUsage]  # compared with a plain one, ties and all
-    _nucleus,  # pyright: ignore[reportPrivateUsage]
+    _nucleus,  # pyright: ignore[reportPrivateUsage]  # the same
     point_masses,
 )
 from draftsmith.core.params import SamplingParams

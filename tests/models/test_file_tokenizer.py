@@ -164,7 +164,7 @@ def real() -> Pair:
     return opened(path)
 
 
-def same(one: Tokenizer, other: Tokenizer, text: str) -> None:
+def assert_same(one: Tokenizer, other: Tokenizer, text: str) -> None:
     """Both encode a text alike, and decode what comes of it."""
     tokens = one.encode(text)
     assert other.encode(text) == tokens
@@ -177,7 +177,7 @@ def same(one: Tokenizer, other: Tokenizer, text: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(parts=st.lists(st.sampled_from(PIECES) | st.text(max_size=6), max_size=8))
 def test_any_text_has_the_same_ids_and_comes_back_the_same(pair: Pair, parts: list[str]) -> None:
-    same(*pair, "".join(parts))
+    assert_same(*pair, "".join(parts))
 
 
 @settings(max_examples=150, deadline=None)
@@ -301,8 +301,8 @@ class TestRealModel:
         first, kept = real
         chance = random.Random(7)
         for _ in range(1500):
-            same(first, kept, "".join(chance.choices(PIECES, k=chance.randrange(12))))
-        same(first, kept, Path(__file__).read_text(encoding="utf-8"))
+            assert_same(first, kept, "".join(chance.choices(PIECES, k=chance.randrange(12))))
+        assert_same(first, kept, Path(__file__).read_text(encoding="utf-8"))
         assert kept.token_strings() == first.token_strings()
         for messages in CHATS:
             assert kept.encode_chat(messages) == first.encode_chat(messages)

@@ -52,7 +52,7 @@ _FIGURES = {
 
 
 def _drawn(figure: Figure) -> Any:
-    with plots._settings("light"):  # pyright: ignore[reportPrivateUsage]
+    with plots._settings("light"):  # pyright: ignore[reportPrivateUsage] # drawn, not saved
         canvas = plots._draw(figure, plots._PALETTES["light"])  # pyright: ignore[reportPrivateUsage]
         canvas.draw_without_rendering()
     return canvas

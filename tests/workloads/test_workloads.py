@@ -39,7 +39,7 @@ def test_the_shipped_sets_are_varied_conversations(name: str) -> None:
 
 def test_an_edit_shows_a_file_of_20_to_60_lines_in_a_fence() -> None:
     for item in load_workload("edit").items:
-        content = item.prompt[-1]["content"]  # pyright: ignore[reportArgumentType]
+        content = item.prompt[-1]["content"]  # pyright: ignore[reportArgumentType] # a chat
         assert isinstance(content, str)
         fence = "````" if "````" in content else "```"
         before, file, after = content.split(fence)

@@ -197,6 +197,10 @@ def _sampled(
         _judged(_shortened(found, length), _shortened(law, length))
         for length in range(1, _DEPTH + 1)
     ]
+    return _law_record(tests, num_samples, power)
+
+
+def _law_record(tests: Sequence[LawTest], num_samples: int, power: Power) -> Record:
     failed = holm([test.p_value for test in tests], power.rate)
     distance = detectable_distance(num_samples, _NUM_CELLS, power.rate / 2, power.power)
     names = ("first token", "first two tokens")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from draftsmith.bench.run import Bench
     from draftsmith.bench.sandbox import Limits
     from draftsmith.core.params import SamplingParams
+    from draftsmith.engine.engine import Engine
 
 __all__ = ["passrate"]
 
@@ -194,12 +195,7 @@ def passrate(
     from draftsmith.bench.programs import STOP_STRINGS, as_workload
     from draftsmith.bench.run import Bench
 
-    assert engine.tokenizer is not None
-    style = sampling.style
-    if style == "auto":
-        style = "chat" if engine.tokenizer.has_chat_template else "completion"
-    if style == "chat" and not engine.tokenizer.has_chat_template:
-        raise InvalidRequestError(f"{pair.target} has no chat template: use --style completion")
+    style = _style(sampling.style, engine, pair.target)
     if style == "completion":
         params = replace(params, stop=STOP_STRINGS)
     measured = Bench(
@@ -224,6 +220,19 @@ def passrate(
     settings |= {"seed": sampling.seed, "verifier": sampling.verifier}
     settings |= {"max_tokens": sampling.max_tokens, "batch_size": pair.batch_size}
     _finish(measured, programs, {**found, "settings": settings}, is_interrupted=is_interrupted)
+
+
+def _style(wanted: str, engine: "Engine", target: str) -> Literal["completion", "chat"]:
+    """How the model is asked.
+
+    Raises:
+        InvalidRequestError: If a chat is wanted of a model without a template.
+    """
+    assert engine.tokenizer is not None
+    has_template = engine.tokenizer.has_chat_template
+    if wanted == "chat" and not has_template:
+        raise InvalidRequestError(f"{target} has no chat template: use --style completion")
+    return "chat" if has_template and wanted != "completion" else "completion"
 
 
 def _finish(
