@@ -128,7 +128,7 @@ def _describe(reference: str) -> dict[str, Any]:
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:
-    from draftsmith.models.gguf_file import check_gguf
+    from draftsmith.models.gguf.header import check_gguf
 
     summary = check_gguf(path)
     return {"path": str(path)} | {name: getattr(summary, name) for name in summary.__slots__}

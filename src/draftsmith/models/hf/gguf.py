@@ -28,7 +28,7 @@ from transformers import (
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.converted import converted_folder
 from draftsmith.models.file_tokenizer import keep_tokenizer
-from draftsmith.models.gguf_file import GgufTensor, check_gguf, list_tensors
+from draftsmith.models.gguf.header import GgufTensor, check_gguf, list_tensors
 from draftsmith.models.hf.chat import chat_renderer
 
 __all__ = ["load_gguf_model", "load_gguf_tokenizer"]

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
 from draftsmith.models.contract import LanguageModel, ModelTraits
-from draftsmith.models.gguf_file import check_gguf
+from draftsmith.models.gguf.header import check_gguf
 from draftsmith.models.hf.causal import CausalModel
 from draftsmith.models.hf.gguf import load_gguf_model, load_gguf_tokenizer
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel

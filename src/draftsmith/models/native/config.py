@@ -213,7 +213,7 @@ def decoder_config_from_gguf(
     """Read the metadata of a GGUF file.
 
     Args:
-        metadata: Keys and values, as `gguf_file.read_header` gives them.
+        metadata: Keys and values, as `gguf.header.read_header` gives them.
         vocab_size: Rows of the embedding, where the metadata does not say.
         tensor_names: Of all tensors: they tell of biases, and whether the head is tied.
         rope_factors: The tensor `rope_freqs.weight`, which divides the frequencies; None if

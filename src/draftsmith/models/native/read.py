@@ -17,7 +17,7 @@ from torch import Tensor
 
 from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.matrix import FORMATS, Matrix
-from draftsmith.models.gguf_file import GgufHeader, GgufTensor, read_header
+from draftsmith.models.gguf.header import GgufHeader, GgufTensor, read_header
 from draftsmith.models.native.checkpoint import open_checkpoint
 from draftsmith.models.native.config import (
     DecoderConfig,

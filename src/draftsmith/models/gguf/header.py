@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
 
 __all__ = [
+    "GgufArray",
     "GgufHeader",
     "GgufSummary",
     "GgufTensor",
@@ -43,6 +44,17 @@ _MOST_ARRAY_VALUES = 1024
 
 GgufValue = bool | int | float | str | tuple[bool | int | float, ...]
 """One value of a file's metadata."""
+
+
+class GgufArray(NamedTuple):
+    """Where the values of an array lie."""
+
+    value_type: int
+    """A GGUF value type: 8 is a string (8 bytes of length, then UTF-8), 6 a float32, 5 an int32."""
+    num_values: int
+    offset: int
+    """Bytes from the start of the file to the first value."""
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,8 @@ class GgufHeader(NamedTuple):
     """The metadata; arrays of strings, and of more than 1024 numbers, are left out."""
     tensors: list[GgufTensor]
     """With offsets from the start of the file."""
+    arrays: dict[str, GgufArray]
+    """Every array of the metadata."""
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -128,7 +142,7 @@ def read_header(path: Path) -> GgufHeader:
     """
     header, _ = _open(path)
     tensors = [t._replace(offset=header.data_start + t.offset) for t in header.tensors]
-    return GgufHeader(header.values, tensors)
+    return GgufHeader(header.values, tensors, header.arrays)
 
 
 def list_tensors(path: Path) -> list[GgufTensor]:
@@ -145,7 +159,7 @@ class _Header(NamedTuple):
     """The same, as it is read."""
 
     values: dict[str, GgufValue]
-    lengths: dict[str, int]  # of the arrays
+    arrays: dict[str, GgufArray]
     tensors: list[GgufTensor]
     data_start: int
 
@@ -229,23 +243,23 @@ def _read_header(cursor: _Cursor) -> _Header:
     _check_version(cursor.path, cursor.integer(_U32))
     num_tensors, num_pairs = cursor.integer(_U64), cursor.integer(_U64)
     values: dict[str, GgufValue] = {}
-    lengths: dict[str, int] = {}
+    arrays: dict[str, GgufArray] = {}
     for _ in range(num_pairs):
-        _read_pair(cursor, values, lengths)
+        _read_pair(cursor, values, arrays)
     block_sizes = _block_sizes()
     tensors = [_read_tensor(cursor, block_sizes) for _ in range(num_tensors)]
     alignment = _alignment(cursor.path, values)
     data_start = -(-cursor.position // alignment) * alignment
-    return _Header(values, lengths, tensors, data_start)
+    return _Header(values, arrays, tensors, data_start)
 
 
-def _read_pair(cursor: _Cursor, values: dict[str, GgufValue], lengths: dict[str, int]) -> None:
-    """Read one metadata pair; of a long array, keep only its length."""
+def _read_pair(cursor: _Cursor, values: dict[str, GgufValue], arrays: dict[str, GgufArray]) -> None:
+    """Read one metadata pair; of a long array, keep only its place."""
     key, kind = cursor.string(), cursor.integer(_U32)
     if kind == _STRING:
         values[key] = cursor.string()
     elif kind == _ARRAY:
-        lengths[key], numbers = _read_array(cursor, key)
+        arrays[key], numbers = _read_array(cursor, key)
         if numbers:
             values[key] = numbers
     elif kind in _SCALARS:
@@ -254,18 +268,19 @@ def _read_pair(cursor: _Cursor, values: dict[str, GgufValue], lengths: dict[str,
         raise _malformed(cursor.path, f"{key!r} has unknown value type {kind}")
 
 
-def _read_array(cursor: _Cursor, key: str) -> tuple[int, tuple[bool | int | float, ...]]:
-    """Return the length of an array, and its values if they are few and numbers."""
+def _read_array(cursor: _Cursor, key: str) -> tuple[GgufArray, tuple[bool | int | float, ...]]:
+    """Return the place of an array, and its values if they are few and numbers."""
     kind, count = cursor.integer(_U32), cursor.integer(_U64)
+    start, numbers = cursor.position, ()
     if kind == _STRING:
         cursor.skip_strings(count)
     elif kind in _SCALARS and count <= _MOST_ARRAY_VALUES:
-        return count, tuple(cursor.number(_SCALARS[kind]) for _ in range(count))
+        numbers = tuple(cursor.number(_SCALARS[kind]) for _ in range(count))
     elif kind in _SCALARS:
         cursor.advance(count * _SCALARS[kind].size)
     else:
         raise _malformed(cursor.path, f"array {key!r} has unknown value type {kind}")
-    return count, ()
+    return GgufArray(kind, count, start, cursor.position - start), numbers
 
 
 def _read_tensor(cursor: _Cursor, block_sizes: dict[int, tuple[str, int, int]]) -> GgufTensor:
@@ -348,11 +363,16 @@ def _summarise(header: _Header, num_bytes: int) -> GgufSummary:
         num_tensors=len(header.tensors),
         num_parameters=sum(tensor.num_parameters for tensor in header.tensors),
         context_length=header.number(f"{architecture}.context_length"),
-        vocab_size=vocab_size or header.lengths.get("tokenizer.ggml.tokens"),
+        vocab_size=vocab_size or _num_tokens(header),
         quantisations=dict(Counter(tensor.type_name for tensor in header.tensors)),
         num_bytes=num_bytes,
         license=header.text("general.license"),
     )
+
+
+def _num_tokens(header: _Header) -> int | None:
+    tokens = header.arrays.get("tokenizer.ggml.tokens")
+    return None if tokens is None else tokens.num_values
 
 
 def _truncated(path: Path, detail: str = "ends within its header") -> ModelFormatError:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
-from draftsmith.models.gguf_file import GgufSummary, check_gguf, list_tensors, read_header
+from draftsmith.models.gguf.header import GgufSummary, check_gguf, list_tensors, read_header
 
 VOCAB = [b"a", b"bc", "é".encode(), b""]
 
@@ -201,3 +201,14 @@ def test_a_file_that_does_not_exist_is_not_found(tmp_path: Path):
 def test_a_folder_is_no_model(tmp_path: Path):
     with pytest.raises(ModelFormatError, match="cannot be read"):
         check_gguf(tmp_path)
+
+
+def test_the_place_of_every_array_is_told(tiny: Path) -> None:
+    arrays = read_header(tiny).arrays
+    tokens, types = arrays["tokenizer.ggml.tokens"], arrays["tokenizer.ggml.token_type"]
+    whole = tiny.read_bytes()
+    expected = b"".join(struct.pack("<Q", len(token)) + token for token in VOCAB)
+    assert (tokens.value_type, tokens.num_values) == (8, len(VOCAB))
+    assert whole[tokens.offset : tokens.offset + tokens.num_bytes] == expected
+    assert (types.value_type, types.num_values) == (5, 4)
+    assert struct.unpack_from("<4i", whole, types.offset) == (1, 1, 1, 3)

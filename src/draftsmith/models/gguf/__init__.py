@@ -1,0 +1,1 @@
+"""GGUF files: what they say, read by us and by nobody else."""
