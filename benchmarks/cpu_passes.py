@@ -13,6 +13,7 @@ from benchmarks.llamacpp import Passes, Peer, PeerConfig
 from benchmarks.ours import Ours, file_weight_bytes, gguf_path, weight_bytes
 from benchmarks.summaries import settle, spread
 from draftsmith.models.contract import Rows
+from draftsmith.models.hf.arguments import cache_argument
 
 NUM_HELD = 128
 OTHER = "llama.cpp, other build"
@@ -194,13 +195,14 @@ def _transformers_model(path: Path, threads: int) -> Any:
 def _transformers_pass(path: Path, held: list[int], threads: int) -> Pass:
     model = _transformers_model(path, threads)
     cache = DynamicCache(config=model.config)
+    state = {cache_argument(model, path.name): cache}
     with torch.inference_mode():
-        model(torch.tensor([held]), past_key_values=cache)
+        model(torch.tensor([held]), **state)
 
     def run(tokens: list[int]) -> float:
         with torch.inference_mode():
             start = time.perf_counter()
-            model(torch.tensor([tokens]), past_key_values=cache)
+            model(torch.tensor([tokens]), **state)
             seconds = time.perf_counter() - start
         cache.crop(-len(tokens))
         return seconds

@@ -2,7 +2,6 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
-import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.hf.arguments import accepted_arguments, cache_argument
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
 __all__ = ["CausalModel", "in_groups", "padding_mask"]
@@ -28,7 +28,8 @@ class CausalModel(LanguageModel):
         self.model = model
         self.traits = traits
         self.device = model.device
-        accepted = inspect.signature(model.forward).parameters
+        accepted = accepted_arguments(model)
+        self._cache_name = cache_argument(model, traits.name)
         self._takes_positions = "position_ids" in accepted
         self._can_skip_logits = "logits_to_keep" in accepted
 
@@ -56,19 +57,14 @@ class CausalModel(LanguageModel):
     def _pass(self, cache: RaggedCache, batch: Rows, num_logits: int = 0) -> Tensor:
         past = [cache.length(row) for row in batch.rows]
         cache.layout.begin(batch.rows, past, batch.width, self.device)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {self._cache_name: cache.for_model}
         if self._takes_positions:
             options["position_ids"] = self._positions(past, batch.width)
         if not cache.layout.is_aligned:
             options["attention_mask"] = padding_mask(cache.layout.past, batch.width, self.device)
         if self._can_skip_logits:
             options["logits_to_keep"] = num_logits
-        output = self.model(
-            input_ids=batch.padded(self.device),
-            past_key_values=cache.for_model,
-            use_cache=True,
-            **options,
-        )
+        output = self.model(input_ids=batch.padded(self.device), use_cache=True, **options)
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
         return output.logits

@@ -14,6 +14,7 @@ from transformers.cache_utils import CacheLayerMixin, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.hf.arguments import cache_argument
 from draftsmith.models.hf.causal import in_groups, padding_mask
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
@@ -122,6 +123,7 @@ class EncoderDecoderModel(LanguageModel):
         self.model = model
         self.traits = traits
         self.device = model.device
+        self._cache_name = cache_argument(model, traits.name)
         self._is_relative = model.config.model_type in _RELATIVE_POSITIONS
 
     def open_cache(self) -> _EncoderDecoderRows:
@@ -181,8 +183,8 @@ class EncoderDecoderModel(LanguageModel):
             attention_mask=source_mask,
             decoder_input_ids=tokens,
             decoder_attention_mask=mask,
-            past_key_values=cache.both,
             use_cache=True,
+            **{self._cache_name: cache.both},
         ).logits
 
 

@@ -2,7 +2,6 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from draftsmith.errors import ModelFormatError, NotRollbackableError
+from draftsmith.errors import NotRollbackableError
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.hf.arguments import cache_argument
 
 __all__ = ["StatefulModel"]
 
@@ -60,11 +60,7 @@ class StatefulModel(LanguageModel):
         self.model = model
         self.traits = traits
         self.device = model.device
-        accepted = inspect.signature(model.forward).parameters
-        names = [name for name in ("past_key_values", "cache_params") if name in accepted]
-        if not names:
-            raise ModelFormatError(f"{traits.name} has no cache that is known here: not supported")
-        self._state_name = names[0]
+        self._state_name = cache_argument(model, traits.name)
 
     def open_cache(self) -> _StatefulCache:
         """An empty cache of this model."""
