@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from draftsmith.cli.pieces import pieces, visible
-from draftsmith.cli.report import coloured
+from draftsmith.cli.pieces import KINDS, Names, pieces, visible
+from draftsmith.cli.report import coloured, legend
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.engine.result import Completion, FinishReason, Origin, TokenTrace
 from draftsmith.engine.text import OutputText
+from draftsmith.models.load import load_tokenizer
 from draftsmith.models.tokenizer import Message, Tokenizer
 from tests.cli.outcome import Cli
 
@@ -121,6 +123,65 @@ def test_kept_drafts_are_green_and_rejected_ones_struck() -> None:
     assert [str(span.style) for span in text.spans] == ["green", "red strike", "bold blue"]
 
 
+def _traced(*tokens: tuple[int, Origin]) -> Completion:
+    """One token for each pair of round and origin."""
+    trace = tuple(
+        TokenTrace(
+            token_id=ord("a") + number,
+            origin=origin,
+            round=place,
+            rejected=ord("z") if origin is Origin.RESIDUAL else None,
+            logprob=None,
+            top_logprobs=(),
+        )
+        for number, (place, origin) in enumerate(tokens)
+    )
+    ids = tuple(token.token_id for token in trace)
+    text = "".join(map(chr, ids))
+    return Completion(0, text, ids, FinishReason.LENGTH, None, SpeculationStatistics(), trace)
+
+
+def test_a_token_of_a_round_that_drafted_nothing_is_told_from_one_behind_a_kept_draft() -> None:
+    completion = _traced(
+        (0, Origin.BONUS),
+        (1, Origin.KEPT), (1, Origin.BONUS),
+        (2, Origin.RESIDUAL),
+        (3, Origin.KEPT), (3, Origin.RESIDUAL),
+        (4, Origin.BONUS),
+        (5, Origin.KEPT),
+    )  # fmt: skip
+    kinds = [piece.kind for piece in pieces(completion, ByteTokenizer())]
+    assert kinds == ["plain", "kept", "bonus", "residual", "kept", "residual", "plain", "kept"]
+    text = coloured(completion, ByteTokenizer())
+    assert len({str(span.style) for span in text.spans}) == 5, "four kinds and the rejected"
+
+
+def test_the_legend_names_every_kind() -> None:
+    out = Console(width=300)
+    with out.capture() as captured:
+        legend(out)
+    assert all(words in captured.get() for words in KINDS.values())
+
+
+def test_a_tooltip_has_the_texts_of_tokens_and_not_only_their_ids(
+    cli: Cli, tiny: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    options = ("--trace-html", str(path), "--logprobs", "2")
+    document = cli("generate", "the dog", "-m", tiny, *_OPTIONS, "--json", *options).document()
+    tokenizer = load_tokenizer(tiny)
+    titles = [title for title in _Page(path.read_text("utf-8")).titles if "round" in title]
+    assert len(titles) == len(document["token_ids"])
+    for title, token, top in zip(titles, document["token_ids"], document["logprobs"], strict=True):
+        lines = title.splitlines()
+        name = Names(tokenizer).shown(token)
+        assert lines[0] == f"“{name}” (id {token})"
+        assert any(lines[1].endswith(words) for words in KINDS.values())
+        for other, logprob in top["top"].items():
+            shown = Names(tokenizer).shown(int(other))
+            assert f"  {logprob:.3f} “{shown}” (id {other})" in lines
+
+
 def test_trace_colours_survive_a_pipe_and_leave_the_text(cli: Cli, tiny: str) -> None:
     options = ("generate", "the dog", "-m", tiny, *_OPTIONS)
     text = visible(cli(*options, "--json").document()["text"])
@@ -188,7 +249,7 @@ def test_the_page_holds_prompt_and_text_escaped_and_nothing_from_elsewhere(
     # A newline right after <pre> is dropped by browsers.
     assert not re.search(r"<pre[^>]*>\n", source)
     assert page.references == []
-    assert len(page.titles) == 120
+    assert len(page.titles) == 120 + source.count("<s title=")
 
 
 def test_the_page_is_readable_in_light_and_dark(cli: Cli, tiny: str, tmp_path: Path) -> None:
@@ -198,9 +259,11 @@ def test_the_page_is_readable_in_light_and_dark(cli: Cli, tiny: str, tmp_path: P
     source = path.read_text(encoding="utf-8")
     assert outcome.status == 0
     assert "prefers-color-scheme: dark" in source
-    assert 'class="kept"' in source
-    assert "<s>" in source
-    assert "logprob -" in source
+    for kind in KINDS:
+        assert f".{kind} {{ background" in source
+    assert '<span class="plain"' in source
+    assert "<s title=" in source
+    assert "log-probability -" in source
     assert "://" not in source
 
 

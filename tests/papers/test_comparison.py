@@ -2,6 +2,7 @@
 
 import pytest
 
+from draftsmith.papers import chen, leviathan
 from draftsmith.papers.comparison import Cell, Claim, Item, Mark, last_digit, number
 from draftsmith.papers.pages import as_document, section, verdict
 
@@ -66,3 +67,23 @@ def test_the_document_and_the_section_hold_every_cell() -> None:
     assert shown.status == "info"
     assert "two: their slip." in shown.paragraphs
     assert [list(row) for row in shown.tables[0].rows][1] == ["two", "2.0", "3.0", "differs"]
+
+
+def test_same_states_its_rule_and_its_tolerance() -> None:
+    digits, read_off = Cell("a", "1.0", 1.0), Cell("b", "100", 104, tolerance=0.05)
+    item = Item("Figure 9", "numbers", cells=[digits, read_off])
+    assert item.rule == f"Same means: {digits.rule}; or {read_off.rule}."
+    assert "within 5 % of" in read_off.rule
+    assert item.rule in section(item).paragraphs
+    assert as_document("paper", [item])["items"][0]["same_means"] == item.rule
+    assert Item("", "").rule == ""
+
+
+def test_a_claim_that_was_tried_nowhere_does_not_hold() -> None:
+    assert Claim("", 0, 0).mark is Mark.DIFFERS
+
+
+@pytest.mark.parametrize("items", [chen.computed(), leviathan.computed()])
+def test_every_compared_number_of_the_papers_has_a_rule(items: list[Item]) -> None:
+    for item in items:
+        assert bool(item.cells) == bool(item.rule), item.place

@@ -3,12 +3,14 @@
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 
 from draftsmith.errors import InvalidRequestError
 from draftsmith.report.figure import Figure, Series
 from draftsmith.report.page import Section, Table, page
+from draftsmith.report.status import MARKS, WORDS, Outcome, Status
 
 _EVIL = '<script>alert("&")</script>'
 _FIGURE = Figure(_EVIL, _EVIL, _EVIL, [Series(_EVIL, [0], [1]), Series("b", [0], [2])], _EVIL)
@@ -86,10 +88,54 @@ def test_each_figure_is_drawn_for_light_and_for_dark() -> None:
 
 
 def test_the_status_is_a_word() -> None:
-    assert '<span class="status pass">pass</span>' in page(
-        "t", "v", [Section("s", status="pass")], {}
-    )
+    for status, word in WORDS.items():
+        html = page("t", "v", [Section("s", status=status)], {})
+        assert f'<span class="status {status}">{MARKS[status]} {word}</span>' in html
     assert '<span class="status' not in page("t", "v", [Section("s")], {})
+
+
+def test_statuses_differ_without_colour() -> None:
+    assert len(set(MARKS.values())) == len(set(WORDS.values())) == len(get_args(Status))
+
+
+def test_what_a_page_came_to_begins_its_title_and_stands_first() -> None:
+    html = page("t", "v", [], {}, Outcome("fail", "FAILED"))
+    assert "<title>✗ FAILED: t</title>" in html
+    assert html.index('<div class="outcome fail"') < html.index("<strong>✗ FAILED</strong>")
+    plain = page("t", "v", [], {})
+    assert "<title>t</title>" in plain
+    assert 'class="outcome' not in plain
+
+
+def test_a_row_that_failed_is_marked_beside_its_words() -> None:
+    table = Table("c", ["a"], [["one"], ["two"], ["three"]], [None, "fail", "untested"])
+    html = page("t", "v", [Section("s", tables=[table])], {})
+    for row in ("<tr><td>one", '<tr class="fail"><td>two', '<tr class="untested"><td>three'):
+        assert row in html
+    assert 'tr.fail td:first-child::before { content: "✗ "; }' in html
+    with pytest.raises(InvalidRequestError, match="'c' has 1 rows, but 2 statuses"):
+        Table("c", ["a"], [["one"]], [None, None])
+
+
+def test_ink_stays_readable_on_its_paper() -> None:
+    """Every colour of text against its background: 4.5 to 1 or more, as WCAG 2.2 asks (1.4.3)."""
+    html = page("t", "v", [], {})
+    for theme in re.findall(r":root \{(?! color-scheme: light dark)[^}]*--pass[^}]*\}", html):
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", theme))
+        dark = "#7fd695" in colours.values()
+        for name in ("pass", "fail", "info", "untested"):
+            assert _contrast(colours[name], "#16181a" if dark else "#ffffff") >= 4.5, name
+
+
+def _contrast(one: str, other: str) -> float:
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_a_row_of_another_length_is_refused() -> None:

@@ -3,7 +3,7 @@
 import math
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -109,11 +109,24 @@ def test_bars_begin_at_zero_and_stacked_ones_on_each_other() -> None:
     assert bottom > top
 
 
-def test_one_part_of_a_whole_is_named_and_one_curve_is_not() -> None:
-    expected: dict[Style, int] = {"stacked": 1, "line": 0, "bars": 0}
-    for style, num_legends in expected.items():
-        figure = Figure("t", "x", "y", [Series("none", [0], [1], style=style)], x_ticks=["a"])
-        assert len(_drawn(figure).legends) == num_legends
+@pytest.mark.parametrize("style", get_args(Style))
+def test_a_series_with_a_name_has_it_in_a_legend_also_where_it_is_alone(style: Style) -> None:
+    for label in ("a", ""):
+        figure = Figure("t", "x", "y", [Series(label, [0], [1], style=style)], x_ticks=["a"])
+        assert len(_drawn(figure).legends) == len(label)
+
+
+def test_curves_and_bars_are_told_apart_without_colour() -> None:
+    looks = [plots._look(index, plots._PALETTES["light"]) for index in range(14)]  # pyright: ignore[reportPrivateUsage]
+    assert len({(look.marker, look.dash) for look in looks}) == 14
+    curves = [Series(str(number), [0, 1], [0, 1]) for number in range(3)]
+    lines = _drawn(Figure("t", "x", "y", curves)).axes[0].lines
+    # Hollow: the one on top hides none of those below.
+    assert {line.get_markerfacecolor() for line in lines} == {"none"}
+    for style in ("bars", "stacked"):
+        parts = [Series(str(number), [0], [1], style=style) for number in range(5)]
+        patches = _drawn(Figure("t", "x", "y", parts, x_ticks=["a"])).axes[0].patches
+        assert len({patch.get_hatch() for patch in patches}) == 5
 
 
 def test_nothing_but_zeros_has_an_axis_up_to_one() -> None:

@@ -13,8 +13,8 @@ _Arm = Mapping[str, Any]
 
 
 def cell_figures(cell: Mapping[str, Any]) -> dict[str, Figure]:
-    """The plots of one cell, by short names."""
-    arms = [arm for arm in cell["arms"] if arm["num_requests"]]
+    """The plots of one cell, by short names; a caption names the arms that could not be drawn."""
+    arms: Sequence[_Arm] = cell["arms"]
     found = {
         "speedup": _speedup(cell, arms),
         "acceptance": _acceptance(arms),
@@ -51,12 +51,13 @@ def _throughput(name: str, index: int, cells: Sequence[Mapping[str, Any]]) -> Se
 
 def _speedup(cell: Mapping[str, Any], arms: Sequence[_Arm]) -> Figure:
     """Against gamma where a draft has several, else a bar an arm."""
-    ranked = [arm for arm in arms[1:] if arm["speedup"]["decode"] is not None]
+    ranked = [arm for arm in arms[1:] if _is_run(arm) and arm["speedup"]["decode"] is not None]
     title = f"Speed-up: {cell_name(cell)}"
     caption = (
         "Tokens per second of decoding over plain decoding's in the same round: the median of the "
         "rounds, with a 95 % bootstrap interval over prompts."
     )
+    caption += _without("No speed-up is known of", arms[1:], ranked)
     fixed = [arm for arm in ranked if arm["gamma"] != "auto"]
     drafts = list(dict.fromkeys(arm["draft"] for arm in fixed))
     by_draft = {draft: [arm for arm in fixed if arm["draft"] == draft] for draft in drafts}
@@ -92,21 +93,30 @@ def _with_interval(arms: Sequence[_Arm]) -> tuple[list[float], list[float], list
 
 
 def _acceptance(arms: Sequence[_Arm]) -> Figure:
-    """By position, for the longest draft of each drafter."""
-    longest: dict[str, _Arm] = {}
-    for arm in arms[1:]:
-        before = longest.get(arm["draft"])
-        if before is None or _reach(arm) > _reach(before):
-            longest[arm["draft"]] = arm
-    reached = [arm for arm in longest.values() if _reach(arm)]
-    series = [Series(arm["name"], range(_reach(arm)), _rates(arm)) for arm in reached]
+    """By position, for every arm that had a draft tested."""
+    tested = [arm for arm in arms[1:] if _is_run(arm) and _reach(arm)]
+    series = [Series(arm["name"], range(_reach(arm)), _rates(arm)) for arm in tested]
     caption = (
         "The share of the drafts tested at a position that were kept; a position is tested where "
         "all before it were kept."
     )
-    ticks = [str(position) for position in range(1, 1 + max(map(_reach, reached), default=0))]
+    caption += _without("Nothing was drafted by", arms[1:], tested)
+    ticks = [str(position) for position in range(1, 1 + max(map(_reach, tested), default=0))]
     title, x_label, y_label = "Acceptance by position", "position in the draft", "kept of tested"
     return Figure(title, x_label, y_label, series, caption, ticks)
+
+
+def _is_run(arm: _Arm) -> bool:
+    return bool(arm["num_requests"])
+
+
+def _without(why: str, arms: Sequence[_Arm], drawn: Sequence[_Arm]) -> str:
+    """A sentence that names the arms that are not drawn; empty if all are."""
+    names = {arm["name"] for arm in drawn}
+    failed = [arm["name"] for arm in arms if not _is_run(arm)]
+    others = [arm["name"] for arm in arms if _is_run(arm) and arm["name"] not in names]
+    said = f" {why}: {'; '.join(others)}." if others else ""
+    return said + (f" Not run: {'; '.join(failed)}." if failed else "")
 
 
 def _reach(arm: _Arm) -> int:
@@ -122,25 +132,36 @@ def _rates(arm: _Arm) -> list[float]:
 
 def _kept(arms: Sequence[_Arm]) -> Figure:
     """How many drafts a round keeps: stacked shares, an arm a bar."""
-    histograms = [arm["statistics"]["accepted_histogram"] for arm in arms[1:]]
+    shown = [arm for arm in arms[1:] if _is_run(arm)]
     groups = (
-        ("none", 0, 1),
-        ("1", 1, 2),
-        ("2 or 3", 2, 4),
-        ("4 to 7", 4, 8),
-        ("8 and more", 8, 99),
+        ("none", 1, 2),
+        ("1", 2, 3),
+        ("2 or 3", 3, 5),
+        ("4 to 7", 5, 9),
+        ("8 and more", 9, None),
+        ("nothing drafted", 0, 1),
     )
+    counts = [_round_counts(arm) for arm in shown]
     series: list[Series] = []
     for label, low, high in groups:
-        shares = [sum(one[low:high]) / max(1, sum(one)) for one in histograms]
+        shares = [sum(one[low:high]) / max(1, sum(one)) for one in counts]
         if any(shares):
             series.append(Series(label, range(len(shares)), shares, style="stacked"))
-    names = [arm["name"] for arm in arms[1:]]
-    return Figure("Drafts kept in a round", "", "share of rounds", series, "", names)
+    caption = "A round that drafted nothing decoded plainly." + _without("", arms[1:], shown)
+    names = [arm["name"] for arm in shown]
+    return Figure("Drafts kept in a round", "", "share of rounds", series, caption, names)
+
+
+def _round_counts(arm: _Arm) -> list[int]:
+    """Rounds that drafted nothing, that kept none of a draft, that kept 1, 2 and so on."""
+    statistics = arm["statistics"]
+    idle = statistics["num_rounds"] - statistics["num_drafting_rounds"]
+    kept_none, *kept = statistics["accepted_histogram"]
+    return [idle, kept_none - idle, *kept]
 
 
 def _parts(arms: Sequence[_Arm]) -> Figure:
-    timed = [arm for arm in arms if arm["parts_ms"] is not None]
+    timed = [arm for arm in arms if _is_run(arm) and arm["parts_ms"] is not None]
     labels = {"draft": "draft", "target_pass": "target pass", "rest": "rest"}
     series: list[Series] = []
     for part, label in labels.items():
@@ -148,12 +169,13 @@ def _parts(arms: Sequence[_Arm]) -> Figure:
         if any(times):
             series.append(Series(label, range(len(timed)), times, style="stacked"))
     caption = "Means over the rounds after the first; the rest is sampling, verdict and commit."
+    caption += _without("No round was timed of", arms, timed)
     names = [arm["name"] for arm in timed]
     return Figure("Time of a round", "", "ms", series, caption, names)
 
 
 def _text_time(arms: Sequence[_Arm]) -> Figure:
-    timed = [arm for arm in arms if arm["time_per_request_ms"] is not None]
+    timed = [arm for arm in arms if _is_run(arm) and arm["time_per_request_ms"] is not None]
     found = [arm["time_per_request_ms"] for arm in timed]
     means = [one["mean"] / 1000 for one in found]
     spread = [(one["std"] or 0.0) / 1000 for one in found]
@@ -165,5 +187,6 @@ def _text_time(arms: Sequence[_Arm]) -> Figure:
         "Mean and standard deviation over requests, as in Figure 1 of Chen et al.; a text that "
         "ended sooner is brought to this length at its own speed."
     )
+    caption += _without("No text was long enough of", arms, timed)
     names = [arm["name"] for arm in timed]
     return Figure(f"Time of a text of {length} tokens", "", "seconds", bars, caption, names)

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 from draftsmith.bench.figures import batch_figures, cell_figures
 from draftsmith.bench.tables import detail_table, latency_table, main_table
-from draftsmith.bench.words import cell_name, verdict
+from draftsmith.bench.words import broken_arms, cell_name, verdict
 from draftsmith.report.document import facts
 from draftsmith.report.page import Section, page
 from draftsmith.report.plots import save
+from draftsmith.report.status import Outcome
 
 __all__ = ["as_page", "save_plots"]
 
@@ -32,7 +33,8 @@ def as_page(document: Mapping[str, Any]) -> str:
     sections.insert(0, Section("How it was measured", [_HOW, _settings(document)]))
     target = document["settings"]["target"]
     shown = facts(document["environment"], document["command"])
-    return page(f"draftsmith bench: {target}", verdict(document), sections, shown)
+    title = f"draftsmith bench: {target}"
+    return page(title, verdict(document), sections, shown, _outcome(document))
 
 
 def save_plots(document: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -55,13 +57,19 @@ def _cell_section(cell: Mapping[str, Any]) -> Section:
         notes.append("The model has no chat template: conversations were written as plain text.")
     if not cell["is_complete"] and not notes:
         notes.append("This part was not finished.")
-    broken = [
-        arm for arm in cell["arms"] if arm["is_identical"] is False and arm["is_promised_identical"]
-    ]
-    failed = broken or any(arm["error"] for arm in cell["arms"])
+    failed = broken_arms({"cells": [cell]}) or any(arm["error"] for arm in cell["arms"])
     status = "fail" if failed else "pass" if cell["is_complete"] else "info"
     figures = list(cell_figures(cell).values())
     return Section(cell_name(cell), notes, tables, figures, status)
+
+
+def _outcome(document: Mapping[str, Any]) -> Outcome | None:
+    """A benchmark is no test, but a broken promise or an arm without numbers must be seen."""
+    if broken_arms(document):
+        return Outcome("fail", "OTHER TEXTS THAN PLAIN DECODING'S")
+    if any(arm["error"] for cell in document["cells"] for arm in cell["arms"]):
+        return Outcome("fail", "ARMS FAILED")
+    return None if document["is_complete"] else Outcome("info", "NOT FINISHED")
 
 
 def _settings(document: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["cell_name", "interval", "number", "same_text", "verdict"]
+__all__ = ["broken_arms", "cell_name", "interval", "number", "same_text", "verdict"]
 
 _NONE = "-"
 _MOST_SENTENCES = 4
@@ -26,11 +26,11 @@ def interval(found: Mapping[str, Any] | None, digits: int = 2, *, key: str = "me
 
 
 def same_text(arm: Mapping[str, Any]) -> str:
-    """Whether the arm's texts are plain decoding's."""
-    if arm["is_identical"] is None:
+    """Whether the arm's texts are plain decoding's; a dash where nothing could differ."""
+    if arm["is_identical"] is None or arm["draft"] is None:
         return _NONE
     if arm["is_identical"]:
-        return "yes"
+        return "yes" if _is_tried(arm) else "nothing drafted"
     count = len(arm["differences"])
     return f"NO ({count})" if arm["is_promised_identical"] else f"no ({count}), as expected"
 
@@ -46,14 +46,30 @@ def verdict(document: Mapping[str, Any]) -> str:
     said = [_overall(cells)] if len(cells) > _MOST_SENTENCES else list(map(_verdict_of, cells))
     said = [one for one in said if one]
     arms = [arm for cell in document["cells"] for arm in cell["arms"]]
-    broken = [arm for arm in arms if arm["is_identical"] is False and arm["is_promised_identical"]]
+    broken = broken_arms(document)
     if broken:
-        said.append(f"{len(broken)} arms gave another text than plain decoding, and should not.")
-    elif any(arm["is_identical"] for arm in arms):
+        count = "1 arm" if len(broken) == 1 else f"{len(broken)} arms"
+        said.append(f"{count} gave another text than plain decoding, and should not.")
+    elif any(_is_tried(arm) and arm["is_identical"] for arm in arms):
         said.append("Every text that must be plain decoding's is, token for token.")
+    idle = [arm for arm in arms if arm["draft"] is not None and arm["is_identical"] is not None]
+    idle = [arm["name"] for arm in idle if not _is_tried(arm)]
+    if idle:
+        said.append(f"Nothing was drafted by {'; '.join(dict.fromkeys(idle))}.")
     if not document["is_complete"]:
         said.append("The run was not finished: these are the numbers up to there.")
     return " ".join(said) or "Nothing was measured."
+
+
+def broken_arms(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The arms whose texts must be plain decoding's, and are not."""
+    arms = [arm for cell in document["cells"] for arm in cell["arms"]]
+    return [arm for arm in arms if arm["is_identical"] is False and arm["is_promised_identical"]]
+
+
+def _is_tried(arm: Mapping[str, Any]) -> bool:
+    """Whether the arm drafted at all: else its texts are plain decoding's without saying much."""
+    return arm["draft"] is not None and bool(arm["statistics"]["num_drafted"])
 
 
 def _overall(cells: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.exits import INTERRUPTED, NOT_THE_SAME
 from draftsmith.cli.files import DEFAULT_FILES, FileOptions
 from draftsmith.cli.options import (
     DEFAULT_RUNTIME,
@@ -279,7 +279,7 @@ def _finish(
     """Write everything, then say what was not finished."""
     from draftsmith.bench.document import as_document
     from draftsmith.bench.tables import main_table
-    from draftsmith.bench.words import verdict
+    from draftsmith.bench.words import broken_arms, verdict
     from draftsmith.cli.grid import print_table
     from draftsmith.cli.report import notes
 
@@ -299,6 +299,9 @@ def _finish(
     if is_interrupted:
         notes().print("interrupted: these are the numbers up to here", markup=False)
         sys.exit(INTERRUPTED)
+    if broken_arms(document):
+        sys.stdout.flush()
+        sys.exit(NOT_THE_SAME)
     if failed:
         raise DraftsmithError(f"{len(failed)} arms failed, and the others were kept")
 

@@ -50,6 +50,7 @@ def print_item(out: "Console", item: "Item") -> None:
         out.print(remark, style="dim", markup=False)
     if item.cells:
         _print_cells(out, item.cells)
+        out.print(item.rule, style="dim", markup=False)
     for claim in item.claims:
         held = f"holds at {claim.num_held} of {claim.num_points} points"
         out.print(f"{escape(claim.text)}: {_marked(claim.mark.value, held)}")

@@ -1,13 +1,23 @@
 """An output token by token: the text that each added, and the draft that it replaced."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from draftsmith.engine.result import Completion, TokenTrace
     from draftsmith.models.tokenizer import Tokenizer
 
-__all__ = ["Piece", "pieces", "visible"]
+__all__ = ["KINDS", "Kind", "Names", "Piece", "pieces", "visible"]
+
+Kind: TypeAlias = Literal["kept", "residual", "bonus", "plain"]
+
+KINDS: dict[Kind, str] = {
+    "kept": "kept draft",
+    "residual": "emitted in the place of a rejected draft",
+    "bonus": "emitted after a draft that was kept whole",
+    "plain": "from a round that drafted nothing",
+}
+"""Where a token came from, as every legend says it."""
 
 _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 """Control characters to Unicode's pictures of them, as `str.translate` takes them."""
@@ -24,17 +34,21 @@ class Piece(NamedTuple):
     """The draft whose place it took, made visible."""
     label: str
     """The name of a special token; empty for any other."""
+    kind: Kind
     token: "TokenTrace"
 
 
 def pieces(completion: "Completion", tokenizer: "Tokenizer") -> Iterator[Piece]:
     """Split a completion's text by token; joined, the pieces are the text."""
-    names = _Names(tokenizer)
+    names = Names(tokenizer)
     left = len(completion.text)
+    drafted = {one.round for one in completion.trace if one.origin.value != "bonus"}
     for text, token in _decoded(completion, tokenizer):
         rejected = None if token.rejected is None else names.shown(token.rejected)
         # What a stop string cut off is no part of the text.
-        yield Piece(text[: max(left, 0)], rejected, names.special(token.token_id), token)
+        label = names.special(token.token_id)
+        kind = _kind(token, drafted)
+        yield Piece(text[: max(left, 0)], rejected, label, kind, token)
         left -= len(text)
 
 
@@ -43,8 +57,18 @@ def visible(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-class _Names:
-    """What to show for a token by itself."""
+def _kind(token: "TokenTrace", drafted: set[int]) -> Kind:
+    """A draft is kept in part, or one of its tokens is rejected, or there was none."""
+    origin = token.origin.value
+    return "plain" if origin == "bonus" and token.round not in drafted else origin
+
+
+class Names:
+    """What to show for a token by itself.
+
+    Args:
+        tokenizer: The target's.
+    """
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer

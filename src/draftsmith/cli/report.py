@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from draftsmith.cli.pieces import pieces, visible
+from draftsmith.cli.pieces import KINDS, pieces, visible
 from draftsmith.cli.stdout import write_text
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ __all__ = [
     "summary_line",
 ]
 
-STYLES = {"kept": "green", "residual": "bold blue", "bonus": "cyan"}
-"""Kept drafts are green, emitted tokens blue, as in Figure 1 of Leviathan et al."""
+STYLES = {"kept": "green", "residual": "bold blue", "bonus": "cyan", "plain": "magenta"}
+"""By kind of token; kept drafts are green, emitted ones blue, as in Figure 1 of Leviathan et al."""
 REJECTED = "red strike"
 
 
@@ -104,7 +104,7 @@ def coloured(completion: "Completion", tokenizer: "Tokenizer") -> Text:
     for piece in pieces(completion, tokenizer):
         if piece.rejected is not None:
             text.append(piece.rejected, style=REJECTED)
-        text.append(visible(piece.text), style=STYLES[piece.token.origin.value])
+        text.append(visible(piece.text), style=STYLES[piece.kind])
     return text
 
 
@@ -112,13 +112,15 @@ def legend(out: Console) -> None:
     """Say what the colours mean."""
     out.print(
         Text.assemble(
-            ("kept draft", STYLES["kept"]),
+            (KINDS["kept"], STYLES["kept"]),
             " · ",
-            ("emitted in the place of a rejected draft", STYLES["residual"]),
+            (KINDS["residual"], STYLES["residual"]),
             " (",
             ("rejected", REJECTED),
             ") · ",
-            ("emitted after the draft", STYLES["bonus"]),
+            (KINDS["bonus"], STYLES["bonus"]),
+            " · ",
+            (KINDS["plain"], STYLES["plain"]),
         )
     )
 

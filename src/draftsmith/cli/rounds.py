@@ -29,7 +29,7 @@ def round_lines(completion: "Completion", tokenizer: "Tokenizer") -> Iterator[Te
         for piece in parts:
             if piece.rejected is not None:
                 line.append(piece.rejected, style=REJECTED)
-            line.append(_on_a_line(piece), style=STYLES[piece.token.origin.value])
+            line.append(_on_a_line(piece), style=STYLES[piece.kind])
         yield line
 
 

@@ -83,8 +83,8 @@ def _loop_time() -> Item:
     )
     start = chen_loop_time(first.gamma, draft, target)
     cells = [
-        Cell(f"K = {first.gamma}", first.ms, start),
-        Cell(f"K = {last.gamma}", last.ms, value, note),
+        Cell(f"K = {first.gamma}", first.ms, start, tolerance=_READ_OFF),
+        Cell(f"K = {last.gamma}", last.ms, value, note, _READ_OFF),
     ]
     remark = f"The model is {printed.TARGET_MS} ms and {printed.DRAFT_MS} ms a draft."
     return Item("Figure 1, right", "milliseconds of a loop", cells, remarks=[remark])

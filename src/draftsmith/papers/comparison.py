@@ -41,6 +41,21 @@ class Cell:
     """A share of the printed number, for one that was read off a plot; None asks for all digits."""
 
     @property
+    def rule(self) -> str:
+        """When the two are called the same.
+
+        Example:
+            >>> Cell("speed", "1.96X", 1.96).rule
+            'every digit that the paper prints, after rounding'
+            >>> Cell("time", "690", 694.0, tolerance=0.05).rule
+            'within 5 % of the paper's number, which was read off a plot'
+        """
+        if self.tolerance is None:
+            return "every digit that the paper prints, after rounding"
+        share = f"{100 * self.tolerance:g} %"
+        return f"within {share} of the paper's number, which was read off a plot"
+
+    @property
     def ours(self) -> str:
         """Our number as the paper would print it."""
         match = _NUMBER.search(self.printed)
@@ -65,6 +80,7 @@ class Cell:
             "ours": self.ours,
             "value": self.value,
             "tolerance": self.tolerance,
+            "same_means": self.rule,
             "mark": self.mark.value,
             "note": self.note,
         }
@@ -80,8 +96,8 @@ class Claim:
 
     @property
     def mark(self) -> Mark:
-        """Whether it held everywhere."""
-        return Mark.SAME if self.num_held == self.num_points else Mark.DIFFERS
+        """Whether it held everywhere, and was tried anywhere."""
+        return Mark.SAME if self.num_held == self.num_points > 0 else Mark.DIFFERS
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -103,6 +119,12 @@ class Item:
     """Numbers of ours that the paper draws but does not print."""
     figures: Sequence[Figure] = ()
 
+    @property
+    def rule(self) -> str:
+        """What `same` means here, a sentence; empty where no number is compared."""
+        rules = dict.fromkeys(cell.rule for cell in self.cells)
+        return f"Same means: {'; or '.join(rules)}." if rules else ""
+
     def count(self, mark: Mark) -> int:
         """Cells and claims with this mark."""
         return sum(one.mark is mark for one in (*self.cells, *self.claims))
@@ -115,6 +137,7 @@ class Item:
             "num_same": self.count(Mark.SAME),
             "num_differs": self.count(Mark.DIFFERS),
             "remarks": list(self.remarks),
+            "same_means": self.rule,
             "cells": [cell.to_dict() for cell in self.cells],
             "claims": [claim.to_dict() for claim in self.claims],
             "tables": [

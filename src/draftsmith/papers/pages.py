@@ -40,7 +40,7 @@ def section(item: Item) -> Section:
     agreed = "info" if item.count(Mark.DIFFERS) else "pass"
     return Section(
         title=f"{item.place}: {item.title}",
-        paragraphs=[*item.remarks, *notes],
+        paragraphs=[*item.remarks, *filter(None, [item.rule]), *notes],
         tables=[*(table for table in tables if table.rows), *item.tables],
         figures=item.figures,
         status=agreed if is_compared else None,

@@ -29,7 +29,7 @@ _CHARACTER_INCHES = 0.075
 _BAR_INCHES = 0.19
 """Height of a lying bar and its share of the gap."""
 _TITLE_CHARACTERS = 46
-_LEGEND_CHARACTERS = 56
+_LEGEND_CHARACTERS = 58
 _TICK_CHARACTERS = 44
 """Together, of all categories; with more, bars lie down and other names are turned."""
 _NAME_CHARACTERS = 26
@@ -64,6 +64,9 @@ _PALETTES: dict[Theme, _Palette] = {
 }
 _BARS = ("bars", "stacked")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+"""With the markers they tell curves apart without colour; a second round meets another marker."""
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx")
 
 
 def svg(figure: Figure, theme: Theme = "light") -> str:
@@ -132,7 +135,9 @@ def _settings(theme: Theme) -> Generator[None]:
         "grid.color": palette.grid,
         "grid.linewidth": 0.7,
         "lines.linewidth": 1.6,
-        "lines.markersize": 4,
+        "lines.markersize": 4.5,
+        "hatch.linewidth": 0.7,
+        "legend.handlelength": 2.8,
         "legend.frameon": False,
         "figure.facecolor": palette.paper,
         "savefig.facecolor": palette.paper,
@@ -182,14 +187,13 @@ def _draw(figure: Figure, palette: _Palette) -> "Canvas":
 
 
 def _needs_legend(figure: Figure) -> bool:
-    """One curve is what the axis says that it is; one part of a whole is not."""
-    labelled = [one for one in figure.series if one.label]
-    return len(labelled) > 1 or any(one.style == "stacked" for one in labelled)
+    """Whoever gives a series a name wants it read, also where it is the only one."""
+    return any(one.label for one in figure.series)
 
 
 def _columns(labels: Sequence[str]) -> int:
     """As many as fit beside each other, each as wide as the longest label."""
-    widest = max(map(len, labels), default=1) + 8
+    widest = max(map(len, labels), default=1) + 9
     return max(1, min(len(labels), _LEGEND_CHARACTERS // widest))
 
 
@@ -266,21 +270,42 @@ def _draw_series(
     places = count()
     base: dict[int | float, float] = {}
     for index, one in enumerate(series):
-        color = palette.series[index % len(palette.series)]
+        look = _look(index, palette)
         if one.style == "bars":
             width = 0.8 / num_bars
             shift = (next(places) - (num_bars - 1) / 2) * width
             middles = [x + shift for x in one.x]
-            _draw_bars(axes, one, middles, 0.92 * width, color, is_lying=is_lying)
+            _draw_bars(axes, one, middles, 0.92 * width, look, is_lying=is_lying)
             _draw_errors(axes, one, middles, palette.ink, is_lying=is_lying)
         elif one.style == "stacked":
             bottoms = [base.get(x, 0.0) for x in one.x]
-            _draw_bars(axes, one, one.x, 0.62, color, is_lying=is_lying, bottoms=bottoms)
+            _draw_bars(axes, one, one.x, 0.62, look, is_lying=is_lying, bottoms=bottoms)
             base.update({x: low + y for x, low, y in zip(one.x, bottoms, one.y, strict=True)})
         else:
-            # A second round of colours gets other markers.
-            marker = _MARKERS[(index // len(palette.series) + index) % len(_MARKERS)]
-            _draw_curve(axes, one, color, marker)
+            _draw_curve(axes, one, look)
+
+
+class _Look(NamedTuple):
+    """What tells a series from the others: a colour, and something else for who sees none."""
+
+    color: str
+    marker: str
+    dash: Any
+    hatch: str
+    edge: str
+    """Of a hatch."""
+
+
+def _look(index: int, palette: _Palette) -> _Look:
+    # A second round of colours gets other markers.
+    turn = index // len(palette.series) + index
+    return _Look(
+        palette.series[index % len(palette.series)],
+        _MARKERS[turn % len(_MARKERS)],
+        _DASHES[index % len(_DASHES)],
+        _HATCHES[index % len(_HATCHES)],
+        palette.paper,
+    )
 
 
 def _draw_bars(
@@ -288,16 +313,23 @@ def _draw_bars(
     one: Series,
     middles: Numbers,
     width: float,
-    color: str,
+    look: _Look,
     *,
     is_lying: bool,
     bottoms: Numbers | None = None,
 ) -> None:
-    label, below = one.label or None, bottoms or [0.0] * len(middles)
+    below = bottoms or [0.0] * len(middles)
+    shown: dict[str, Any] = {
+        "color": look.color,
+        "label": one.label or None,
+        "hatch": look.hatch,
+        "edgecolor": look.edge,
+        "linewidth": 0,
+    }
     if is_lying:
-        axes.barh(middles, one.y, width, left=below, color=color, label=label)
+        axes.barh(middles, one.y, width, left=below, **shown)
     else:
-        axes.bar(middles, one.y, width, bottom=below, color=color, label=label)
+        axes.bar(middles, one.y, width, bottom=below, **shown)
 
 
 def _draw_errors(
@@ -312,16 +344,24 @@ def _draw_errors(
         axes.errorbar(middles, one.y, yerr=_errors(one), **look)
 
 
-def _draw_curve(axes: "Axes", one: Series, color: str, marker: str) -> None:
-    line = {"points": "none", "dashed": "--"}.get(one.style, "-")
-    mark = "none" if one.style == "dashed" else marker
-    axes.plot(one.x, one.y, linestyle=line, marker=mark, color=color, label=one.label or None)
+def _draw_curve(axes: "Axes", one: Series, look: _Look) -> None:
+    # Hollow, so that a curve that lies on another does not hide it.
+    axes.plot(
+        one.x,
+        one.y,
+        linestyle={"points": "none", "dashed": "--"}.get(one.style, look.dash),
+        marker="none" if one.style == "dashed" else look.marker,
+        markerfacecolor="none",
+        markeredgewidth=1.2,
+        color=look.color,
+        label=one.label or None,
+    )
     if one.low is None or one.high is None:
         return
     if one.style == "points":
-        _draw_errors(axes, one, one.x, color, is_lying=False)
+        _draw_errors(axes, one, one.x, look.color, is_lying=False)
     else:
-        axes.fill_between(one.x, one.low, one.high, color=color, alpha=0.18, linewidth=0)
+        axes.fill_between(one.x, one.low, one.high, color=look.color, alpha=0.18, linewidth=0)
 
 
 def _errors(one: Series) -> list[list[int | float]]:
