@@ -1,12 +1,15 @@
 """`draftsmith bench`: files, refusals, interruptions."""
 
 import json
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from draftsmith.audit.planted import NoiseUsedTwice
 from draftsmith.bench.batch import Batch
+from draftsmith.core.verify import VERIFIERS
 from tests.cli.outcome import Cli
 
 _QUICK = ("--prompts", "2", "--rounds", "2", "-n", "6", "--ignore-eos")
@@ -181,3 +184,15 @@ def test_a_model_without_a_template_is_not_asked_in_a_chat(cli: Cli, untemplated
     arguments = ("-m", untemplated, "--style", "chat", "--run-code")
     said = cli("bench", "passrate", *arguments).refusal()
     assert "has no chat template: use --style completion" in said
+
+
+def test_another_text_than_plain_decodings_fails_the_run_and_its_page(
+    cli: Cli, tiny: str, draft: str, workload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VERIFIERS, "coupled", NoiseUsedTwice())
+    path = tmp_path / "d.html"
+    arms = ("-m", tiny, "-md", tiny, "--gamma", "2", "--temp", "0.8")
+    outcome = cli("bench", *arms, "--workload", workload, *_QUICK, "--html", str(path))
+    assert outcome.status == 1
+    assert "1 arm gave another text than plain decoding, and should not." in outcome.stdout
+    assert "<title>✗ OTHER TEXTS THAN PLAIN DECODING'S" in unescape(path.read_text())
