@@ -19,7 +19,7 @@ from draftsmith.errors import ModelFormatError
 from draftsmith.kernels.cpu.library import library, pointer
 from draftsmith.kernels.quantise import blocks_from_float, floats_from_blocks
 
-__all__ = ["FORMATS", "BlockFormat", "Matrix", "MatrixStruct"]
+__all__ = ["FORMATS", "BlockFormat", "Matrix", "MatrixStruct", "num_bytes"]
 
 
 class BlockFormat(NamedTuple):
@@ -239,6 +239,12 @@ class Matrix:
             self._layout,
             pointer(self._data),
         )
+
+
+def num_bytes(format: str, num_weights: int) -> int:
+    """What so many weights take in one of `FORMATS`, whole blocks."""
+    block = FORMATS[format]
+    return -(-num_weights // block.num_weights) * block.num_bytes
 
 
 def _num_bytes(format: str, num_outputs: int, num_inputs: int) -> int:

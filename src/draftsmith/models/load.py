@@ -1,8 +1,10 @@
 """From a reference to a running model: natively where we can, else through `transformers`.
 
-On a CPU the Llama, Mistral, Qwen2, Qwen3, SmolLM and T5 families run on our own decoders and
-kernels; everything else, and every model on a GPU, runs behind the adapter. The adapter imports
-`transformers` (0.7 s and 27 MB, measured), so it is itself imported where it is needed.
+A GGUF file is read and run by us, on any device; what we do not know in it is refused. Of other
+checkpoints the Llama, Mistral, Qwen2, Qwen3, SmolLM and T5 families run on our own decoders and
+kernels on a CPU; everything else, and every other model on a GPU, runs behind the adapter. The
+adapter imports `transformers` (0.7 s and 27 MB, measured), so it is itself imported where it is
+needed.
 """
 
 import json
@@ -19,16 +21,14 @@ from draftsmith.kernels.cpu.library import library, set_num_threads
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.converted import converted_folder
 from draftsmith.models.file_tokenizer import open_tokenizer
+from draftsmith.models.gguf.read import read_gguf
+from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
-from draftsmith.models.native.read import (
-    native_architecture,
-    needs_native_reading,
-    read_folder,
-    read_gguf,
-)
+from draftsmith.models.native.read import native_architecture, read_folder
 from draftsmith.models.native.t5 import read_t5
 from draftsmith.models.native.t5_config import native_t5_architecture
+from draftsmith.models.native.weights import DecoderWeights
 from draftsmith.models.pull import PullProgress
 from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
 from draftsmith.models.tokenizer import Tokenizer
@@ -128,7 +128,7 @@ def load_model(
         if model is not None:
             return model
     dtype = _torch_dtype(settings.dtype, place, reference)
-    if path is not None and path.is_file() and needs_native_reading(path):
+    if path is not None and path.is_file():
         config, weights = read_gguf(path)
         return TorchDecoder.from_weights(weights, config, place, dtype, reference)
     from draftsmith.models.hf.load import load_adapted
@@ -194,15 +194,26 @@ def _load_native(
     format = _FORMATS[settings.dtype]
     if path.is_dir() and _is_t5(path):
         return None if library() is None else read_t5(path, format, name=source.reference)
-    if native_architecture(path) is None:
+    if path.is_dir() and native_architecture(path) is None:
         return None
     config, weights = read_folder(path, format) if path.is_dir() else read_gguf(path, format)
+    return _decoder(config, weights, source.reference, settings, num_head_ids)
+
+
+def _decoder(
+    config: DecoderConfig,
+    weights: DecoderWeights,
+    name: str,
+    settings: ModelSettings,
+    num_head_ids: int | None,
+) -> LanguageModel:
+    """The fastest decoder on a CPU that computes such a model."""
     if library() is None:
-        return TorchDecoder.from_weights(weights, config, name=source.reference)
+        return TorchDecoder.from_weights(weights, config, name=name)
     return CpuDecoder(
         weights,
         config,
-        source.reference,
+        name,
         exact_activations=settings.activations == "float32",
         num_head_ids=num_head_ids,
     )

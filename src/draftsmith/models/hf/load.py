@@ -19,7 +19,8 @@ from draftsmith.errors import ModelFormatError, ModelNotFoundError
 from draftsmith.models.contract import LanguageModel, ModelTraits
 from draftsmith.models.gguf.header import check_gguf
 from draftsmith.models.hf.causal import CausalModel
-from draftsmith.models.hf.gguf import load_gguf_model, load_gguf_tokenizer
+from draftsmith.models.hf.gguf import load_gguf_tokenizer
+from draftsmith.models.hf.gguf_model import load_gguf_model
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 from draftsmith.models.hf.stateful import StatefulModel
 from draftsmith.models.hf.tokenizer import TransformersTokenizer

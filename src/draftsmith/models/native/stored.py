@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,10 @@ class StoredTensor:
     num_bytes: int
     permuted_heads: int = 0
     """Heads whose rows llama.cpp has put in another order; 0 is none."""
+
+    def interleaved(self, heads: int) -> "StoredTensor":
+        """The same, said to have its rows in llama.cpp's order."""
+        return replace(self, permuted_heads=heads)
 
     def read(self) -> NDArray[np.uint8]:
         """Read the tensor's bytes into a buffer of their own; no page of the file stays mapped.

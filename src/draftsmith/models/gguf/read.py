@@ -1,0 +1,79 @@
+"""From a GGUF file to a decoder's shape and weights."""
+
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.errors import ModelFormatError
+from draftsmith.models.gguf.families import Family, family_of
+from draftsmith.models.gguf.header import GgufHeader, GgufTensor, read_header
+from draftsmith.models.gguf.positions import FACTOR_TENSORS
+from draftsmith.models.gguf.shape import decoder_config_from_gguf
+from draftsmith.models.native.config import DecoderConfig
+from draftsmith.models.native.names import GGUF
+from draftsmith.models.native.read import named_after, read_weights
+from draftsmith.models.native.stored import StoredTensor
+from draftsmith.models.native.weights import DecoderWeights
+
+__all__ = ["read_gguf"]
+
+
+def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, DecoderWeights]:
+    """Read a model from a GGUF file.
+
+    Args:
+        path: The file.
+        format: One of `native.read.TARGET_FORMATS`, to convert every matrix to it; None keeps the
+            file's, or what `kernels.stand_ins` holds it as.
+
+    Returns:
+        The model's shape and its weights; norms and biases are float32.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ModelFormatError: The file is not whole, is of a kind that has no native decoder, says
+            something that is not known, holds other tensors than it means, or does not fit in
+            memory.
+        InvalidRequestError: `format` is unknown, or would quantise quantised weights again.
+
+    Example:
+        config, weights = read_gguf(Path("model.gguf"))
+    """
+    with named_after(path):
+        header = read_header(path)
+        _, family = family_of(header.values)
+        tensors = {tensor.name: _stored(path, tensor) for tensor in header.tensors}
+        config = _config(header, family, tensors)
+        stored = {
+            name: _ordered(tensor, family, config)
+            for name, tensor in tensors.items()
+            if not (family.has_rope_factors and name in FACTOR_TENSORS)
+        }
+        return config, read_weights(config, GGUF, stored, format)
+
+
+def _stored(path: Path, tensor: GgufTensor) -> StoredTensor:
+    shape = tuple(reversed(tensor.shape))
+    return StoredTensor(tensor.name, tensor.type_name, shape, path, tensor.offset, tensor.num_bytes)
+
+
+def _config(header: GgufHeader, family: Family, tensors: dict[str, StoredTensor]) -> DecoderConfig:
+    if GGUF.embedding not in tensors:
+        raise ModelFormatError(f"it lacks tensor {GGUF.embedding!r}; fetch it again, whole")
+
+    def factors(name: str) -> Float[Tensor, " half_head"] | None:
+        is_there = family.has_rope_factors and name in tensors
+        return tensors[name].tensor() if is_there else None
+
+    num_ids = tensors[GGUF.embedding].shape[0]
+    return decoder_config_from_gguf(header.values, num_ids, tensors, factors)
+
+
+def _ordered(tensor: StoredTensor, family: Family, config: DecoderConfig) -> StoredTensor:
+    """The tensor with its rows in the order of `transformers`: rotary pairs are halves apart."""
+    if not family.is_interleaved:
+        return tensor
+    if ".attn_q." in tensor.name:
+        return tensor.interleaved(config.num_heads)
+    return tensor.interleaved(config.num_kv_heads) if ".attn_k." in tensor.name else tensor
