@@ -133,16 +133,23 @@ class EncoderDecoderModel(LanguageModel):
     @torch.inference_mode()
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
         """Run the encoder over the source, and let every decoder layer project it once."""
-        assert isinstance(cache, _EncoderDecoderRows)
         ids = torch.tensor([list(source)], device=self.device)
         mask = torch.ones_like(ids)
-        states = self.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-        cache.encoded[row] = states[0]
+        encoder = self.model.get_encoder()
+        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        self.hold_source(cache, row, states[0])
+
+    @torch.inference_mode()
+    def hold_source(self, cache: Cache, row: int, states: Float[Tensor, "source hidden"]) -> None:
+        """Let every decoder layer project a row's encoder states once, and keep them."""
+        assert isinstance(cache, _EncoderDecoderRows)
+        mask = torch.ones(1, len(states), dtype=torch.long, device=self.device)
+        cache.encoded[row] = states
         cache.sources.encoding = row
         cache.both.is_updated = {}
         cache.layout.begin([row], [0], 1, self.device)
         # The token is any: this pass is for the projections, and its row is written over.
-        self._run(cache, torch.zeros_like(ids[:, :1]), None, states, mask)
+        self._run(cache, torch.zeros_like(mask[:, :1]), None, states[None], mask)
         cache.sources.encoding = None
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
