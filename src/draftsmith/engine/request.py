@@ -87,11 +87,11 @@ def make_request(
         assert traits.decoder_start_token_id is not None
         ids, source = [traits.decoder_start_token_id], ids
     # A source may fill the encoder; a prompt must leave room for a token.
-    longest = max(len(ids) + 1, len(source))
-    if traits.context_length is not None and longest > traits.context_length:
+    longest = traits.source_length if source else traits.context_length
+    if longest is not None and len(source or ids) + (not source) > longest:
         raise InvalidRequestError(
             f"the prompt has {len(source or ids)} tokens, but {traits.name} has a context "
-            f"of {traits.context_length}: shorten it"
+            f"of {longest}: shorten it"
         )
     eos = () if params.ignore_eos else traits.eos_token_ids
     limits = Limits(

@@ -28,7 +28,12 @@ class ModelTraits:
     """Columns of the logits; may exceed the tokenizer's ids (padding)."""
     eos_token_ids: tuple[int, ...]
     context_length: int | None
-    """Most tokens in one sequence; None is unlimited."""
+    """Most tokens in one sequence, as the model was made; None is unlimited."""
+    position_limit: int | None = None
+    """Positions that exist, where a table holds them; None where they are computed, so that the
+    model can be run beyond its context."""
+    source_length: int | None = None
+    """Most tokens of a source; None is unlimited, and for decoder-only models."""
     is_encoder_decoder: bool = False
     decoder_start_token_id: int | None = None
     """What an encoder-decoder's output begins with; None for decoder-only models."""

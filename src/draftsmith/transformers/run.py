@@ -124,7 +124,8 @@ def _sample(call: Call, target: LanguageModel, row: int, steps: Lockstep | None)
     if not prompt:
         raise InvalidRequestError(f"prompt {row} is empty: give at least one token")
     padded = call.input_ids[row].to(target.device)
-    context = target.traits.context_length
+    # What transformers runs beyond its trained length runs on here too.
+    context = target.traits.position_limit
     limits = Limits(
         max_tokens=call.config.max_length - len(padded),
         context_length=None if context is None else context - prompts.num_hidden[row],

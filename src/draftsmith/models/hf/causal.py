@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.arguments import accepted_arguments, cache_argument
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
-__all__ = ["CausalModel", "in_groups", "padding_mask"]
+__all__ = ["CausalModel", "check_positions", "in_groups", "padding_mask"]
 
 
 class CausalModel(LanguageModel):
@@ -56,10 +57,11 @@ class CausalModel(LanguageModel):
     @torch.inference_mode()
     def _pass(self, cache: RaggedCache, batch: Rows, num_logits: int = 0) -> Tensor:
         past = [cache.length(row) for row in batch.rows]
+        check_positions(self.traits, past, batch)
         cache.layout.begin(batch.rows, past, batch.width, self.device)
         options: dict[str, Any] = {self._cache_name: cache.for_model}
         if self._takes_positions:
-            options["position_ids"] = self._positions(past, batch.width)
+            options["position_ids"] = self._positions(past, batch)
         if not cache.layout.is_aligned:
             options["attention_mask"] = padding_mask(cache.layout.past, batch.width, self.device)
         if self._can_skip_logits:
@@ -69,11 +71,27 @@ class CausalModel(LanguageModel):
             cache.append(row, len(tokens))
         return output.logits
 
-    def _positions(self, past: Sequence[int], width: int) -> Tensor:
+    def _positions(self, past: Sequence[int], batch: Rows) -> Tensor:
         start = torch.tensor(past, device=self.device).unsqueeze(1)
-        positions = start + torch.arange(width, device=self.device)
-        # Only the padding of a short row can lie beyond the context.
-        return positions.clamp(max=(self.traits.context_length or 2**31) - 1)
+        last = torch.tensor([len(tokens) - 1 for tokens in batch.tokens], device=self.device)
+        offsets = torch.arange(batch.width, device=self.device)
+        # The padding of a short row stays at its last token: no position is shown that it lacks.
+        return start + torch.minimum(offsets, last.unsqueeze(1))
+
+
+def check_positions(traits: ModelTraits, past: Sequence[int], batch: Rows) -> None:
+    """Refuse a pass beyond the last position of a model's table.
+
+    Raises:
+        InvalidRequestError: With the model's name and its positions.
+    """
+    pairs = zip(past, batch.tokens, strict=True)
+    longest = max(held + len(tokens) for held, tokens in pairs)
+    if traits.position_limit is not None and longest > traits.position_limit:
+        raise InvalidRequestError(
+            f"a text of {longest} tokens, but {traits.name} has {traits.position_limit} "
+            "positions: shorten the prompt"
+        )
 
 
 def padding_mask(past: Sequence[int], width: int, device: torch.device) -> Tensor:

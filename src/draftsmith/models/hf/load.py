@@ -21,6 +21,7 @@ from draftsmith.models.gguf.header import check_gguf
 from draftsmith.models.hf.causal import CausalModel
 from draftsmith.models.hf.gguf import load_gguf_tokenizer
 from draftsmith.models.hf.gguf_model import load_gguf_model
+from draftsmith.models.hf.positions import context_length, position_limit, source_length
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 from draftsmith.models.hf.stateful import StatefulModel
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
@@ -129,7 +130,9 @@ def _traits(model: Any, name: str) -> ModelTraits:
         name=name,
         vocab_size=int(config.vocab_size),
         eos_token_ids=_eos_token_ids(model),
-        context_length=_context_length(config),
+        context_length=context_length(config),
+        position_limit=position_limit(model),
+        source_length=source_length(config) if model.config.is_encoder_decoder else None,
         is_encoder_decoder=bool(model.config.is_encoder_decoder),
         decoder_start_token_id=start if model.config.is_encoder_decoder else None,
         can_rollback=not reason,
@@ -156,16 +159,6 @@ def _eos_token_ids(model: Any) -> tuple[int, ...]:
     if ids is None:
         return ()
     return (ids,) if isinstance(ids, int) else tuple(ids)
-
-
-def _context_length(config: Any) -> int | None:
-    if hasattr(config, "relative_attention_num_buckets"):
-        return None  # positions are distances: there is no last one
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        length = getattr(config, name, None)
-        if isinstance(length, int):
-            return length
-    return None
 
 
 def _from_pretrained(path: Path | None, source: ModelSource, dtype: torch.dtype) -> Any:
@@ -225,7 +218,7 @@ def describe(where: str) -> dict[str, Any]:
         "architecture": config.model_type,
         "is_encoder_decoder": bool(config.is_encoder_decoder),
         "vocab_size": text.vocab_size,
-        "context_length": _context_length(text),
+        "context_length": context_length(text),
         "num_layers": getattr(text, "num_hidden_layers", None),
         "hidden_size": getattr(text, "hidden_size", None),
     }

@@ -13,9 +13,10 @@ from transformers.cache_utils import Cache as TransformersCache
 from transformers.cache_utils import CacheLayerMixin, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.arguments import cache_argument
-from draftsmith.models.hf.causal import in_groups, padding_mask
+from draftsmith.models.hf.causal import check_positions, in_groups, padding_mask
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
 __all__ = ["EncoderDecoderModel"]
@@ -133,6 +134,12 @@ class EncoderDecoderModel(LanguageModel):
     @torch.inference_mode()
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
         """Run the encoder over the source, and let every decoder layer project it once."""
+        longest = self.traits.source_length
+        if longest is not None and len(source) > longest:
+            raise InvalidRequestError(
+                f"a source of {len(source)} tokens, but {self.traits.name} reads {longest}: "
+                "shorten it"
+            )
         ids = torch.tensor([list(source)], device=self.device)
         mask = torch.ones_like(ids)
         encoder = self.model.get_encoder()
@@ -167,6 +174,7 @@ class EncoderDecoderModel(LanguageModel):
     @torch.inference_mode()
     def _pass(self, cache: _EncoderDecoderRows, batch: Rows) -> Tensor:
         past = [cache.length(row) for row in batch.rows]
+        check_positions(self.traits, past, batch)
         states, source_mask = cache.show(batch.rows)
         cache.layout.begin(batch.rows, past, batch.width, self.device)
         mask = None
