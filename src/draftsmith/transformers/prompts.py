@@ -2,7 +2,6 @@
 # transformers' objects have no types that hold from one version to the next:
 # pyright: basic
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel
+from draftsmith.models.hf.arguments import accepted_arguments
 from draftsmith.models.hf.goes_on import goes_on_alike
 from draftsmith.models.hf.read import (
     EncodedModel,
@@ -75,7 +75,7 @@ def check_inputs(model: Any, arguments: Mapping[str, Any], model_kwargs: Mapping
     if arguments.get("synced_gpus"):
         raise InvalidRequestError("synced_gpus=True cannot be honoured: generate on one device")
     known = _ENCODER_DECODER if model.config.is_encoder_decoder else _DECODER_ONLY
-    inputs = inspect.signature(model.forward).parameters
+    inputs = accepted_arguments(model)
     # What transformers has used up (a video's grid) is in the first only, what it made in the last.
     for name in [*(name for name in arguments if name in inputs), *model_kwargs]:
         given = arguments.get(name) is not None or model_kwargs.get(name) is not None
