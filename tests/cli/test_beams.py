@@ -18,7 +18,7 @@ def test_a_draft_model_changes_no_text(cli: Cli, tiny: str) -> None:
 
 
 def test_several_texts_come_best_first(cli: Cli, tiny: str) -> None:
-    options = ("-m", tiny, "--draft", "none", "--n", "3")
+    options = ("-m", tiny, "--draft", "none", "--num-samples", "3")
     document = cli("generate", *_SEARCH, *options, "--json").document()
     scores = [one["score"] for one in document["beams"]]
     assert len(scores) == 3
@@ -31,13 +31,16 @@ def test_several_texts_come_best_first(cli: Cli, tiny: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--num-beams", "2", "--temp", "0.5"), "--temperature does nothing in a beam search"),
+        (("--num-beams", "2", "--temp", "0.5"), "--temp does nothing in a beam search"),
         (("--num-beams", "2", "--trace"), "--trace does nothing in a beam search"),
-        (("--num-beams", "2", "--n", "3"), "--n at most that"),
+        (("--num-beams", "2", "--num-samples", "3"), "--num-samples at most that"),
         (("--num-beams", "-1"), "--num-beams must be 1 or more"),
         (("--draft-beams", "2"), "give --num-beams"),
-        (("--num-beams", "2"), "prompt-lookup is none: give a draft model, or no draft"),
-        (("--num-beams", "2", "--draft-beams", "1", "--draft", "none"), "draft_beams must be"),
+        (
+            ("--num-beams", "2", "--draft", "prompt-lookup"),
+            "prompt-lookup is none: give a draft model, or no draft",
+        ),
+        (("--num-beams", "2", "--draft-beams", "1", "--draft", "none"), "--draft-beams must be"),
     ],
 )
 def test_what_a_search_would_ignore_is_refused(
@@ -56,4 +59,4 @@ def test_draft_settings_and_lenience_are_options(cli: Cli, tiny: str, draft: str
     exact = cli("generate", *sampled, "--draft", draft, "--json").document()["statistics"]
     assert counts["draft_yield"] > exact["draft_yield"]
     refusal = cli("generate", *sampled, *lossy, "--verifier", "block").refusal()
-    assert "lossy_lenience changes the rejection verifier only" in refusal
+    assert "--lossy-lenience changes the rejection verifier only" in refusal

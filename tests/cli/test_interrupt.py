@@ -86,7 +86,9 @@ def test_samples_that_never_began_are_told_too(
     cli: Cli, roomy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _press_ctrl_c(monkeypatch, "_round", 2)
-    document = cli("generate", "hi", "-m", roomy, *_LONG, "--n", "20", "--json").document()
+    document = cli(
+        "generate", "hi", "-m", roomy, *_LONG, "--num-samples", "20", "--json"
+    ).document()
     assert len(document["completions"]) == 20
     assert {sample["finish_reason"] for sample in document["completions"]} == {"abort"}
     assert document["completions"][19]["token_ids"] == []

@@ -9,7 +9,7 @@ import pytest
 from draftsmith.papers import loops
 from tests.cli.outcome import Cli
 
-_TIMED = ("--prompts", "1", "--gamma-max", "2")
+_TIMED = ("--num-prompts", "1", "--gamma-max", "2")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_chen_is_held_against_itself(cli: Cli) -> None:
 
 def test_leviathan_is_written_with_its_trace(cli: Cli, tiny: str, tmp_path: Path) -> None:
     place, page = tmp_path / "l.json", tmp_path / "l.html"
-    options = ("--json", str(place), "--html", str(page), "--plots", str(tmp_path))
+    options = ("--json-file", str(place), "--html", str(page), "--plots", str(tmp_path))
     outcome = cli("reproduce", "leviathan", "-m", tiny, "-p", "the quick", "-n", "9", *options)
     assert outcome.status == 0, outcome
     document = json.loads(place.read_text())
@@ -76,7 +76,7 @@ def test_the_trace_shows_what_was_rejected(cli: Cli, tiny: str) -> None:
 def test_chen_measures_every_gamma(cli: Cli, roomy: str, draft: str, tmp_path: Path) -> None:
     place, page = tmp_path / "c.json", tmp_path / "c.html"
     models = ("-m", roomy, "--draft", draft)
-    options = ("--json", str(place), "--html", str(page), "--plots", str(tmp_path))
+    options = ("--json-file", str(place), "--html", str(page), "--plots", str(tmp_path))
     outcome = cli("reproduce", "chen", *models, *_TIMED, *options)
     assert outcome.status == 0, outcome
     points = json.loads(place.read_text())["measured"]
@@ -98,7 +98,7 @@ def test_an_interruption_keeps_the_prompts_that_finished(
 
     monkeypatch.setattr(loops, "time_texts", interrupted)
     place = tmp_path / "c.json"
-    options = ("--prompts", "2", "--gamma-max", "2", "--json", str(place))
+    options = ("--num-prompts", "2", "--gamma-max", "2", "--json-file", str(place))
     outcome = cli("reproduce", "chen", "-m", roomy, "--draft", draft, *options)
     assert outcome.status == 130
     assert "interrupted: 4 of 6 texts were timed" in outcome.stderr
@@ -110,13 +110,13 @@ def test_an_interruption_keeps_the_prompts_that_finished(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("leviathan", "--json", "/nowhere/l.json"), "there is no folder /nowhere"),
+        (("leviathan", "--json-file", "/nowhere/l.json"), "there is no folder /nowhere"),
         (("leviathan", "--html", "/"), "it is a folder"),
         (("chen", "--plots", "/nowhere"), "there is no folder /nowhere for plots: make it first"),
-        (("chen", "--prompts", "2", "--gamma", "3"), "drop --gamma"),
-        (("chen", "--prompts", "0"), "ask for 1 to"),
-        (("chen", "--prompts", "1", "--draft", "none"), "give one by --draft"),
-        (("chen", "--prompts", "1", "--workload", "chats"), "did you mean chat?"),
+        (("chen", "--num-prompts", "2", "--gamma", "3"), "got --gamma 3: drop it"),
+        (("chen", "--num-prompts", "0"), "--num-prompts must be between 1 and"),
+        (("chen", "--num-prompts", "1", "--draft", "none"), "are a draft's: give one"),
+        (("chen", "--num-prompts", "1", "--workload", "chats"), "did you mean chat?"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -234,7 +234,16 @@ def test_the_page_holds_prompt_and_text_escaped_and_nothing_from_elsewhere(
 ) -> None:
     prompt = '\n<script>alert(1)</script> & "quotes"\nnext line'
     path = tmp_path / "page.html"
-    options = ("-m", tiny, *_OPTIONS, *_allowed(tiny), "--n", "2", "--trace-html", str(path))
+    options = (
+        "-m",
+        tiny,
+        *_OPTIONS,
+        *_allowed(tiny),
+        "--num-samples",
+        "2",
+        "--trace-html",
+        str(path),
+    )
     document = cli("generate", prompt, *options, "--json").document()
     source = path.read_text(encoding="utf-8")
     page = _Page(source)

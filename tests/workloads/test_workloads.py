@@ -102,20 +102,21 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ('{"prompt": "p"', r"not JSON \(Expecting"),
-        ("[1]", "not a JSON object"),
+        ("[1]", "must be a JSON object"),
         ({"text": "p"}, 'needs "prompt" or "messages", and has neither'),
         ({"prompt": "p", "messages": []}, 'needs "prompt" or "messages", and has both'),
-        ({"prompt": ""}, "prompt must be a text that is not empty, got ''"),
-        ({"prompt": 3}, "prompt must be a text that is not empty, got 3"),
-        ('{"prompt": "\\ud800"}', "prompt holds half of a surrogate pair"),
-        ({"messages": []}, "messages must be a list of turns"),
+        ({"prompt": ""}, "\"prompt\" must be a text that is not empty, got ''"),
+        ({"prompt": 3}, '"prompt" must be a text that is not empty, got 3'),
+        ('{"prompt": "\\ud800"}', '"prompt" holds half of a surrogate pair'),
+        ({"messages": []}, '"messages" must be a list of turns'),
         ({"messages": ["hi"]}, 'a turn needs "role" and "content"'),
         ({"messages": [{"role": "user"}]}, 'a turn needs "role" and "content"'),
-        ({"messages": [{"role": "user", "content": ""}]}, "content must be a text"),
-        ({"prompt": "p", "max_tokens": 0}, "max_tokens must be a whole number, 1 or more, got 0"),
-        ({"prompt": "p", "max_tokens": True}, "max_tokens must be a whole number"),
-        ({"prompt": "p", "max_tokens": 2.5}, "max_tokens must be a whole number"),
-        ({"prompt": "p", "id": ["x"]}, "id must be a text"),
+        ({"messages": [{"role": "user", "content": ""}]}, '"content" must be a text'),
+        ({"prompt": "p", "max_tokens": 0}, '"max_tokens" must be a whole number, 1 or more, got 0'),
+        ({"prompt": "p", "max_tokens": True}, '"max_tokens" must be a whole number'),
+        ({"prompt": "p", "max_tokens": 2.5}, '"max_tokens" must be a whole number'),
+        ({"prompt": "p", "id": ["x"]}, '"id" must be a text'),
+        ({"prompt": "p", "temperature": 0.5}, '"temperature" holds for all prompts alike, got 0.5'),
         ({"prompt": "p", "id": "first"}, "a second item with the id 'first'"),
     ],
 )
@@ -137,7 +138,7 @@ def test_an_empty_or_unreadable_workload_is_refused(tmp_path: Path) -> None:
         (tmp_path / "m.jsonl").write_text(text)
         with pytest.raises(InvalidRequestError, match=r"m\.jsonl is empty: give lines such as"):
             load_workload(str(tmp_path / "m.jsonl"))
-    with pytest.raises(InvalidRequestError, match="does not exist: check the path"):
+    with pytest.raises(InvalidRequestError, match="does not exist, or is no file: check"):
         load_workload(str(tmp_path / "nowhere.jsonl"))
 
 

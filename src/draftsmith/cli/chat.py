@@ -3,13 +3,13 @@
 import contextlib
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from draftsmith.cli.exits import INTERRUPTED
-from draftsmith.cli.options import PROMPT, ModelOptions, SamplingOptions
+from draftsmith.cli.options import System
 from draftsmith.cli.prompt import check_unicode
+from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
+from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions
 from draftsmith.cli.stdout import write_text
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["chat"]
 
-_DEFAULT_MODELS = ModelOptions()
-_DEFAULT_SAMPLING = SamplingOptions()
 _MAX_TOKENS = 1024
 _HELP = "/reset begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
 _RESET = ("/reset", "/clear")
@@ -30,9 +28,9 @@ _EXIT = ("/exit", "/quit")
 
 def chat(
     *,
-    models: ModelOptions = _DEFAULT_MODELS,
-    sampling: SamplingOptions = _DEFAULT_SAMPLING,
-    system: Annotated[str | None, Parameter(alias="--system-prompt", group=PROMPT)] = None,
+    models: ModelOptions = DEFAULT_MODELS,
+    sampling: SamplingOptions = DEFAULT_SAMPLING,
+    system: System | None = None,
 ) -> None:
     """Talk to a model; each line is a turn, typed or piped.
 
@@ -80,7 +78,7 @@ class _Conversation:
         from draftsmith.cli.interrupt import follow
 
         messages = [*self._messages, {"role": "user", "content": line}]
-        result = follow(self._engine.start(messages, self._params), _show)
+        result = follow(self._engine.start(messages, self._params), _show)[0]
         write_text("\n")
         self._messages = [*messages, {"role": "assistant", "content": result.text}]
         return result
@@ -105,7 +103,7 @@ def _turn(conversation: _Conversation, line: str) -> None:
             raise
         _note(f"{error} (/reset begins anew)")
         return
-    print_summary(result)
+    print_summary([result])
     if result.finish_reason is FinishReason.ABORT and not is_terminal():
         sys.exit(INTERRUPTED)
 

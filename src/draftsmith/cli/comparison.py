@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from draftsmith.cli.files import FileOptions
+from draftsmith.cli.stdout import rich_console, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +26,7 @@ _PAPERS = {
 
 def console() -> "Console":
     """Where the comparison is shown: stdout."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
+    return rich_console(highlight=False, soft_wrap=True)
 
 
 def print_items(paper: str, items: Sequence["Item"]) -> None:
@@ -118,19 +117,23 @@ def write(
         InvalidRequestError: If a file cannot be written.
     """
     from draftsmith.papers.pages import as_document, section, verdict
-    from draftsmith.report.document import environment, facts, write_json
+    from draftsmith.report.document import environment, facts
+    from draftsmith.report.document import write_json as write_document
     from draftsmith.report.html import write_text as write_file
     from draftsmith.report.page import page
     from draftsmith.report.plots import save
 
-    where = environment() if report.json_file or report.html else {}
+    where = environment() if report.json_output or report.json_file or report.html else {}
+    document = {**as_document(paper, items), **further, "environment": where}
+    if report.json_output:
+        write_json(document)
     if report.json_file is not None:
-        write_json(report.json_file, {**as_document(paper, items), **further, "environment": where})
+        write_document(report.json_file, document)
     if report.html is not None:
         parts = [*(section(item) for item in items), *sections]
         command = shlex.join(["draftsmith", *sys.argv[1:]])
         text = page(_PAPERS[paper], verdict(items), parts, facts(where, command))
-        write_file(report.html, text, "page")
+        write_file(report.html, text, "--html")
     if report.plots is not None:
         for figure in (figure for item in items for figure in item.figures):
             words = re.findall(r"[a-z0-9]+", figure.title.lower())

@@ -2,12 +2,11 @@
 
 import statistics
 import time
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from draftsmith.cli.exits import NOT_THE_SAME
-from draftsmith.cli.options import STOPPING, ModelOptions, Whole
+from draftsmith.cli.options import MaxTokens
+from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_DEFAULT_MODELS = ModelOptions()
 _REPEATS = 3
 _PROMPT = """\
 Copy this Python class, and rename the class to Inventory. Change nothing else.
@@ -45,8 +43,8 @@ class Stock:
 
 def demo(
     *,
-    models: ModelOptions = _DEFAULT_MODELS,
-    max_tokens: Annotated[Whole, Parameter(alias="-n", group=STOPPING)] = 160,
+    models: ModelOptions = DEFAULT_MODELS,
+    max_tokens: MaxTokens = 160,
 ) -> None:
     """Generate once plainly and once with speculation, and compare.
 
@@ -59,8 +57,11 @@ def demo(
     from draftsmith.engine.engine import Engine
 
     params = SamplingParams(max_tokens=max_tokens)
-    if models.draft == "none" or models.gamma == 0:
-        raise InvalidRequestError("demo compares with speculation: give a --draft, and --gamma 1+")
+    models.check()
+    if models.draft == "none":
+        raise InvalidRequestError("--draft none drafts nothing to compare with: give a draft")
+    if not models.num_drafted:
+        raise InvalidRequestError("gamma must be 1 or more for a comparison, got 0: raise it")
     engine = models.load()
     plain_engine = Engine(engine.target, engine.tokenizer, gamma=0)
     _run(plain_engine, SamplingParams(max_tokens=4))
@@ -117,7 +118,7 @@ def _rows(
     fast_speed = statistics.median(speed for _, speed in fast)
     counts = result.statistics
     return [
-        ("target, draft", f"{models.target}, {models.draft} (gamma {models.gamma})"),
+        ("target, draft", f"{models.target}, {models.drafted_by} (gamma {models.num_drafted})"),
         ("plain", f"{plain_speed:.1f} tok/s"),
         ("speculative", f"{fast_speed:.1f} tok/s ({fast_speed / plain_speed:.2f}x)"),
         ("same text", "yes" if is_same else "NO"),

@@ -28,11 +28,11 @@ class _CtrlC:
         self.is_pressed = True
 
 
-def follow(run: "Generation", show: Callable[["StreamEvent"], None]) -> "GenerationResult":
-    """Run one prompt to its end, or to Ctrl-C; samples cut short are "abort".
+def follow(run: "Generation", show: Callable[["StreamEvent"], None]) -> "list[GenerationResult]":
+    """Run to the end, or to Ctrl-C; samples cut short are "abort".
 
     Args:
-        run: A run of one prompt.
+        run: A run of one prompt or several.
         show: Called with every event.
     """
     with _watching() as ctrl_c:
@@ -47,7 +47,7 @@ def follow(run: "Generation", show: Callable[["StreamEvent"], None]) -> "Generat
         if ctrl_c.is_pressed:
             for event in run.abort():
                 show(event)
-    return run.results()[0]
+    return run.results()
 
 
 @contextmanager

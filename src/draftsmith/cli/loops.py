@@ -5,15 +5,16 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cyclopts import Group, Parameter
 
-from draftsmith.cli.options import ModelOptions, Whole
+from draftsmith.cli.options import NumPrompts, Real, Seed, Temperature, VerifierName, Whole
+from draftsmith.cli.runtime import ModelOptions
+from draftsmith.core.params import MAX_GAMMA, SamplingParams
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
     from draftsmith.engine.request import Prompt
     from draftsmith.papers.comparison import Item
@@ -24,7 +25,6 @@ __all__ = ["RUN", "LoopOptions", "Measured"]
 
 RUN = Group("What is run", sort_key=1)
 _DEFAULT_PROMPTS = 8
-_GAMMA = ModelOptions().gamma
 
 
 class Measured(NamedTuple):
@@ -43,7 +43,7 @@ class LoopOptions:
 
     Parameters
     ----------
-    prompts
+    num_prompts
         How many of the workload, 8 by default; each is run at every gamma.
     workload
         chat, edit, summarise, default (of all three), humaneval, or a JSONL file.
@@ -59,13 +59,49 @@ class LoopOptions:
         How drafts are checked; rejection is the paper's rule.
     """
 
-    prompts: Whole | None = None
+    num_prompts: NumPrompts | None = None
     workload: str = "default"
     gamma_max: Whole = 7
-    temperature: Annotated[float, Parameter(alias="--temp")] = 0.8
-    top_p: float = 0.95
-    seed: Annotated[Whole | None, Parameter(alias="-s")] = None
-    verifier: Literal["rejection", "block", "coupled"] = "rejection"
+    temperature: Temperature = 0.8
+    top_p: Real = 0.95
+    seed: Seed | None = None
+    verifier: VerifierName = "rejection"
+
+    def check(self, models: ModelOptions) -> "Workload":
+        """The prompts, once everything else is known to be in order.
+
+        Raises:
+            InvalidRequestError: If an option is out of range.
+        """
+        from draftsmith.workloads import load_workload
+
+        self._params()
+        if not 1 <= self.gamma_max <= MAX_GAMMA:
+            raise InvalidRequestError(
+                f"gamma_max must be between 1 and {MAX_GAMMA}, got {self.gamma_max}"
+            )
+        if models.gamma is not None:
+            raise InvalidRequestError(
+                f"every gamma to --gamma-max is run, got --gamma {models.gamma}: drop it"
+            )
+        if models.draft == "none":
+            raise InvalidRequestError("--draft none: the loops are a draft's: give one")
+        found = load_workload(self.workload)
+        count = _DEFAULT_PROMPTS if self.num_prompts is None else self.num_prompts
+        if not 1 <= count <= len(found.items):
+            raise InvalidRequestError(
+                f"num_prompts must be between 1 and {len(found.items)} (all of {found.name}), "
+                f"got {count}"
+            )
+        return found.first(count)
+
+    def _params(self) -> SamplingParams:
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            verifier=self.verifier,
+        )
 
     def measure(self, models: ModelOptions) -> Measured:
         """Load the models, time every prompt at every gamma, and sum up.
@@ -73,34 +109,23 @@ class LoopOptions:
         Raises:
             InvalidRequestError: If an option is out of range, or nothing was timed to its end.
         """
-        from draftsmith.core.params import SamplingParams
         from draftsmith.papers.loops import measured, panels
-        from draftsmith.workloads import load_workload
 
-        params = SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            seed=self.seed,
-            verifier=self.verifier,
-        )
-        count = _DEFAULT_PROMPTS if self.prompts is None else self.prompts
-        workload = load_workload(self.workload).first(count)
-        if models.gamma != _GAMMA or self.gamma_max < 1:
-            raise InvalidRequestError("every gamma to --gamma-max, 1 or more, is run: drop --gamma")
-        if models.draft == "none":
-            raise InvalidRequestError("the loops are a draft's: give one by --draft")
-        engine = replace(models, gamma=self.gamma_max).load()
+        params, workload = self._params(), self.check(models)
+        count = len(workload.items)
+        models = replace(models, gamma=self.gamma_max)
+        engine = models.load()
         timings = self._timings(engine, _readable(workload, engine), params)
         points = panels(timings)
         what = (
-            f"{models.target} drafted by {models.draft}, workload {workload.name}, temperature "
-            f"{self.temperature:g}, top-p {self.top_p:g}, {self.verifier} verifier"
+            f"{models.target} drafted by {models.drafted_by}, workload {workload.name}, "
+            f"temperature {self.temperature:g}, top-p {self.top_p:g}, {self.verifier} verifier"
         )
         is_whole = len(timings) == count * (self.gamma_max + 1)
         return Measured(measured(points, what), points, is_whole)
 
     def _timings(
-        self, engine: "Engine", prompts: "list[Prompt]", params: "SamplingParams"
+        self, engine: "Engine", prompts: "list[Prompt]", params: SamplingParams
     ) -> "list[TextTiming]":
         """Every timing; an interruption keeps those that are there."""
         from draftsmith.papers.loops import time_texts

@@ -1,22 +1,20 @@
 """`draftsmith models`: what can be run, fetching it, and what is known of it."""
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from draftsmith.cli.options import Flag
+from draftsmith.cli.options import JsonOutput
 from draftsmith.cli.stdout import write_json, write_text
 
 __all__ = ["app"]
-
-_Json: TypeAlias = Annotated[Flag, Parameter(name="--json")]
 
 app = App(name="models", help="List, fetch and describe models.")
 
 
 @app.command(name="list")
-def list_models(*, json_output: _Json = False) -> None:
+def list_models(*, json_output: JsonOutput = False) -> None:
     """List the catalogue.
 
     Parameters
@@ -69,7 +67,7 @@ def show(
     reference: str,
     /,
     *,
-    json_output: _Json = False,
+    json_output: JsonOutput = False,
 ) -> None:
     """Describe a model: architecture, size, context, weight formats.
 

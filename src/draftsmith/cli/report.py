@@ -1,14 +1,17 @@
 """How results look: a JSON object, a line of statistics, coloured tokens."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from draftsmith.cli.pieces import KINDS, pieces, visible
-from draftsmith.cli.stdout import write_text
+from draftsmith.cli.stdout import rich_console, write_text
+from draftsmith.core.statistics import SpeculationStatistics
 
 if TYPE_CHECKING:
+    from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
     from draftsmith.engine.result import Completion, GenerationResult
     from draftsmith.models.tokenizer import Tokenizer
@@ -19,6 +22,8 @@ __all__ = [
     "console",
     "legend",
     "notes",
+    "print_labelled",
+    "print_lossy",
     "print_samples",
     "print_summary",
     "print_trace",
@@ -30,15 +35,14 @@ STYLES = {"kept": "green", "residual": "bold blue", "bonus": "cyan", "plain": "m
 REJECTED = "red strike"
 
 
-def as_json(result: "GenerationResult", **about: object) -> dict[str, Any]:
+def as_json(result: "GenerationResult") -> dict[str, Any]:
     """One object with text, token ids, finish reason and statistics."""
-    document = {
+    document: dict[str, Any] = {
         **_completion(result.completions[0]),
         "statistics": result.statistics.to_dict(),
         "num_prompt_tokens": len(result.prompt_token_ids),
         "elapsed_s": round(result.elapsed_s, 4),
         "tokens_per_second": round(result.tokens_per_second, 3),
-        **about,
     }
     if result.ledger is not None:
         document["ledger"] = result.ledger.to_dict()
@@ -52,9 +56,29 @@ def notes() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def print_summary(result: "GenerationResult") -> None:
+def print_summary(results: "Sequence[GenerationResult]") -> None:
     """Tell on stderr what a generation came to."""
-    notes().print(summary_line(result), style="dim")
+    lines = [summary_line(one) for one in results]
+    text = lines[0] if len(lines) == 1 else _total(results)
+    notes().print(text, style="dim")
+
+
+def print_lossy(params: "SamplingParams") -> None:
+    """Say on stderr that a text is not the target's, where a lossy setting made it."""
+    if params.lossy_lenience < 1:
+        notes().print(
+            f"not exact: --lossy-lenience {params.lossy_lenience:g} keeps drafts that the exact "
+            "check rejects; the text is not the target's"
+        )
+
+
+def _total(results: "Sequence[GenerationResult]") -> str:
+    """What a batch came to; its prompts share the time."""
+    counts = sum((one.statistics for one in results), SpeculationStatistics())
+    parts = [f"{len(results)} prompts", f"{counts.num_committed} tokens"]
+    if counts.alpha is not None and counts.tokens_per_pass is not None:
+        parts += [f"alpha {counts.alpha:.2f}", f"{counts.tokens_per_pass:.2f} tokens per pass"]
+    return " · ".join(parts)
 
 
 def summary_line(result: "GenerationResult") -> str:
@@ -75,12 +99,21 @@ def print_samples(result: "GenerationResult") -> None:
         write_text(f"{completion.text}\n")
 
 
-def print_trace(result: "GenerationResult", engine: "Engine") -> None:
-    """Write the coloured texts to stdout."""
+def print_labelled(result: "GenerationResult", label: str) -> None:
+    """Write the texts to stdout, each under a line that names it."""
+    for completion in result.completions:
+        write_text(f"{_label_line(label, completion, result)}{completion.text}\n\n")
+
+
+def print_trace(result: "GenerationResult", engine: "Engine", label: str = "") -> None:
+    """Write the coloured texts to stdout, under their labels in a batch."""
     assert engine.tokenizer is not None
     out = console()
     for completion in result.completions:
-        _print_heading(completion, result)
+        if label:
+            write_text(_label_line(label, completion, result))
+        else:
+            _print_heading(completion, result)
         out.print(coloured(completion, engine.tokenizer))
     legend(notes())
 
@@ -91,11 +124,12 @@ def console() -> Console:
     Without them a rejected draft could not be told from the text. NO_COLOR leaves them bold
     and struck.
     """
-    plain = Console(highlight=False, soft_wrap=True)
+    plain = rich_console(highlight=False, soft_wrap=True)
     if plain.color_system is not None:
         return plain
     # What will show it is not known (`less -R`): the 16 colours are safe.
-    return Console(highlight=False, soft_wrap=True, force_terminal=True, color_system="standard")
+    options = {"force_terminal": True, "color_system": "standard"}
+    return rich_console(highlight=False, soft_wrap=True, **options)
 
 
 def coloured(completion: "Completion", tokenizer: "Tokenizer") -> Text:
@@ -123,6 +157,13 @@ def legend(out: Console) -> None:
             (KINDS["plain"], STYLES["plain"]),
         )
     )
+
+
+def _label_line(label: str, completion: "Completion", result: "GenerationResult") -> str:
+    number, total = completion.index + 1, len(result.completions)
+    sample = f", sample {number} of {total}" if total > 1 else ""
+    failed = f", {completion.finish_reason.value}" if completion.error is not None else ""
+    return f"--- {label}{sample}{failed} ---\n"
 
 
 def _print_heading(completion: "Completion", result: "GenerationResult") -> None:

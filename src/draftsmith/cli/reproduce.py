@@ -9,16 +9,21 @@ from draftsmith.cli.comparison import console, print_item, print_items, write
 from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.files import DEFAULT_FILES, FileOptions
 from draftsmith.cli.loops import RUN, LoopOptions
-from draftsmith.cli.options import Flag, ModelOptions, Whole
+from draftsmith.cli.options import Flag, MaxTokens, Seed, Temperature, TextPrompt
+from draftsmith.cli.prompt import check_unicode
+from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
+from draftsmith.core.params import SamplingParams
+from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from draftsmith.engine.result import Completion
+    from draftsmith.models.tokenizer import Tokenizer
     from draftsmith.report.page import Section
 
 __all__ = ["app"]
 
 app = App(name="reproduce", help="The source papers' numbers, ours beside theirs.")
 
-_DEFAULT_MODELS = ModelOptions()
 _DEFAULT_LOOPS = LoopOptions()
 _TRACE_PROMPT = """\
 class Basket:
@@ -37,11 +42,11 @@ class Basket:
 def leviathan(
     *,
     all_items: Annotated[Flag, Parameter(name="--all", group=RUN)] = False,
-    prompt: Annotated[str | None, Parameter(alias="-p", group=RUN)] = None,
-    max_tokens: Annotated[Whole, Parameter(alias="-n", group=RUN)] = 38,
-    temperature: Annotated[float, Parameter(alias="--temp", group=RUN)] = 0.0,
-    seed: Annotated[Whole | None, Parameter(alias="-s", group=RUN)] = None,
-    models: ModelOptions = _DEFAULT_MODELS,
+    prompt: Annotated[TextPrompt | None, Parameter(group=RUN)] = None,
+    max_tokens: Annotated[MaxTokens, Parameter(group=RUN)] = 38,
+    temperature: Annotated[Temperature, Parameter(group=RUN)] = 0.0,
+    seed: Annotated[Seed | None, Parameter(group=RUN)] = None,
+    models: ModelOptions = DEFAULT_MODELS,
     report: FileOptions = DEFAULT_FILES,
 ) -> None:
     """Leviathan, Kalman & Matias: what they print, computed; Algorithm 1's trace as in Figure 1.
@@ -62,12 +67,17 @@ def leviathan(
     from draftsmith.papers.leviathan import computed
 
     report.check()
+    models.check()
+    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed)
+    text = check_unicode(_TRACE_PROMPT if prompt is None else prompt, "--prompt")
+    if not text:
+        raise InvalidRequestError("--prompt '' is empty: give at least one character")
     items = computed()
-    print_items("leviathan", items)
+    if not report.json_output:
+        print_items("leviathan", items)
     trace = None
-    if all_items or prompt is not None or models != _DEFAULT_MODELS:
-        text = _TRACE_PROMPT if prompt is None else prompt
-        trace = _trace(models, text, max_tokens, temperature, seed)
+    if all_items or prompt is not None or models != DEFAULT_MODELS:
+        trace = _trace(models, text, params, is_shown=not report.json_output)
     write(report, "leviathan", items, {} if trace is None else {"trace": trace}, _shown(trace))
 
 
@@ -76,7 +86,7 @@ def chen(
     *,
     all_items: Annotated[Flag, Parameter(name="--all", group=RUN)] = False,
     loops: LoopOptions = _DEFAULT_LOOPS,
-    models: ModelOptions = _DEFAULT_MODELS,
+    models: ModelOptions = DEFAULT_MODELS,
     report: FileOptions = DEFAULT_FILES,
 ) -> None:
     """Chen et al.: what they print, held against itself; Figure 1 measured on a pair of models.
@@ -84,19 +94,22 @@ def chen(
     Parameters
     ----------
     all_items
-        The measurement as well, which runs models; naming models or --prompts asks for it too.
+        The measurement as well, which runs models; naming models or --num-prompts asks for it too.
     """
     from draftsmith.papers.chen import computed
 
     report.check()
+    loops.check(models)
     items = computed()
-    print_items("chen", items)
-    if not all_items and loops == _DEFAULT_LOOPS and models == _DEFAULT_MODELS:
+    if not report.json_output:
+        print_items("chen", items)
+    if not all_items and loops == _DEFAULT_LOOPS and models == DEFAULT_MODELS:
         write(report, "chen", items, {}, [])
         return
     found = loops.measure(models)
     items.append(found.item)
-    print_item(console(), found.item)
+    if not report.json_output:
+        print_item(console(), found.item)
     points = [one.to_dict() for one in found.points]
     write(report, "chen", items, {"measured": points, "is_whole": found.is_whole}, [])
     if not found.is_whole:
@@ -104,34 +117,40 @@ def chen(
 
 
 def _trace(
-    models: ModelOptions, prompt: str, max_tokens: int, temperature: float, seed: int | None
+    models: ModelOptions, prompt: str, params: SamplingParams, *, is_shown: bool
 ) -> dict[str, Any]:
     """Run Algorithm 1, print its rounds, and return them."""
-    from draftsmith.cli.report import console as coloured
-    from draftsmith.cli.report import legend, notes
-    from draftsmith.cli.rounds import as_rounds, round_lines, title
-    from draftsmith.core.params import SamplingParams
+    from draftsmith.cli.rounds import as_rounds
 
-    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed)
     engine = models.load()
     completion = engine.generate(prompt, params)[0].completions[0]
     assert engine.tokenizer is not None
-    out = coloured()
-    out.print(f"\n[bold]Figure 1[/bold]: {title(completion)}")
-    out.print("one line a target run, as the paper's 38 tokens in 9", style="dim")
-    for line in round_lines(completion, engine.tokenizer):
-        out.print(line)
-    legend(notes())
+    if is_shown:
+        _print_rounds(completion, engine.tokenizer)
     return {
         "target": models.target,
-        "draft": models.draft,
-        "gamma": models.gamma,
-        "temperature": temperature,
+        "draft": models.drafted_by,
+        "gamma": models.num_drafted,
+        "temperature": params.temperature,
         "prompt": prompt,
         "num_tokens": completion.statistics.num_committed,
         "num_target_runs": completion.statistics.num_rounds,
         "rounds": as_rounds(completion, engine.tokenizer),
     }
+
+
+def _print_rounds(completion: "Completion", tokenizer: "Tokenizer") -> None:
+    """One line a target run, coloured."""
+    from draftsmith.cli.report import console as coloured
+    from draftsmith.cli.report import legend, notes
+    from draftsmith.cli.rounds import round_lines, title
+
+    out = coloured()
+    out.print(f"\n[bold]Figure 1[/bold]: {title(completion)}")
+    out.print("one line a target run, as the paper's 38 tokens in 9", style="dim")
+    for line in round_lines(completion, tokenizer):
+        out.print(line)
+    legend(notes())
 
 
 def _shown(trace: dict[str, Any] | None) -> "list[Section]":

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from draftsmith.cli.options import Flag, Whole
+from draftsmith.cli.options import GammaChoice, JsonOutput, Real
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.core import theory as law
 
@@ -13,11 +13,11 @@ __all__ = ["theory"]
 
 def theory(
     *,
-    alpha: float,
-    gamma: Whole | None = None,
-    cost_ratio: Annotated[float, Parameter(alias="-c")] = 0.0,
-    operations_ratio: float = 0.0,
-    json_output: Annotated[Flag, Parameter(name="--json")] = False,
+    alpha: Real,
+    gamma: GammaChoice | None = None,
+    cost_ratio: Annotated[Real, Parameter(alias="-c")] = 0.0,
+    operations_ratio: Real = 0.0,
+    json_output: JsonOutput = False,
 ) -> None:
     """Expected tokens and gain of speculation, by the closed forms of Leviathan et al.
 
@@ -28,7 +28,7 @@ def theory(
     alpha
         Acceptance rate, 0 to 1.
     gamma
-        Drafted tokens per round; by default the best for these costs.
+        Drafted tokens per round; auto, the default, is the best for these costs.
     cost_ratio
         c: time of a draft pass over time of a target pass.
     operations_ratio
@@ -37,7 +37,7 @@ def theory(
         Print one object; an infinite factor is null.
     """
     best = law.optimal_gamma(alpha, cost_ratio)
-    gamma = best if gamma is None else gamma
+    gamma = best if gamma is None or gamma == "auto" else gamma
     values: dict[str, float | int | bool] = {
         "alpha": alpha,
         "gamma": gamma,

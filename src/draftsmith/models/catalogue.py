@@ -74,9 +74,9 @@ def find_entry(name: str) -> CatalogueEntry:
     if name in CATALOGUE:
         return CATALOGUE[name]
     near = near_names(name)
-    hint = "did you mean" if near else "choose one of"
     names = ", ".join(near or CATALOGUE)
-    raise ModelNotFoundError(f"no model {name!r} in the catalogue; {hint} {names}")
+    hint = f"did you mean {names}?" if near else f"choose one of {names}"
+    raise ModelNotFoundError(f"no model {name!r} in the catalogue; {hint}")
 
 
 def near_names(name: str) -> list[str]:

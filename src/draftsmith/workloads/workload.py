@@ -85,7 +85,7 @@ def as_text(prompt: str | tuple[Message, ...]) -> str:
 
 def _shipped(name: str) -> tuple[Item, ...]:
     file = importlib.resources.files("draftsmith.workloads") / "data" / f"{name}.jsonl"
-    return read_items(file.read_text(encoding="utf-8").splitlines(), name, name)
+    return read_items(file.read_text(encoding="utf-8").splitlines(), f"workload {name}", name)
 
 
 def _own(path: Path) -> tuple[Item, ...]:
@@ -94,7 +94,7 @@ def _own(path: Path) -> tuple[Item, ...]:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise InvalidRequestError(f"workload {path} cannot be read: {why}") from error
-    return read_items(lines, str(path), path.stem)
+    return read_items(lines, f"workload {path}", path.stem)
 
 
 def _decoded(path: Path) -> Iterator[str]:
@@ -110,5 +110,5 @@ def _unknown(reference: str) -> str:
     near = get_close_matches(reference, WORKLOADS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     if "/" in reference or reference.endswith((".jsonl", ".json")):
-        return f"workload file {reference} does not exist: check the path"
+        return f"workload file {reference} does not exist, or is no file: check the path"
     return f"no workload {reference!r}: {hint}choose {', '.join(WORKLOADS)}, or a JSONL file"

@@ -1,0 +1,176 @@
+"""Which models run and how, and loading them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from draftsmith.cli.options import MODELS, GammaChoice, SingleDraft, Target, Whole
+from draftsmith.cli.progress import loading
+from draftsmith.core.params import Gamma, check_gamma
+from draftsmith.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from draftsmith.drafters import Drafter
+    from draftsmith.engine.engine import Engine
+
+__all__ = [
+    "DEFAULT_MODELS",
+    "DEFAULT_RUNTIME",
+    "DEFAULT_TARGET",
+    "ModelOptions",
+    "RuntimeOptions",
+    "check_drafts",
+]
+
+DEFAULT_TARGET = "smollm2-135m-instruct"
+_DEFAULT_DRAFT = "prompt-lookup"
+_DEFAULT_GAMMA = 4
+
+
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """How models run.
+
+    Parameters
+    ----------
+    dtype
+        Of the weights; auto keeps what the file holds on a CPU and is bfloat16 on a GPU. int8
+        and int4 round a float checkpoint on a CPU, which makes it a different model.
+    device
+        A torch device; auto is the GPU if there is one.
+    activations
+        Of products with quantised weights on a CPU: int8 rounds them, float32 keeps them.
+    threads
+        Of the CPU kernels; by default the physical cores.
+    draft_vocab_size
+        Ids that a draft model on a CPU considers, beside those of the text so far; 0 is all.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
+    device: str = "auto"
+    activations: Literal["int8", "float32"] = "int8"
+    threads: Annotated[Whole | None, Parameter(alias="-t")] = None
+    draft_vocab_size: Whole = 32_768
+
+    def load_target(self, target: str, draft: str | None, gamma: Gamma) -> "Engine":
+        """Load an engine, showing how a fetch gets on.
+
+        Raises:
+            DraftsmithError: What can be refused at a glance, before torch is even imported.
+        """
+        from draftsmith.models.reference import resolve
+
+        check_gamma(gamma)
+        resolve(target)
+        from draftsmith.api import load_engine
+
+        with loading(target) as on_progress:
+            return load_engine(
+                target,
+                draft,
+                gamma=gamma,
+                dtype=self.dtype,
+                device=self.device,
+                activations=self.activations,
+                threads=self.threads,
+                draft_vocab_size=self.draft_vocab_size,
+                on_progress=on_progress,
+            )
+
+    def load_drafter(self, draft: str, engine: "Engine") -> "Drafter":
+        """Load one more draft for a target that is loaded."""
+        from draftsmith.api import load_drafter
+
+        with loading(draft) as on_progress:
+            return load_drafter(
+                draft,
+                engine,
+                dtype=self.dtype,
+                device=self.device,
+                activations=self.activations,
+                threads=self.threads,
+                draft_vocab_size=self.draft_vocab_size,
+                on_progress=on_progress,
+            )
+
+
+DEFAULT_RUNTIME = RuntimeOptions()
+
+
+def check_drafts(drafts: Sequence[str]) -> None:
+    """Refuse "none" where plain decoding is measured beside every draft.
+
+    Raises:
+        InvalidRequestError: With the remedy.
+    """
+    if "none" in drafts:
+        raise InvalidRequestError(
+            "--draft none is plain decoding, which is always measured beside the drafts: "
+            "leave it out"
+        )
+
+
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which models run, and how.
+
+    Parameters
+    ----------
+    target
+        A catalogue name (see `draftsmith models list`), `org/name` on the Hub, a folder, or a
+        `.gguf` file.
+    draft
+        What guesses: the same for a draft model, or `prompt-lookup`, `random`, `unigram:FILE`,
+        `bigram:FILE`, `none`; by default prompt-lookup, and none in a beam search.
+    gamma
+        Drafted tokens per round, 0 to 32; 0 is plain decoding, auto is what pays; by default 4.
+    """
+
+    target: Target = DEFAULT_TARGET
+    draft: SingleDraft | None = None
+    gamma: GammaChoice | None = None
+    runtime: RuntimeOptions = DEFAULT_RUNTIME
+
+    @property
+    def num_drafted(self) -> Gamma:
+        """Gamma as it holds: without a draft, nothing is drafted."""
+        if self.draft == "none":
+            return 0
+        return _DEFAULT_GAMMA if self.gamma is None else self.gamma
+
+    @property
+    def drafted_by(self) -> str:
+        """The draft as it holds, by name."""
+        return (self.draft or _DEFAULT_DRAFT) if self.num_drafted else "none"
+
+    def check(self) -> None:
+        """Refuse a draft length of no draft.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if self.gamma is not None:
+            check_gamma(self.gamma)
+        if self.draft == "none" and self.gamma:
+            raise InvalidRequestError(
+                f"gamma must be 0 with --draft none, which drafts nothing, got {self.gamma}: "
+                "drop one of the two"
+            )
+
+    def without_default_draft(self) -> "ModelOptions":
+        """The same, plain unless a draft was asked for."""
+        return self if self.draft is not None else replace(self, draft="none", gamma=None)
+
+    def load(self) -> "Engine":
+        """Load the engine, showing how a fetch gets on."""
+        self.check()
+        draft = self.drafted_by
+        gamma = self.num_drafted
+        return self.runtime.load_target(self.target, None if draft == "none" else draft, gamma)
+
+
+DEFAULT_MODELS = ModelOptions()
