@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from draftsmith.errors import InvalidRequestError, ModelFormatError
@@ -212,17 +212,18 @@ def test_gemma_4_merges_plain_characters_and_keeps_runs_of_line_ends(tmp_path: P
 # --- back to text -----------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[GgufTokenizer, GgufTokenizer]:
+    folder = tmp_path_factory.mktemp("pair")
+    return byte_pair(folder), sentence_piece(folder)
+
+
+@settings(deadline=None)
 @given(text=st.text(max_size=30))
-def test_every_text_comes_back(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.getbasetemp() / "round"
-    folder.mkdir(exist_ok=True)
-    made = _ROUND.get("bpe") or _ROUND.setdefault("bpe", byte_pair(folder))
-    piece = _ROUND.get("spm") or _ROUND.setdefault("spm", sentence_piece(folder))
-    assert made.decode(made.encode(text)) == text
-    assert piece.decode(piece.encode(text)) == text.replace("▁", " ")
-
-
-_ROUND: dict[str, GgufTokenizer] = {}
+def test_every_text_comes_back(pair: tuple[GgufTokenizer, GgufTokenizer], text: str) -> None:
+    bytes, pieces = pair
+    assert bytes.decode(bytes.encode(text)) == text
+    assert pieces.decode(pieces.encode(text)) == text.replace("▁", " ")
 
 
 def test_a_word_keeps_its_space_behind_another(tmp_path: Path) -> None:
