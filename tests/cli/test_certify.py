@@ -82,7 +82,10 @@ def test_transformers_own_generation_is_certified(cli: Cli, tiny: str) -> None:
         (("--power", "1.5"), "power must be above 0 and below 1, got 1.5"),
         (("--url", "nowhere"), "url must be such as"),
         (("--url", "http://x/v1", "--transformers"), "two systems"),
-        (("--url", "http://x/v1", "--plant", "stale-cache"), "--plant breaks this engine only"),
+        (
+            ("--url", "http://x/v1", "--plant", "stale-cache"),
+            "--plant stale-cache breaks this engine only",
+        ),
         (("--url", "http://x/v1", "--draft", "random"), "drafts for itself"),
         (("--server-model", "x"), "give --url"),
         (("--transformers", "--draft", "a", "--draft", "b"), "takes one assistant"),
