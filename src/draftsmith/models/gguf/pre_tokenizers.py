@@ -1,7 +1,8 @@
 """What each `tokenizer.ggml.pre` stands for: a split, and what else the name implies.
 
 The names are those of llama.cpp's build b11549 (`llama_vocab::impl::load` in
-`src/llama-vocab.cpp`), each tried on that build. Any other name is refused there, and here.
+`src/llama-vocab.cpp`), each tried on that build, but for `whitespace`, an encoder's. Any other name
+is refused there, and here.
 """
 
 from typing import NamedTuple
@@ -52,7 +53,8 @@ _RULES: dict[PreRule, str] = {
     PreRule("llama3"): "dbrx smaug-bpe chatglm-bpe",
     PreRule("llama3", ignores_merges=True): "glm4 glm5",
     PreRule("qwen2"): (
-        "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2"
+        "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2 "
+        "bailingmoe bailingmoe2 llada-moe"
     ),
     PreRule("qwen35"): "qwen35",
     PreRule("jais2"): "jais-2",
@@ -71,7 +73,6 @@ _RULES: dict[PreRule, str] = {
     PreRule("kimi-k2"): "kimi-k2",
     PreRule("k2-horizon"): "k2-horizon",
     PreRule("superbpe"): "superbpe",
-    PreRule("bailingmoe"): "bailingmoe bailingmoe2 llada-moe",
     PreRule("seed-coder"): "seed-coder",
     PreRule("ufakzeka"): "ufakzeka",
     PreRule("afmoe"): "afmoe",
@@ -99,8 +100,8 @@ def pre_rule(vocabulary: Vocabulary) -> PreRule:
     name = "gemma4" if is_gemma4 else values.get(PREFIX + "pre") or "default"
     if name not in PRE_TOKENIZERS:
         raise ModelFormatError(
-            f"{vocabulary.path}: {PREFIX}pre is {name!r}, a split of texts that neither we nor "
-            "llama.cpp's b11549 know; use the model's original folder"
+            f"{vocabulary.path}: {PREFIX}pre is {name!r}, a split of texts that we do not know; "
+            "use the model's original folder"
         )
     return PRE_TOKENIZERS[name]
 

@@ -167,7 +167,6 @@ SPLITS: dict[str, tuple[str, ...]] = {
         r"'\x{17F}|" + _words(r"\p{N}{1,3}", _LEAD + r"(?:\p{L}|\p{M}|\x{200C}|\x{200D})+"),
     ),
     "superbpe": (r"\p{N}+", "(?=(?:[0-9]{3})+(?![0-9]))"),
-    "bailingmoe": (_any(_ENDING, _WORD, _DIGIT, _OTHER + r"[\r\n]*", r"\s*[\r\n]", _SPACES),),
     "seed-coder": (_words(_DIGIT, _WORD, r" ?[^\s\p{L}\p{N}\r\n]+"),),
     "ufakzeka": (_any(_WORD, _DIGIT, _OTHER + r"[\r\n]*", _LINES, _SPACES),),
     "afmoe": (
