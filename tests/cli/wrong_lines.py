@@ -12,6 +12,8 @@ __all__ = ["WITHOUT_MODELS", "WITH_MODELS", "write_files"]
 WITHOUT_MODELS = {
     "generate": "no prompt: give one, or --file FILE (- is standard input), or --prompts FILE",
     "generate hi there": "unexpected argument 'there': put a prompt that has spaces in quotes",
+    "generate -": "unknown option -: for standard input give --file -, or --prompts - for a batch",
+    "generate hi -q -v": "--quiet and --verbose contradict each other: give one",
     "generate hi --gama 4": "unknown option: --gama. Did you mean --gamma?",
     "generat hi": 'unknown command "generat". Did you mean "generate"?',
     "generate hi --gamma": "--gamma needs a value: write --gamma=VALUE for one that begins with a dash",

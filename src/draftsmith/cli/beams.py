@@ -110,7 +110,7 @@ def show(
 
         write_json({**_document(replace(result, texts=texts)), **machinery(engine, models)})
         return
-    from draftsmith.cli.report import notes
+    from draftsmith.cli.messages import notes
 
     for one in texts:
         if n > 1:

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 from draftsmith.cli.exits import INTERRUPTED, NOT_THE_SAME
 from draftsmith.cli.files import DEFAULT_FILES, FileOptions
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions, warn
 from draftsmith.cli.options import (
     MODELS,
     SAMPLING,
@@ -30,9 +31,9 @@ from draftsmith.cli.options import (
     Wholes,
     listed,
 )
+from draftsmith.cli.progress import steps
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.stdout import write_json, write_text
-from draftsmith.cli.steps import steps
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -152,8 +153,10 @@ def bench(
     files: FileOptions = DEFAULT_FILES,
     arms: ArmOptions = _DEFAULT_ARMS,
     requests: RequestOptions = _DEFAULT_REQUESTS,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Measure speculation beside plain decoding, in one run and in turn."""
+    messages.apply()
     from draftsmith.bench.arms import make_arms
 
     check_drafts(arms.draft)
@@ -162,7 +165,7 @@ def bench(
     files.check()
     measured = _load(arms, requests, compared, params)
     is_interrupted = False
-    with steps(measured.num_steps(plan)) as step:
+    with steps("bench", measured.num_steps(plan), "runs") as step:
         try:
             measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
         except KeyboardInterrupt:
@@ -177,6 +180,7 @@ def compare(
     /,
     *,
     json_output: JsonOutput = False,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Compare two documents of `draftsmith bench --json-file`: B over A.
 
@@ -189,6 +193,7 @@ def compare(
     json_output
         Print one object.
     """
+    messages.apply()
     from draftsmith.bench.compare import compare as compare_documents
     from draftsmith.bench.document import read_document
     from draftsmith.cli.grid import print_table
@@ -285,7 +290,6 @@ def _finish(
     from draftsmith.bench.tables import main_table
     from draftsmith.bench.words import broken_arms, verdict
     from draftsmith.cli.grid import print_table
-    from draftsmith.cli.report import notes
 
     failed = [(run, track) for run in measured.cells for track in run.tracks if track.error]
     document = as_document(
@@ -302,9 +306,9 @@ def _finish(
         write_text(f"{verdict(document)}\n")
     _write(files, document)
     for run, track in failed:
-        notes().print(f"{run.cell.name}: {track.arm.name} failed: {track.error}", markup=False)
+        warn(f"{run.cell.name}: {track.arm.name} failed: {track.error}")
     if is_interrupted:
-        notes().print("interrupted: these are the numbers up to here", markup=False)
+        warn("interrupted: these are the numbers up to here")
         sys.exit(INTERRUPTED)
     if broken_arms(document):
         sys.stdout.flush()

@@ -1,8 +1,6 @@
 """`draftsmith certify`: is this pair, or another system, exact? With the numbers."""
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,8 +8,9 @@ from cyclopts import Group, Parameter
 
 from draftsmith.cli.exits import NOT_THE_SAME
 from draftsmith.cli.files import DEFAULT_DOCUMENT, DocumentOptions
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import Flag, Real, Seed, SeveralDrafts, Target, Whole
-from draftsmith.cli.progress import loading
+from draftsmith.cli.progress import loading, stages
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.stdout import rich_console, write_json
 from draftsmith.errors import InvalidRequestError
@@ -19,11 +18,10 @@ from draftsmith.errors import InvalidRequestError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from draftsmith.audit.certificate import Effort, OnStep
+    from draftsmith.audit.certificate import Effort
     from draftsmith.audit.record import Certificate, Record
     from draftsmith.audit.subject import Subject
     from draftsmith.models.tokenizer import Message
-    from draftsmith.report.status import Status
 
 __all__ = ["certify"]
 
@@ -31,13 +29,7 @@ CHECKS = Group("Checks", sort_key=1)
 OTHERS = Group("Other systems", sort_key=2)
 _ASSISTED_FACTOR = 2.5
 """Laws of transformers' generation are told apart less finely by default."""
-_STYLES: "dict[Status, str]" = {
-    "pass": "bold green",
-    "fail": "bold white on red",
-    "info": "bold blue",
-    "untested": "bold yellow",
-}
-_ROW_STYLES: "dict[Status | None, str]" = {"fail": "bold red", "untested": "yellow"}
+_STYLES = {"pass": "bold green", "fail": "bold red", "info": "bold blue"}
 
 
 @Parameter(name="*", group=CHECKS)
@@ -152,6 +144,7 @@ def certify(
     others: OtherOptions = _DEFAULT_OTHERS,
     runtime: RuntimeOptions = DEFAULT_RUNTIME,
     output: DocumentOptions = DEFAULT_DOCUMENT,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Certify that speculation does not change what a target generates.
 
@@ -162,6 +155,7 @@ def certify(
     draft
         As `generate` takes it; may be repeated. Prompt lookup is always among them.
     """
+    messages.apply()
     check_drafts(draft)
     others.check(checks)
     effort = checks.effort()
@@ -191,7 +185,7 @@ def _certify_pair(
     name = f"{target} with {', '.join(subject.drafters)}"
     if bug is not None:
         name += f" (planted: {bug.name})"
-    with _progress() as on_step:
+    with stages("certify") as on_step:
         return run(subject, name, effort, bug=bug, seed=checks.seed, on_step=on_step)
 
 
@@ -217,7 +211,7 @@ def _certify_server(
     client.connect()
     prompts = [as_text(one) for one in _prompts(checks.workload)[: effort.num_prompts]]
     reference = None if target is None else Reference(runtime.load_target(target, None, 0))
-    with _progress() as on_request:
+    with stages("certify") as on_request:
         return certify_server(
             client, prompts, reference, effort.power, seed=checks.seed, on_request=on_request
         )
@@ -244,7 +238,7 @@ def _certify_assisted(
     with loading(name):
         pair = load_pair(name, draft, prompts, runtime.dtype, runtime.device)
     title = f"transformers' assisted generation of {name} with {draft}"
-    with _progress() as on_step:
+    with stages("certify") as on_step:
         return certify_assisted(pair, title, power, seed=checks.seed, on_step=on_step)
 
 
@@ -267,24 +261,6 @@ def _load(
     return make_subject(engine, drafters, prompts)
 
 
-@contextmanager
-def _progress() -> "Generator[OnStep]":
-    """A bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    is_shown = sys.stderr.isatty()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
-        task = bar.add_task("", total=None)
-
-        def on_step(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield on_step
-
-
 def _hand_over(certificate: "Certificate", output: DocumentOptions) -> None:
     """Show and write; exit status 1 if anything failed."""
     if not output.json_output:
@@ -305,31 +281,25 @@ def _show(certificate: "Certificate") -> None:
     for record in certificate.records:
         _show_record(out, record)
     out.print()
-    outcome = certificate.outcome
-    out.print(Text.assemble((outcome.word, _STYLES[outcome.status]), f"  {certificate.verdict}"))
+    style = _STYLES["pass" if certificate.is_pass else "fail"]
+    out.print(Text(certificate.verdict, style=style))
 
 
 def _show_record(out: "Console", record: "Record") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from draftsmith.report.status import WORDS
-
-    word = (WORDS[record.status].upper(), _STYLES[record.status])
-    heading = word, "  ", (record.title, "bold")
+    heading = (record.status.upper(), _STYLES[record.status]), "  ", (record.title, "bold")
     out.print()
     out.print(Text.assemble(*heading))
     out.print(Text(record.summary))
     out.print(Text(f"Would see: {record.detects}", style="dim"))
-    if record.untested:
-        untested = f"Not tested: {'; '.join(record.untested)}."
-        out.print(Text(untested, style=_ROW_STYLES["untested"]))
     for grid in record.grids:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for number, column in enumerate(grid.columns):
             table.add_column(column, justify="right" if number else "left", overflow="fold")
-        for row, status in zip(grid.rows, grid.statuses or [None] * len(grid.rows), strict=True):
-            table.add_row(*map(Text, row), style=_ROW_STYLES.get(status))
+        for row in grid.rows:
+            table.add_row(*map(Text, row))
         out.print(table)
 
 
@@ -355,6 +325,5 @@ def _write(certificate: "Certificate", output: DocumentOptions) -> None:
             certificate.verdict,
             sections(certificate),
             facts(where, command),
-            certificate.outcome,
         )
         write_text(output.html, text, "--html")

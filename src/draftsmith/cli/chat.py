@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import System
 from draftsmith.cli.prompt import check_unicode
 from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
@@ -31,6 +32,7 @@ def chat(
     models: ModelOptions = DEFAULT_MODELS,
     sampling: SamplingOptions = DEFAULT_SAMPLING,
     system: System | None = None,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Talk to a model; each line is a turn, typed or piped.
 
@@ -39,6 +41,7 @@ def chat(
     system
         What the model is told before the conversation.
     """
+    messages.apply()
     params = sampling.params(max_tokens=_MAX_TOKENS)
     system = check_unicode(system or "", "--system")
     conversation = _Conversation(_load(models), params, system)
@@ -143,6 +146,6 @@ def _read_line() -> str:
 
 
 def _note(text: str) -> None:
-    from draftsmith.cli.report import notes
+    from draftsmith.cli.messages import notes
 
     notes().print(text, style="dim", markup=False)

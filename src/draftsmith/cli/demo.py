@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from draftsmith.cli.exits import NOT_THE_SAME
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import MaxTokens
 from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
 from draftsmith.errors import InvalidRequestError
@@ -45,6 +46,7 @@ def demo(
     *,
     models: ModelOptions = DEFAULT_MODELS,
     max_tokens: MaxTokens = 160,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Generate once plainly and once with speculation, and compare.
 
@@ -53,6 +55,7 @@ def demo(
     max_tokens
         The longest output.
     """
+    messages.apply()
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
 

@@ -1,5 +1,6 @@
 """`draftsmith generate`: one prompt or a batch, text on stdout."""
 
+import logging
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,9 @@ from draftsmith.cli.answers import Answers, OutputOptions
 from draftsmith.cli.beams import BeamOptions
 from draftsmith.cli.beams import show as show_beams
 from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import PROMPT, TextPrompt
+from draftsmith.cli.progress import working
 from draftsmith.cli.prompt import Asked, PromptOptions
 from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions, seeded
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["generate"]
 
+_log = logging.getLogger(__name__)
 _DEFAULT_SOURCE = PromptOptions()
 _DEFAULT_OUTPUT = OutputOptions()
 _DEFAULT_BEAMS = BeamOptions()
@@ -35,14 +39,16 @@ def generate(
     models: ModelOptions = DEFAULT_MODELS,
     sampling: SamplingOptions = DEFAULT_SAMPLING,
     beams: BeamOptions = _DEFAULT_BEAMS,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Generate text for one prompt, or for a batch.
 
     Parameters
     ----------
     prompt
-        The text to go on from; - is standard input.
+        The text to go on from.
     """
+    messages.apply()
     params = sampling.params(n=output.num_samples, logprobs=output.logprobs)
     models.check()
     source.check()
@@ -55,6 +61,7 @@ def generate(
         return
     requests = [_with_limit(seeded(params), one) for one in asked]
     engine = models.load()
+    _log.info("seed %s, verifier %s", requests[0].seed, requests[0].verifier_name)
     answers = Answers(engine, models, output, asked, requests)
     results = _follow(answers)
     answers.finish(results)
@@ -85,11 +92,20 @@ def _follow(answers: Answers) -> "list[GenerationResult]":
     """Run to the end or to Ctrl-C, showing what there is to show on the way."""
     from draftsmith.cli.interrupt import follow
 
-    def show(event: "StreamEvent") -> None:
-        answers.hear(event)
-
     run = answers.engine.start([one.prompt for one in answers.asked], answers.requests)
-    return follow(run, show)
+    longest = sum(one.max_tokens * one.n for one in answers.requests)
+    with working("reading the prompt") as work:
+
+        def show(event: "StreamEvent") -> None:
+            if work.total is None:
+                work.begin("generating", longest, "tokens at most")
+            if answers.is_live and sys.stdout.isatty():
+                work.stop()  # the text itself shows how far it is
+            work.update(done=work.done + len(event.tokens))
+            with work.aside():
+                answers.hear(event)
+
+        return follow(run, show)
 
 
 def _exit(asked: list[Asked], results: "list[GenerationResult]") -> None:

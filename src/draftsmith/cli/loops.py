@@ -1,15 +1,14 @@
 """Figure 1 of Chen et al. (arXiv:2302.01318), measured on a pair of models."""
 
 import contextlib
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cyclopts import Group, Parameter
 
+from draftsmith.cli.messages import warn
 from draftsmith.cli.options import NumPrompts, Real, Seed, Temperature, VerifierName, Whole
+from draftsmith.cli.progress import working
 from draftsmith.cli.runtime import ModelOptions
 from draftsmith.core.params import MAX_GAMMA, SamplingParams
 from draftsmith.errors import InvalidRequestError
@@ -133,12 +132,12 @@ class LoopOptions:
         gammas = range(self.gamma_max + 1)
         timings: list[TextTiming] = []
         total = len(prompts) * len(gammas)
-        with _counting(total) as show, contextlib.suppress(KeyboardInterrupt):
+        with working("measuring", total, "texts") as work, contextlib.suppress(KeyboardInterrupt):
             for timing in time_texts(engine, prompts, gammas, params):
                 timings.append(timing)
-                show(len(timings))
+                work.update(done=len(timings))
         if len(timings) < total:
-            sys.stderr.write(f"interrupted: {len(timings)} of {total} texts were timed\n")
+            warn(f"interrupted: {len(timings)} of {total} texts were timed")
         return timings
 
 
@@ -148,21 +147,3 @@ def _readable(workload: "Workload", engine: "Engine") -> "list[Prompt]":
 
     has_template = engine.tokenizer is not None and engine.tokenizer.has_chat_template
     return [item.prompt if has_template else as_text(item.prompt) for item in workload.items]
-
-
-@contextmanager
-def _counting(total: int) -> Generator[Callable[[int], None]]:
-    """Show on a terminal how many texts are done."""
-    from rich.console import Console
-
-    status = Console(stderr=True).status("warming up")
-    if sys.stderr.isatty():
-        status.start()
-
-    def show(count: int) -> None:
-        status.update(f"text {count} of {total}")
-
-    try:
-        yield show
-    finally:
-        status.stop()

@@ -5,6 +5,7 @@ from typing import Any
 
 from cyclopts import App
 
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import JsonOutput
 from draftsmith.cli.stdout import write_json, write_text
 
@@ -14,7 +15,9 @@ app = App(name="models", help="List, fetch and describe models.")
 
 
 @app.command(name="list")
-def list_models(*, json_output: JsonOutput = False) -> None:
+def list_models(
+    *, json_output: JsonOutput = False, messages: MessageOptions = DEFAULT_MESSAGES
+) -> None:
     """List the catalogue.
 
     Parameters
@@ -22,6 +25,7 @@ def list_models(*, json_output: JsonOutput = False) -> None:
     json_output
         Print a JSON array.
     """
+    messages.apply()
     from draftsmith.models.catalogue import CATALOGUE
     from draftsmith.models.home import home
 
@@ -46,7 +50,7 @@ def list_models(*, json_output: JsonOutput = False) -> None:
 
 
 @app.command
-def pull(name: str, /) -> None:
+def pull(name: str, /, *, messages: MessageOptions = DEFAULT_MESSAGES) -> None:
     """Fetch a model of the catalogue and check it.
 
     Parameters
@@ -54,10 +58,11 @@ def pull(name: str, /) -> None:
     name
         As `draftsmith models list` gives it.
     """
+    messages.apply()
     from draftsmith.cli.progress import pull_progress
     from draftsmith.models.pull import pull as fetch
 
-    with pull_progress() as on_progress:
+    with pull_progress(name) as on_progress:
         path = fetch(name, on_progress)
     write_text(f"{path}\n")
 
@@ -68,6 +73,7 @@ def show(
     /,
     *,
     json_output: JsonOutput = False,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Describe a model: architecture, size, context, weight formats.
 
@@ -78,6 +84,7 @@ def show(
     json_output
         Print one object.
     """
+    messages.apply()
     document = _describe(reference)
     if json_output:
         write_json(document)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cyclopts import Parameter
 
 from draftsmith.cli.exits import INTERRUPTED
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions, warn
 from draftsmith.cli.options import (
     MODELS,
     OUTPUT,
@@ -26,9 +27,9 @@ from draftsmith.cli.options import (
     VerifierName,
     Whole,
 )
+from draftsmith.cli.progress import steps
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.stdout import write_json, write_text
-from draftsmith.cli.steps import steps
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -184,8 +185,10 @@ def passrate(
     programs: ProgramOptions = _DEFAULT_PROGRAMS,
     pair: PairOptions = _DEFAULT_PAIR,
     sampling: SampleOptions = _DEFAULT_SAMPLES,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """HumanEval's pass rate and ms per token, plainly and with speculation."""
+    messages.apply()
     from draftsmith.bench.arms import Cell, make_arms
     from draftsmith.workloads import humaneval_problems
 
@@ -213,14 +216,14 @@ def passrate(
         (Cell("humaneval", sampling.temperature, pair.batch_size), as_workload(problems, style))
     ]
     is_interrupted = False
-    with steps(measured.num_steps(plan)) as step:
+    with steps("passrate", measured.num_steps(plan), "runs") as step:
         try:
             measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
         except KeyboardInterrupt:
             is_interrupted = True
     run = measured.cells[0]
     num_texts = sum(len(batch.requests) for one in run.tracks for batch in one.batches.values())
-    with steps(num_texts) as step:
+    with steps("passrate", num_texts, "programs") as step:
         found = pass_rates(run, problems, style, limits, lambda: step("running programs"))
     is_interrupted = is_interrupted or not found["is_judged"]
     settings = {"target": pair.target, "style": style, "samples": sampling.num_samples}
@@ -249,7 +252,6 @@ def _finish(
     """Show and write what there is, then say what was not finished."""
     from draftsmith.bench.passrate import SCHEMA, VERSION, pass_table
     from draftsmith.cli.grid import print_table
-    from draftsmith.cli.report import notes
     from draftsmith.report.document import environment
     from draftsmith.report.document import write_json as write_document
 
@@ -271,9 +273,9 @@ def _finish(
     if programs.json_file is not None:
         write_document(programs.json_file, document)
     for track in failed:
-        notes().print(f"{track.arm.name} failed: {track.error}", markup=False)
+        warn(f"{track.arm.name} failed: {track.error}")
     if is_interrupted:
-        notes().print("interrupted: these are the numbers up to here", markup=False)
+        warn("interrupted: these are the numbers up to here")
         sys.exit(INTERRUPTED)
     if failed:
         raise DraftsmithError(f"{len(failed)} arms failed, and the others were kept")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from draftsmith.cli.files import DEFAULT_DOCUMENT, DocumentOptions
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import (
     MODELS,
     OUTPUT,
@@ -23,9 +24,9 @@ from draftsmith.cli.options import (
     VerifierName,
     Whole,
 )
+from draftsmith.cli.progress import steps
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.stdout import write_json, write_text
-from draftsmith.cli.steps import steps
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def plan(
     texts: TextOptions = _DEFAULT_TEXTS,
     observe: Annotated[Whole, Parameter(group=OUTPUT)] = 1,
     output: DocumentOptions = DEFAULT_DOCUMENT,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Measure this machine, and say whether speculation will pay.
 
@@ -133,6 +135,7 @@ def plan(
     observe
         Times that the prediction is held against a real run; 0 leaves that out.
     """
+    messages.apply()
     check_drafts(models.draft)
     params, items = texts.params(), texts.items()
     if observe < 0:
@@ -143,7 +146,7 @@ def plan(
 
     drafters = _drafters(models.draft, models.runtime, engine, texts.workload)
     planner = Planner(engine, drafters, items, params, texts.max_tokens, observe)
-    with steps(planner.num_steps()) as step:
+    with steps("plan", planner.num_steps()) as step:
         found = planner.run(step)
     settings = {"target": models.target, "drafts": list(models.draft), **asdict(texts)}
     _show(found, settings, output)

@@ -119,8 +119,6 @@ def check_unicode(text: str, name: str) -> str:
 
 
 def _one(prompt: str | None, file: Path | None) -> str:
-    if file is None and prompt == "-":
-        file = Path("-")
     text = check_unicode(prompt or "", "the prompt") if file is None else _read(file, "--file")
     text = text if file is None else _without_last_newline(text)
     if not text:

@@ -24,11 +24,14 @@ _PYTHON_NAMES = {"n": "--num-samples"}
 _ONE_WORD = r"^{name}(?= (must|is|has|needs|changes|does)\b)|\b{name}(?==)"
 """Where a name that is also an English word means the parameter."""
 _SNAKE = r"(?<![\w./'\"-])-{{0,2}}{name}(?![\w./-])"
+_NAMES_ONE = re.compile(r"(?<![\w-])-{1,2}[a-z]")
+"""An option in a refusal."""
 _RENAMED = {
     "--n": "-n is --max-tokens, and the number of samples --num-samples",
     "--samples": "give --num-samples",
     "--quiet": "put it after the command",
     "--verbose": "put it after the command",
+    "-": "for standard input give --file -, or --prompts - for a batch",
     "-q": "put it after the command",
     "-v": "put it after the command",
 }
@@ -54,7 +57,7 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
     options, typed = options_of(app, arguments)
     for name, option in [*options.items(), *_PYTHON_NAMES.items()]:
         message = _replaced(message, name, _spelling(option, typed))
-    if re.search(r"(?<![\w-])-{1,2}[a-z]", message):
+    if message.startswith(("the prompt", "prompt ")) or _NAMES_ONE.search(message):
         return message
     named = next((one for one in typed if _speaks_of(message, one.value)), None)
     return message if named is None else f"{named.spelling}: {message}"
@@ -86,7 +89,7 @@ def _speaks_of(message: str, value: str | None) -> bool:
         return value == "" and "''" in message
     # A number means nothing by itself: it may count something else.
     words = {one for one in (value, value.partition(":")[2]) if re.search(r"[^\d.]", one)}
-    return any(re.search(rf"(?<![\w/.-]){re.escape(one)}(?![\w/-])", message) for one in words)
+    return any(re.search(rf"(?<![\w/.-]){re.escape(one)}(?![\w-])", message) for one in words)
 
 
 def _reason(error: CycloptsError) -> str:

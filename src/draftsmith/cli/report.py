@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from draftsmith.cli.messages import notes, warn
 from draftsmith.cli.pieces import KINDS, pieces, visible
 from draftsmith.cli.stdout import rich_console, write_text
 from draftsmith.core.statistics import SpeculationStatistics
@@ -21,7 +22,6 @@ __all__ = [
     "coloured",
     "console",
     "legend",
-    "notes",
     "print_labelled",
     "print_lossy",
     "print_samples",
@@ -51,11 +51,6 @@ def as_json(result: "GenerationResult") -> dict[str, Any]:
     return document
 
 
-def notes() -> Console:
-    """Where remarks go: stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
 def print_summary(results: "Sequence[GenerationResult]") -> None:
     """Tell on stderr what a generation came to."""
     lines = [summary_line(one) for one in results]
@@ -66,7 +61,7 @@ def print_summary(results: "Sequence[GenerationResult]") -> None:
 def print_lossy(params: "SamplingParams") -> None:
     """Say on stderr that a text is not the target's, where a lossy setting made it."""
     if params.lossy_lenience < 1:
-        notes().print(
+        warn(
             f"not exact: --lossy-lenience {params.lossy_lenience:g} keeps drafts that the exact "
             "check rejects; the text is not the target's"
         )

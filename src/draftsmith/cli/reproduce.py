@@ -9,6 +9,7 @@ from draftsmith.cli.comparison import console, print_item, print_items, write
 from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.files import DEFAULT_FILES, FileOptions
 from draftsmith.cli.loops import RUN, LoopOptions
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import Flag, MaxTokens, Seed, Temperature, TextPrompt
 from draftsmith.cli.prompt import check_unicode
 from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
@@ -48,6 +49,7 @@ def leviathan(
     seed: Annotated[Seed | None, Parameter(group=RUN)] = None,
     models: ModelOptions = DEFAULT_MODELS,
     report: FileOptions = DEFAULT_FILES,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Leviathan, Kalman & Matias: what they print, computed; Algorithm 1's trace as in Figure 1.
 
@@ -64,6 +66,7 @@ def leviathan(
     seed
         Of the trace, where the temperature is above 0.
     """
+    messages.apply()
     from draftsmith.papers.leviathan import computed
 
     report.check()
@@ -88,6 +91,7 @@ def chen(
     loops: LoopOptions = _DEFAULT_LOOPS,
     models: ModelOptions = DEFAULT_MODELS,
     report: FileOptions = DEFAULT_FILES,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Chen et al.: what they print, held against itself; Figure 1 measured on a pair of models.
 
@@ -96,6 +100,7 @@ def chen(
     all_items
         The measurement as well, which runs models; naming models or --num-prompts asks for it too.
     """
+    messages.apply()
     from draftsmith.papers.chen import computed
 
     report.check()
@@ -141,8 +146,9 @@ def _trace(
 
 def _print_rounds(completion: "Completion", tokenizer: "Tokenizer") -> None:
     """One line a target run, coloured."""
+    from draftsmith.cli.messages import notes
     from draftsmith.cli.report import console as coloured
-    from draftsmith.cli.report import legend, notes
+    from draftsmith.cli.report import legend
     from draftsmith.cli.rounds import round_lines, title
 
     out = coloured()

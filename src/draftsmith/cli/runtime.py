@@ -1,5 +1,7 @@
 """Which models run and how, and loading them."""
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +26,7 @@ __all__ = [
     "check_drafts",
 ]
 
+_log = logging.getLogger(__name__)
 DEFAULT_TARGET = "smollm2-135m-instruct"
 _DEFAULT_DRAFT = "prompt-lookup"
 _DEFAULT_GAMMA = 4
@@ -67,8 +70,10 @@ class RuntimeOptions:
         resolve(target)
         from draftsmith.api import load_engine
 
+        _log.info("loading %s, drafted by %s, gamma %s", target, draft or "nothing", gamma)
+        start = time.monotonic()
         with loading(target) as on_progress:
-            return load_engine(
+            engine = load_engine(
                 target,
                 draft,
                 gamma=gamma,
@@ -79,6 +84,8 @@ class RuntimeOptions:
                 draft_vocab_size=self.draft_vocab_size,
                 on_progress=on_progress,
             )
+        _log.info("loaded on %s in %.1f s", engine.target.device, time.monotonic() - start)
+        return engine
 
     def load_drafter(self, draft: str, engine: "Engine") -> "Drafter":
         """Load one more draft for a target that is loaded."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import GammaChoice, JsonOutput, Real
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.core import theory as law
@@ -18,6 +19,7 @@ def theory(
     cost_ratio: Annotated[Real, Parameter(alias="-c")] = 0.0,
     operations_ratio: Real = 0.0,
     json_output: JsonOutput = False,
+    messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
     """Expected tokens and gain of speculation, by the closed forms of Leviathan et al.
 
@@ -36,6 +38,7 @@ def theory(
     json_output
         Print one object; an infinite factor is null.
     """
+    messages.apply()
     best = law.optimal_gamma(alpha, cost_ratio)
     gamma = best if gamma is None or gamma == "auto" else gamma
     values: dict[str, float | int | bool] = {

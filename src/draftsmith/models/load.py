@@ -19,8 +19,10 @@ import torch
 from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.cpu.library import library, set_num_threads
 from draftsmith.models.contract import LanguageModel
+from draftsmith.models.converted import converted_folder
+from draftsmith.models.file_tokenizer import open_tokenizer
+from draftsmith.models.folder import check_folder
 from draftsmith.models.gguf.read import read_gguf
-from draftsmith.models.gguf.tokenizer import open_gguf_tokenizer
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
@@ -122,6 +124,8 @@ def load_model(
         torch.set_num_threads(settings.threads)
     source = resolve(reference)
     path = local_path(source, on_progress)
+    if path is not None and path.is_dir():
+        check_folder(path, with_weights=True)
     if place.type == "cpu":
         model = _load_native(source, path, settings, num_head_ids)
         if model is not None:
@@ -171,8 +175,12 @@ def load_tokenizer(reference: str, on_progress: OnProgress | None = None) -> Tok
     """
     source = resolve(reference)
     path = local_path(source, on_progress)
+    if path is not None and path.is_dir():
+        check_folder(path, with_weights=False)
     if path is not None and path.is_file():
-        return open_gguf_tokenizer(path)
+        kept = open_tokenizer(converted_folder(path))
+        if kept is not None:
+            return kept
     from draftsmith.models.hf.load import load_adapted_tokenizer
 
     return load_adapted_tokenizer(source, path)

@@ -13,6 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.tokenizer import Message
 
+# A template is a program of the model's: what goes wrong in it is its own.
+_FAULTS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
 __all__ = ["chat_renderer", "render_chat"]
 
 
@@ -42,5 +45,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Message]) -> str:
     turns = [dict(message) for message in messages]
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
-        raise InvalidRequestError(f"the chat template refuses the messages: {error}") from error
+    except _FAULTS as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InvalidRequestError(
+            f"the chat template refuses the messages: {why}: change the turns, or mend the template"
+        ) from error

@@ -3,28 +3,29 @@
 # pyright: basic
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.utils import logging as transformers_logging
 
-from draftsmith.errors import ModelFormatError, ModelNotFoundError
+from draftsmith.errors import ModelFormatError
 from draftsmith.models.contract import LanguageModel, ModelTraits
+from draftsmith.models.folder import check_folder, check_vocabulary
+from draftsmith.models.gguf.header import check_gguf
 from draftsmith.models.hf.causal import CausalModel
+from draftsmith.models.hf.faults import check_reachable, check_type, named_errors, quiet
+from draftsmith.models.hf.gguf import load_gguf_tokenizer
 from draftsmith.models.hf.gguf_model import load_gguf_model
 from draftsmith.models.hf.positions import context_length, position_limit, source_length
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 from draftsmith.models.hf.stateful import StatefulModel
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
 from draftsmith.models.home import is_offline
-from draftsmith.models.reference import ModelSource, SourceKind, resolve
+from draftsmith.models.reference import ModelSource, resolve
 
 __all__ = [
     "describe",
@@ -34,8 +35,6 @@ __all__ = [
     "wrap_model",
     "wrap_tokenizer",
 ]
-
-_LONGEST_GIST = 240
 
 
 def load_adapted(
@@ -53,7 +52,7 @@ def load_adapted(
         ModelNotFoundError: If it cannot be read or reached.
         ModelFormatError: If the files are not a model that can run here.
     """
-    with _named_errors(source.reference), _quiet():
+    with named_errors(source.reference), quiet():
         if path is not None and path.is_file():
             model = load_gguf_model(path, dtype)
         else:
@@ -68,7 +67,8 @@ def hub_folder(source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool])
         ModelNotFoundError: If it cannot be reached.
     """
     options: dict[str, Any] = {"repo_id": source.reference, "local_files_only": is_offline()}
-    with _named_errors(source.reference), _quiet():
+    check_reachable(source)
+    with named_errors(source.reference), quiet():
         config = json.loads(Path(hf_hub_download(filename="config.json", **options)).read_bytes())
         if not is_wanted(config):
             return None
@@ -82,18 +82,24 @@ def hub_folder(source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool])
 
 
 def load_adapted_tokenizer(source: ModelSource, path: Path | None) -> TransformersTokenizer:
-    """Load a tokenizer of `transformers`.
+    """Load a tokenizer of `transformers`; one read from a GGUF file is kept for the next time.
 
     Args:
         source: What the user named.
-        path: The folder where it lies; None for a Hub id.
+        path: Where it lies; None for a Hub id.
 
     Raises:
         ModelNotFoundError: If the reference names nothing reachable.
         ModelFormatError: If it has no tokenizer that can be read.
     """
-    with _named_errors(source.reference), _quiet():
-        return wrap_tokenizer(AutoTokenizer.from_pretrained(**_where(path, source)))
+    with named_errors(source.reference), quiet():
+        if path is not None and path.is_file():
+            check_gguf(path)
+            return wrap_tokenizer(load_gguf_tokenizer(path))
+        where = _where(path, source)
+        if path is not None:
+            check_vocabulary(path)
+        return wrap_tokenizer(AutoTokenizer.from_pretrained(**where))
 
 
 def wrap_tokenizer(tokenizer: Any) -> TransformersTokenizer:
@@ -160,44 +166,41 @@ def _from_pretrained(path: Path | None, source: ModelSource, dtype: torch.dtype)
     options = _where(path, source)
     config = AutoConfig.from_pretrained(**options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return kind.from_pretrained(**options, dtype=dtype)
+    loaded: Any = kind.from_pretrained(
+        **options, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    model, found = loaded
+    _check_found(source.reference, found)
+    return model
+
+
+def _check_found(reference: str, found: dict[str, Any]) -> None:
+    """Refuse what the library would fill with random numbers.
+
+    Raises:
+        ModelFormatError: Naming a tensor that is not there, or of another shape.
+    """
+    missing, mismatched = sorted(found["missing_keys"]), sorted(found["mismatched_keys"])
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelFormatError(
+            f"model {reference!r} lacks tensor {missing[0]!r}{more}: fetch it again, whole"
+        )
+    if mismatched:
+        name, ours, theirs = mismatched[0]
+        raise ModelFormatError(
+            f"model {reference!r}: tensor {name!r} has shape {tuple(ours)}, but the config means "
+            f"{tuple(theirs)}: take the config and the weights from one place"
+        )
 
 
 def _where(path: Path | None, source: ModelSource) -> dict[str, Any]:
-    if path is not None:
-        return {"pretrained_model_name_or_path": str(path)}
-    return {"pretrained_model_name_or_path": source.reference, "local_files_only": is_offline()}
-
-
-@contextmanager
-def _named_errors(reference: str) -> Iterator[None]:
-    """Turn what `transformers` raises into one line that names the model."""
-    try:
-        yield
-    except OSError as error:
-        is_hub = resolve(reference).kind is SourceKind.HUB
-        why = "not found, or the Hub cannot be reached" if is_hub else "cannot be read"
-        raise ModelNotFoundError(f"model {reference!r}: {why} ({_gist(error)})") from error
-    except (ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelFormatError(f"model {reference!r} cannot be loaded: {_gist(error)}") from error
-
-
-def _gist(error: Exception) -> str:
-    """What a library's long message comes to, in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_GIST else f"{text[: _LONGEST_GIST - 1]}…"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of the library while it loads; ours tell of the fetch."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()
+    if path is None:
+        check_reachable(source)
+        place = {"pretrained_model_name_or_path": source.reference}
+        return {**place, "local_files_only": is_offline(), "trust_remote_code": False}
+    check_type(json.loads((path / "config.json").read_bytes()), source.reference)
+    return {"pretrained_model_name_or_path": str(path), "trust_remote_code": False}
 
 
 def describe(where: str) -> dict[str, Any]:
@@ -206,8 +209,11 @@ def describe(where: str) -> dict[str, Any]:
     Raises:
         ModelNotFoundError: If there is none.
     """
-    with _named_errors(where), _quiet():
-        config = AutoConfig.from_pretrained(where, local_files_only=is_offline())
+    source = resolve(where)
+    if source.path is not None:
+        check_folder(source.path, with_weights=False)
+    with named_errors(where), quiet():
+        config = AutoConfig.from_pretrained(**_where(source.path, source))
     text = config.get_text_config(decoder=True)
     return {
         "architecture": config.model_type,

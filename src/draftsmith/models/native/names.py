@@ -100,11 +100,14 @@ def check_names(
             raise ModelFormatError(f"it lacks tensor {name!r}; fetch it again, whole")
         if found[name] != shape:
             raise ModelFormatError(
-                f"tensor {name!r} has shape {found[name]}, but the config means {shape}"
+                f"tensor {name!r} has shape {found[name]}, but the config means {shape}: "
+                "take the config and the weights from one place"
             )
     for name in found:
         if name not in wanted:
-            raise ModelFormatError(f"tensor {name!r} is unknown to a model of its kind")
+            raise ModelFormatError(
+                f"tensor {name!r} is unknown to a model of its kind: take another copy"
+            )
 
 
 def _layer_shapes(config: DecoderConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
