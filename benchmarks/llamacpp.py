@@ -144,15 +144,15 @@ class Passes:
         library: Path | None = None,
         context_length: int = 2048,
     ) -> None:
-        self._library = _library(library)
-        self._model = _checked(
+        self._library = open_library(library)
+        self._model = checked(
             self._library.llama_model_load_from_file(
                 str(path).encode(), self._library.llama_model_default_params()
             )
         )
         params = self._library.llama_context_default_params()
         params.words[0] = context_length  # n_ctx has always been the first field
-        self._context = _checked(self._library.llama_init_from_model(self._model, params))
+        self._context = checked(self._library.llama_init_from_model(self._model, params))
         self._library.llama_set_n_threads(self._context, threads, threads)
         self._memory = ctypes.c_void_p(self._library.llama_get_memory(self._context))
 
@@ -279,7 +279,8 @@ _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_vo
 _SILENT = _LogCallback(lambda _level, _text, _data: None)
 
 
-def _library(path: Path | None) -> Any:
+def open_library(path: Path | None = None) -> Any:
+    """The wheel's library, or another build's, with the signatures of what we call."""
     load_xllamacpp()
     library = ctypes.CDLL(str(path or sys.modules["xllamacpp.xllamacpp"].__file__))
     pointer, integer = ctypes.c_void_p, ctypes.c_int32
@@ -299,6 +300,18 @@ def _library(path: Path | None) -> Any:
         "llama_synchronize": (None, [pointer]),
         "llama_free": (None, [pointer]),
         "llama_model_free": (None, [pointer]),
+        "llama_model_get_vocab": (pointer, [pointer]),
+        "llama_vocab_n_tokens": (integer, [pointer]),
+        "llama_vocab_is_eog": (ctypes.c_bool, [pointer, integer]),
+        "llama_tokenize": (
+            integer,
+            [pointer, ctypes.c_char_p, integer, ctypes.POINTER(integer), integer]
+            + [ctypes.c_bool] * 2,
+        ),
+        "llama_token_to_piece": (
+            integer,
+            [pointer, integer, ctypes.c_char_p, integer, integer, ctypes.c_bool],
+        ),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)
@@ -309,12 +322,13 @@ def _library(path: Path | None) -> Any:
 
 
 def _system_info(path: Path) -> str:
-    library = _library(path)
+    library = open_library(path)
     library.llama_print_system_info.restype = ctypes.c_char_p
     return library.llama_print_system_info().decode().strip()
 
 
-def _checked(pointer: int | None) -> ctypes.c_void_p:
+def checked(pointer: int | None) -> ctypes.c_void_p:
+    """A pointer that llama.cpp gave, which is none where it failed."""
     if not pointer:
         raise RuntimeError("llama.cpp could not load the model")
     return ctypes.c_void_p(pointer)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from draftsmith.audit.acceptance import acceptance_record
 from draftsmith.audit.attribution import Attributor, Difference
 from draftsmith.audit.bits import bit_tests, bits_record
 from draftsmith.audit.equality import compare_texts, equality_record, num_comparisons
@@ -13,7 +14,6 @@ from draftsmith.audit.findings import Finding
 from draftsmith.audit.law import (
     LawRun,
     Power,
-    acceptance_record,
     law_record,
     num_tests,
     run_laws,

@@ -68,5 +68,15 @@ def test_a_text_is_the_same_only_where_it_could_have_differed() -> None:
     document = {"cells": [_CELL], "is_complete": True}
     assert "Every text that must be plain decoding's is" in verdict(document)
     assert verdict(document).endswith("Nothing was drafted by idle.")
+    # What drafted nothing is not the fastest, however fast it was.
+    quick = {**_ARMS[4], "speedup": {"decode": {"median": 9.0, "low": None, "high": None}}}
+    raced = {**_CELL, "arms": [_ARMS[0], _ARMS[1], quick]}
+    assert "9.00" not in verdict({**document, "cells": [raced]})
     idle = {**_CELL, "arms": [_ARMS[0], _ARMS[4]]}
     assert "token for token" not in verdict({**document, "cells": [idle]})
+
+
+def test_equal_rates_do_not_hide_each_other() -> None:
+    series = cell_figures(_CELL)["acceptance"].series
+    assert len({one.x[0] for one in series}) == 3
+    assert all(round(x) == place for one in series for place, x in enumerate(one.x))

@@ -71,9 +71,10 @@ def test_a_draft_of_another_size_is_refused_unless_the_tokenizers_show_it_is_pad
     with pytest.raises(VocabularyMismatchError, match="264 ids, the target 256"):
         model.generate(**OPTIONS, **OURS, assistant_model=padded)
     same = {"tokenizer": tokenizer(), "assistant_tokenizer": tokenizer()}
-    plain = model.generate(**OPTIONS)
-    text = model.generate(**OPTIONS, **OURS, **same, assistant_model=padded)
-    assert torch.equal(text, plain)
+    for options in (OPTIONS, OPTIONS | {"do_sample": True, "seed": 2}):
+        plain = model.generate(**options, **OURS)
+        text = model.generate(**options, **OURS, **same, assistant_model=padded)
+        assert torch.equal(text, plain)
     # Nothing was cut out of the draft.
     assert padded.get_output_embeddings().weight.shape[0] == 264
 
@@ -123,3 +124,17 @@ def test_gamma_is_what_the_user_set_and_four_where_nobody_did() -> None:
     model.generation_config.num_assistant_tokens = 3
     assert drafted(assistant_model=assistant, model=model) == 3
     assert drafted(prompt_lookup_num_tokens=2) == 2
+
+
+def test_a_seeds_text_does_not_ask_what_else_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> bool:
+        raise AssertionError("transformers' assisted generation asks for scikit-learn")
+
+    module = "transformers.generation.candidate_generator"
+    monkeypatch.setattr(f"{module}.is_sklearn_available", asked)
+    options = OPTIONS | {"do_sample": True, "seed": 2}
+    plain = byte_model().generate(**options, **OURS)
+    text = byte_model().generate(**options, **OURS, assistant_model=byte_model(1))
+    assert torch.equal(text, plain)
+    with pytest.raises(AssertionError, match="scikit-learn"):
+        byte_model().generate(**OPTIONS, assistant_model=byte_model(1))

@@ -1,4 +1,4 @@
-"""`transformers`' own assisted generation, tested: greedy texts, and the law of sampled tokens."""
+"""`transformers`' own assisted generation: greedy texts, the law of samples, known faults."""
 # transformers' objects have looser annotations than pyright's strict mode asks:
 # pyright: basic
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from draftsmith.audit.assisted_faults import faults_record
 from draftsmith.audit.attribution import Attributor, Difference
 from draftsmith.audit.law import Power
 from draftsmith.audit.record import Certificate, Grid, Record
@@ -133,7 +134,7 @@ def certify_assisted(
         greedy.append(_greedily(pair, done, prompt, max_tokens))
     prompt = max(pair.prompts, key=lambda one: _liveliness(pair, one))
     law = _sampled(pair, list(prompt)[-_LONGEST:], num_samples, seed, power, tell)
-    return Certificate(name, [_greedy_record(greedy), law])
+    return Certificate(name, [_greedy_record(greedy), law, faults_record()])
 
 
 def _greedily(pair: AssistedPair, number: int, prompt: Sequence[int], max_tokens: int) -> _Greedy:

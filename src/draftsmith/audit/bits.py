@@ -9,19 +9,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.audit.findings import Finding, Trace
-from draftsmith.audit.record import Grid, Record
+from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
 from draftsmith.core.params import SamplingParams
 from draftsmith.engine.request import make_request
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.kernels.cpu.library import num_threads, set_num_threads
 from draftsmith.models.contract import Cache, LanguageModel, Rows
+from draftsmith.report.status import Status
 
 __all__ = ["BitTest", "bit_tests", "bit_traces", "bits_record"]
 
 _MAX_ROWS = 16
 _MAX_TEXTS = 4
 _MAX_ORDERS = 4
+_NUM_WRONG = 3
 
 
 class BitTest(NamedTuple):
@@ -36,6 +38,8 @@ class BitTest(NamedTuple):
     """Rows in which a bit differs."""
     error: float
     """The largest difference of a logit."""
+    is_tested: bool
+    """Whether anything was different about the passes: short texts have no wide passes."""
 
 
 class _Text(NamedTuple):
@@ -64,24 +68,29 @@ def _tests(subject: Subject, num_texts: int, num_tokens: int) -> Iterator[BitTes
     texts = [_text(model, prompt, num_tokens) for prompt in subject.prompts[:_MAX_TEXTS]]
     for rows in range(1, _MAX_ROWS + 1):
         pairs = [(_in_chunks(model, text, rows), text.logits) for text in texts[:num_texts]]
-        yield _compared("rows", f"{rows} rows a pass", pairs)
+        is_wide = any(len(text.tokens) >= rows for text in texts[:num_texts])
+        yield _compared("rows", f"{rows} rows a pass", pairs, is_tested=is_wide)
     for order in itertools.islice(itertools.permutations(range(len(texts))), _MAX_ORDERS):
         shuffled = [texts[index] for index in order]
         logits = [text.logits for text in shuffled]
         pairs = list(zip(_in_batch(model, shuffled), logits, strict=True))
-        yield _compared("batch", f"texts side by side in the order {order}", pairs)
+        what = f"texts side by side in the order {order}"
+        yield _compared("batch", what, pairs, is_tested=len(texts) > 1)
     before = num_threads()
     try:
         for count in sorted({1, 2, 3, before}):
             set_num_threads(count)
-            yield _compared(
-                "threads", f"{count} threads", [(_in_chunks(model, texts[0], 5), texts[0].logits)]
-            )
+            pairs = [(_in_chunks(model, texts[0], 5), texts[0].logits)]
+            # Torch's threads are not these.
+            is_ours = not model.uses_torch_threads
+            yield _compared("threads", f"{count} threads", pairs, is_tested=is_ours)
     finally:
         set_num_threads(before)
     if model.traits.can_rollback:
         pairs = [(_rolled_back(model, text), text.logits) for text in texts[:num_texts]]
-        yield _compared("rollback", "three wrong tokens and back, at every token", pairs)
+        is_long = any(len(text.tokens) > _NUM_WRONG for text in texts[:num_texts])
+        what = "three wrong tokens and back, at every token"
+        yield _compared("rollback", what, pairs, is_tested=is_long)
 
 
 def bits_record(subject: Subject, tests: Sequence[BitTest]) -> Record:
@@ -89,11 +98,11 @@ def bits_record(subject: Subject, tests: Sequence[BitTest]) -> Record:
     traces = bit_traces(tests, is_exact=subject.is_row_exact)
     kinds = {test.kind: [one for one in tests if one.kind == test.kind] for test in tests}
     error = max(test.error for test in tests)
-    num_rows = sum(test.num_rows for test in tests)
+    num_rows = sum(test.num_rows for test in tests if test.is_tested)
     if traces:
         status, summary = "fail", "; ".join(trace.finding.value for trace in traces) + "."
     elif subject.is_row_exact:
-        status = "pass"
+        status = judged(is_failed=False, is_tested=any(test.is_tested for test in tests))
         summary = f"All {num_rows} rows of logits are bit-equal to those of passes over one row."
     else:
         status = "info"
@@ -101,6 +110,7 @@ def bits_record(subject: Subject, tests: Sequence[BitTest]) -> Record:
             f"This target promises no equal bits; its logits move by up to {error:.2g} with the "
             "shape of a pass."
         )
+    idle = {kind: [one.what for one in group if not one.is_tested] for kind, group in kinds.items()}
     rows = [
         [
             kind,
@@ -108,21 +118,38 @@ def bits_record(subject: Subject, tests: Sequence[BitTest]) -> Record:
             str(sum(test.num_rows for test in group)),
             str(sum(test.num_different for test in group)),
             f"{max(test.error for test in group):.2g}",
+            _result(group),
         ]
         for kind, group in kinds.items()
     ]
-    columns = ["what varies", "shapes", "rows compared", "rows that differ", "largest error"]
+    columns = [
+        "what varies", "shapes", "rows compared", "rows that differ", "largest error", "tested",
+    ]  # fmt: skip
+    statuses: list[Status | None] = [
+        None if any(one.is_tested for one in group) else "untested" for group in kinds.values()
+    ]
     return Record(
         "bits",
         "Bits of the logits",
         status,
         summary,
         f"A difference of one bit in any of the {subject.target.traits.vocab_size} logits of a row "
-        f"with 1 to {_MAX_ROWS} rows, in shuffled batches, on several threads, after rollbacks.",
+        f"with 1 to {_MAX_ROWS} rows, in shuffled batches, on several threads, after rollbacks, "
+        "where these were tested.",
         {"is_promised": subject.is_row_exact, "tests": [test._asdict() for test in tests]},
-        [Grid("The same tokens in passes of other shapes", columns, rows)],
+        [Grid("The same tokens in passes of other shapes", columns, rows, statuses)],
         traces,
+        [f"{kind}: {_span(whats)}" for kind, whats in idle.items() if whats],
     )
+
+
+def _result(group: Sequence[BitTest]) -> str:
+    num_tested = sum(test.is_tested for test in group)
+    return f"{num_tested} of {len(group)}" if num_tested else "not tested"
+
+
+def _span(whats: Sequence[str]) -> str:
+    return whats[0] if len(whats) == 1 else f"{whats[0]} to {whats[-1]}"
 
 
 def bit_traces(tests: Sequence[BitTest], *, is_exact: bool) -> list[Trace]:
@@ -139,7 +166,9 @@ def bit_traces(tests: Sequence[BitTest], *, is_exact: bool) -> list[Trace]:
     return traces
 
 
-def _compared(kind: str, what: str, pairs: Sequence[tuple[Tensor, Tensor]]) -> BitTest:
+def _compared(
+    kind: str, what: str, pairs: Sequence[tuple[Tensor, Tensor]], *, is_tested: bool
+) -> BitTest:
     num_rows = num_different = 0
     error = 0.0
     for found, expected in pairs:
@@ -149,7 +178,7 @@ def _compared(kind: str, what: str, pairs: Sequence[tuple[Tensor, Tensor]]) -> B
         if bool(differs.any()):
             # -inf - -inf is no difference.
             error = max(error, float((found - expected).abs().nan_to_num(0.0).max()))
-    return BitTest(kind, what, num_rows, num_different, error)
+    return BitTest(kind, what, num_rows, num_different, error, is_tested and num_rows > 0)
 
 
 def _text(model: LanguageModel, prompt: Sequence[int], num_tokens: int) -> _Text:
@@ -192,8 +221,8 @@ def _rolled_back(model: LanguageModel, text: _Text) -> Float[Tensor, "tokens voc
     row = _opened(model, cache, text)
     parts: list[Tensor] = []
     for index, token in enumerate(text.tokens):
-        if index and index + 3 <= len(text.tokens):
-            model.forward(cache, Rows([row], [text.tokens[:3]]))
+        if index and index + _NUM_WRONG <= len(text.tokens):
+            model.forward(cache, Rows([row], [text.tokens[:_NUM_WRONG]]))
             cache.rollback(row, index)
         parts.append(_logits(model, cache, [row], [[token]])[0])
     return torch.cat(parts)

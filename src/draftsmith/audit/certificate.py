@@ -5,15 +5,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
+from draftsmith.audit.acceptance import acceptance_record
 from draftsmith.audit.bits import bit_tests, bits_record
 from draftsmith.audit.equality import compare_texts, equality_record, num_comparisons
-from draftsmith.audit.law import (
-    Power,
-    acceptance_record,
-    law_record,
-    num_tests,
-    run_laws,
-)
+from draftsmith.audit.law import Power, law_record, num_tests, run_laws
 from draftsmith.audit.lengths import draft_lengths, lengths_record
 from draftsmith.audit.memo import memoised
 from draftsmith.audit.planted import BUGS, PlantedBug, plant
@@ -96,11 +91,11 @@ def _exact(
     with _with(bug, subject) as broken:
         records.append(proof_record(effort.num_worlds, broken.cut))
     bites = [
-        found
-        for one in _steps(BUGS.values(), "planted bugs", len(BUGS), tell)
-        if (found := bite(one, subject)) is not None
+        (bug.name, bite(bug, subject))
+        for bug in _steps(BUGS.values(), "planted bugs", len(BUGS), tell)
     ]
-    records.append(teeth_record(bites))
+    skipped = [name for name, found in bites if found is None]
+    records.append(teeth_record([found for _, found in bites if found is not None], skipped))
     with _with(bug, subject) as broken:
         tests = list(
             _steps(bit_tests(broken, 2, effort.num_bit_tokens), "bits of the logits", 24, tell)

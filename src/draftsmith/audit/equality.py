@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from draftsmith.audit.attribution import Attributor, Difference
-from draftsmith.audit.record import Grid, Record
+from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
 from draftsmith.core.params import Gamma, SamplingParams
+from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
 from draftsmith.models.contract import LanguageModel
+from draftsmith.report.status import Status
 
 __all__ = ["Comparison", "compare_texts", "equality_record", "generated", "num_comparisons"]
 
@@ -25,7 +27,13 @@ class Comparison(NamedTuple):
     batch: int
     temperature: float
     num_texts: int
+    """Texts that the comparison says something of: a draft was tested in them, or they differ."""
+    num_idle: int
+    """Texts that are the same because nothing was drafted in them."""
     num_tokens: int
+    """Of the former."""
+    num_tested: int
+    """Drafted tokens that were tested."""
     num_accepted: int
     num_same: int
     differences: tuple[Difference, ...]
@@ -35,6 +43,18 @@ class Comparison(NamedTuple):
         """Whether every difference is numerics, if there are any."""
         return all(difference.is_numerics for difference in self.differences)
 
+    @property
+    def status(self) -> Status:
+        """Not tested, where nothing was drafted."""
+        return judged(is_failed=not self.is_same, is_tested=self.num_texts > 0)
+
+    @property
+    def result(self) -> str:
+        """In words."""
+        if self.status != "pass":
+            return "not tested" if self.status == "untested" else "DIFFERS"
+        return "differs by numerics" if self.differences else "same"
+
 
 def generated(
     target: LanguageModel,
@@ -43,22 +63,22 @@ def generated(
     prompts: Sequence[Sequence[int]],
     params: SamplingParams,
     batch: int = 1,
-) -> tuple[list[tuple[int, ...]], int]:
-    """Output ids of every prompt, `batch` prompts at a time, and how many drafts were kept.
+) -> tuple[list[tuple[int, ...]], list[SpeculationStatistics]]:
+    """Output ids of every prompt, `batch` prompts at a time, and what speculation did for each.
 
     Raises:
         DraftsmithError: If a text ends with an error.
     """
     engine = Engine(target, None, drafter, gamma=gamma, max_batch_size=max(batch, 1))
     texts: list[tuple[int, ...]] = []
-    num_accepted = 0
+    counts: list[SpeculationStatistics] = []
     for first in range(0, len(prompts), batch):
         for result in engine.generate(list(prompts[first : first + batch]), params):
             if result.error is not None:
                 raise DraftsmithError(f"a prompt of the certificate failed: {result.error}")
             texts.append(result.token_ids)
-            num_accepted += result.statistics.num_accepted
-    return texts, num_accepted
+            counts.append(result.statistics)
+    return texts, counts
 
 
 def compare_texts(
@@ -77,21 +97,34 @@ def compare_texts(
         plain, _ = generated(subject.target, None, 0, prompts, params)
         why = Attributor(subject.target, params)
         for name, drafter, gamma, batch in _configurations(subject, gammas):
-            texts, num_accepted = generated(subject.target, drafter, gamma, prompts, params, batch)
+            texts, counts = generated(subject.target, drafter, gamma, prompts, params, batch)
             rows = enumerate(zip(prompts, plain, texts, strict=True))
             found = [why.explain(number, *row) for number, row in rows]
-            differences = tuple(one for one in found if one is not None)
-            yield Comparison(
-                name,
-                gamma,
-                batch,
-                temperature,
-                len(texts),
-                sum(map(len, texts)),
-                num_accepted,
-                len(texts) - len(differences),
-                differences,
-            )
+            yield _compared((name, gamma, batch, temperature), texts, counts, found)
+
+
+def _compared(
+    configuration: tuple[str, Gamma, int, float],
+    texts: Sequence[Sequence[int]],
+    counts: Sequence[SpeculationStatistics],
+    found: Sequence[Difference | None],
+) -> Comparison:
+    differences = tuple(one for one in found if one is not None)
+    telling = [
+        len(text)
+        for text, count, difference in zip(texts, counts, found, strict=True)
+        if count.num_tested or difference is not None
+    ]
+    return Comparison(
+        *configuration,
+        num_texts=len(telling),
+        num_idle=len(texts) - len(telling),
+        num_tokens=sum(telling),
+        num_tested=sum(count.num_tested for count in counts),
+        num_accepted=sum(count.num_accepted for count in counts),
+        num_same=len(telling) - len(differences),
+        differences=differences,
+    )
 
 
 def num_comparisons(subject: Subject, gammas: Sequence[int], temperatures: Sequence[float]) -> int:
@@ -114,7 +147,6 @@ def _configurations(
 
 def equality_record(comparisons: Sequence[Comparison]) -> Record:
     """The comparisons as a check of the certificate."""
-    is_pass = all(one.is_same for one in comparisons)
     num_texts = sum(one.num_texts for one in comparisons)
     num_same = sum(one.num_same for one in comparisons)
     num_tokens = sum(one.num_tokens for one in comparisons)
@@ -133,19 +165,27 @@ def equality_record(comparisons: Sequence[Comparison]) -> Record:
             str(one.batch),
             f"{one.temperature:g}",
             f"{one.num_same}/{one.num_texts}",
+            str(one.num_idle),
             str(one.num_accepted),
+            str(one.num_tested - one.num_accepted),
+            one.result,
         ]
         for one in comparisons
     ]
-    columns = ["draft", "gamma", "batch", "temperature", "same", "drafts kept"]
-    grids = [Grid("Texts that are plain decoding's, token by token", columns, rows)]
+    columns = [
+        "draft", "gamma", "batch", "temperature", "same", "nothing drafted", "drafts kept",
+        "rejected", "text",
+    ]  # fmt: skip
+    statuses: list[Status] = [one.status for one in comparisons]
+    caption = "Texts that are plain decoding's, token by token, where a draft was tested"
+    grids = [Grid(caption, columns, rows, statuses)]
     if differences:
         shown = [[f"{one.drafter}, gamma {one.gamma}", str(why)] for one, why in differences]
         grids.append(Grid("The first differences", ["draft", "where and why"], shown[:_SHOWN]))
     return Record(
         "equality",
         "Same seed, same text",
-        "pass" if is_pass else "fail",
+        judged(is_failed="fail" in statuses, is_tested=num_texts > 0),
         summary + ".",
         "Any token that speculation changes in these texts, at temperature 0 and above, alone and "
         "in a batch.",
@@ -157,13 +197,32 @@ def equality_record(comparisons: Sequence[Comparison]) -> Record:
             "comparisons": [_figures(one) for one in comparisons],
         },
         grids,
+        untested=_untested(comparisons),
     )
+
+
+def _untested(comparisons: Sequence[Comparison]) -> list[str]:
+    """Drafters that drafted nothing in some or all rows, and outcomes that never came."""
+    said: list[str] = []
+    for name in dict.fromkeys(one.drafter for one in comparisons):
+        rows = [one for one in comparisons if one.drafter == name]
+        idle = sum(one.status == "untested" for one in rows)
+        if idle:
+            said.append(f"{name} drafted nothing in {idle} of {len(rows)} rows")
+    num_accepted = sum(one.num_accepted for one in comparisons)
+    num_tested = sum(one.num_tested for one in comparisons)
+    if num_tested and not num_accepted:
+        said.append("no draft was kept")
+    if num_tested and num_accepted == num_tested:
+        said.append("no draft was rejected")
+    return said
 
 
 def _figures(one: Comparison) -> dict[str, Any]:
     return one._asdict() | {
+        "status": one.status,
         "differences": [
             difference._asdict() | {"is_numerics": difference.is_numerics}
             for difference in one.differences
-        ]
+        ],
     }

@@ -1,31 +1,28 @@
-"""The end-to-end law on the real models, and acceptance beside 1 - TV: with stated error rates."""
+"""The end-to-end law on the real models: with stated error rates."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-
 from draftsmith.audit.memo import Memo
-from draftsmith.audit.record import Grid, Record
-from draftsmith.audit.sampling import NUM_CELLS, Samples, Setting, Tests, most_telling, sampled
+from draftsmith.audit.record import Grid, Record, judged
+from draftsmith.audit.sampling import NUM_CELLS, Samples, Setting, most_telling, sampled
 from draftsmith.audit.significance import (
-    AcceptanceTest,
-    LawTest,
     detectable_distance,
-    detectable_shift,
     holm,
-    judge_acceptance,
     samples_needed,
 )
 from draftsmith.audit.subject import Subject
 from draftsmith.core.verify import VERIFIERS
 from draftsmith.errors import InvalidRequestError
+from draftsmith.report.status import Status
 
-__all__ = ["LawRun", "Power", "acceptance_record", "law_record", "run_laws", "settings"]
+__all__ = ["HOLDS", "LawRun", "Power", "law_record", "run_laws", "settings"]
 
 _ITSELF_TEMPERATURE = 2.5
 """The target drafts for itself at this temperature: often right, often rejected."""
+HOLDS: dict[Status, str] = {"pass": "holds", "fail": "FAILS", "untested": "not tested"}
+"""What a row says of its law."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +122,19 @@ def law_record(runs: Sequence[LawRun], power: Power) -> Record:
         f"from the exact law is {worst.distance:.3f}, the smallest p-value "
         f"{min(law.p_value for law in laws):.2g}."
     )
-    rows = [
-        [run.setting, run.verifier, *_law_cells(run.samples.law), "fails" if fails else "holds"]
+    statuses: list[Status] = [
+        judged(is_failed=fails, is_tested=run.samples.num_drafted > 0)
         for run, fails in zip(runs, failed, strict=True)
     ]
-    columns = ["draft", "verifier", "samples", "texts", "G", "TV", "p at most", "law"]
+    rows = [
+        [run.setting, run.verifier, *_law_cells(run.samples), HOLDS[status]]
+        for run, status in zip(runs, statuses, strict=True)
+    ]
+    columns = ["draft", "verifier", "samples", "drafted", "texts", "G", "TV", "p at most", "law"]
     return Record(
         "law",
         "Law of sampled text",
-        "fail" if any(failed) else "pass",
+        judged(is_failed=any(failed), is_tested="pass" in statuses),
         summary,
         f"Any law that is {distance:.3f} or more away in total variation, with probability "
         f"{power.power:g} at least; nearer ones often. A correct system fails with probability "
@@ -145,87 +146,24 @@ def law_record(runs: Sequence[LawRun], power: Power) -> Record:
             "false_fail_rate": power.rate,
             "tests": [
                 {"draft": run.setting, "verifier": run.verifier, **run.samples.law._asdict()}
-                | {"is_rejected": fails}
-                for run, fails in zip(runs, failed, strict=True)
+                | {"num_drafted": run.samples.num_drafted, "is_rejected": fails, "status": status}
+                for run, fails, status in zip(runs, failed, statuses, strict=True)
             ],
         },
-        [Grid("Texts of two tokens beside the exact law", columns, rows)],
+        [Grid("Texts of two tokens beside the exact law", columns, rows, statuses)],
+        untested=[
+            f"{run.setting} drafted nothing under {run.verifier}"
+            for run, status in zip(runs, statuses, strict=True)
+            if status == "untested"
+        ],
     )
 
 
-def acceptance_record(runs: Sequence[LawRun], power: Power) -> Record:
-    """Acceptance at each position beside 1 - TV at the very same tests."""
-    tests = [
-        (run.setting, position, judged)
-        for run in runs
-        if run.verifier == "rejection"
-        for position, judged in _judged(run.samples.tests)
-    ]
-    failed = holm([judged.p_value for *_, judged in tests], power.rate)
-    rate = power.rate / max(len(tests), 1)
-    shifts = [
-        detectable_shift(judged.num_tested, judged.expected, rate, power.power)
-        for *_, judged in tests
-    ]
-    rows = [
-        [
-            setting,
-            str(position + 1),
-            str(judged.num_tested),
-            f"{judged.observed:.4f}",
-            f"{judged.expected:.4f}",
-            f"{judged.p_value:.2g}",
-            f"{shift:.3f}",
-        ]
-        for (setting, position, judged), shift in zip(tests, shifts, strict=True)
-    ]
-    columns = ["draft", "position", "tested", "kept", "1 - TV", "p at most", "would see"]
-    gaps = [abs(judged.observed - judged.expected) for *_, judged in tests]
-    if not tests:
-        status, summary = "info", "No drafted token was tested."
-    else:
-        status = "fail" if any(failed) else "pass"
-        summary = (
-            f"Over {sum(judged.num_tested for *_, judged in tests)} tests, the kept share differs "
-            f"from the mean of 1 - TV by {max(gaps):.4f} at most."
-        )
-    return Record(
-        "acceptance",
-        "Acceptance by position",
-        status,
-        summary,
-        f"A shift of an acceptance rate by the last column, about, with power {power.power:g}. A "
-        f"correct system fails with probability {power.rate:.1g} at most (a bound; Holm over "
-        f"{len(tests)} tests).",
-        {
-            "false_fail_rate": power.rate,
-            "tests": [
-                {"draft": setting, "position": position, "observed": judged.observed}
-                | judged._asdict()
-                | {"detectable_shift": shift, "is_rejected": fails}
-                for (setting, position, judged), shift, fails in zip(
-                    tests, shifts, failed, strict=True
-                )
-            ],
-        },
-        [Grid("Drafted tokens that the rejection verifier tested", columns, rows)],
-    )
-
-
-def _judged(tests: Tests) -> Iterator[tuple[int, AcceptanceTest]]:
-    for position, (kept, probabilities) in enumerate(
-        zip(tests.kept, tests.probabilities, strict=True)
-    ):
-        if kept:
-            yield (
-                position,
-                judge_acceptance(torch.tensor(kept).double(), torch.tensor(probabilities).double()),
-            )
-
-
-def _law_cells(law: LawTest) -> list[str]:
+def _law_cells(samples: Samples) -> list[str]:
+    law = samples.law
     return [
         str(law.num_samples),
+        str(samples.num_drafted),
         str(law.num_cells),
         f"{law.statistic:.1f}",
         f"{law.distance:.4f}",

@@ -1,16 +1,18 @@
 """Non-anticipation: how much of a draft is checked must not depend on the tokens in it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from draftsmith.audit.findings import Finding, Trace
-from draftsmith.audit.record import Grid, Record
+from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.request import make_request
 from draftsmith.engine.round import RoundContext, Turn
 from draftsmith.engine.threads import one_torch_thread
+from draftsmith.report.status import Status
 
 __all__ = ["Lengths", "draft_lengths", "length_traces", "lengths_record"]
 
@@ -35,6 +37,22 @@ class Lengths(NamedTuple):
         """Whether the length follows the tokens."""
         return self.has_law and len(set(self.lengths)) > 1
 
+    @property
+    def status(self) -> Status | None:
+        """None where any length is allowed; not tested, where all draws came to the same draft."""
+        if not self.has_law and any(self.lengths):
+            return None
+        return judged(is_failed=self.is_anticipating, is_tested=self.num_drafts > 1)
+
+    @property
+    def result(self) -> str:
+        """In words."""
+        if self.status is None:
+            return "any length is allowed"
+        if self.status == "untested":
+            return "not tested: all alike" if any(self.lengths) else "not tested: nothing drafted"
+        return "CUT BY A LOOK" if self.is_anticipating else "always the same"
+
 
 def draft_lengths(subject: Subject) -> Iterator[Lengths]:
     """Ask every drafter for drafts that differ only in what was drawn."""
@@ -56,7 +74,8 @@ def length_traces(found: list[Lengths]) -> list[Trace]:
 def lengths_record(found: list[Lengths]) -> Record:
     """The lengths as a check of the certificate."""
     traces = length_traces(found)
-    drawn = [one for one in found if one.has_law]
+    drawn = [one for one in found if one.status == "pass"]
+    idle = [one for one in found if one.status == "untested"]
     rows = [
         [
             one.drafter,
@@ -64,6 +83,7 @@ def lengths_record(found: list[Lengths]) -> Record:
             "drawn" if one.has_law else "certain",
             str(one.num_drafts),
             " ".join(str(length) for length in sorted(set(one.lengths))),
+            one.result,
         ]
         for one in found
     ]
@@ -73,16 +93,20 @@ def lengths_record(found: list[Lengths]) -> Record:
         else f"Whatever was drawn, as many tokens were checked ({len(drawn)} drafts with laws, "
         f"{_NUM_TWINS} draws each)."
     )
-    columns = ["draft", "prompt", "tokens", "different drafts", "lengths"]
+    columns = ["draft", "prompt", "tokens", "different drafts", "lengths", "length"]
     return Record(
         "lengths",
         "Length of the drafts",
-        "fail" if traces else "pass",
+        judged(is_failed=bool(traces), is_tested=bool(drawn)),
         summary,
         "A draft that is cut where its own tokens are unlikely: it biases the text.",
         {"drafts": [one._asdict() for one in found]},
-        [Grid(f"{_NUM_TWINS} draws for each prompt", columns, rows)],
+        [Grid(f"{_NUM_TWINS} draws for each prompt", columns, rows, [one.status for one in found])],
         traces,
+        [
+            f"{name} drafted nothing, or always the same, for {count} of its prompts"
+            for name, count in Counter(one.drafter for one in idle).items()
+        ],
     )
 
 

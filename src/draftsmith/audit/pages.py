@@ -24,14 +24,26 @@ def as_document(
 
 def sections(certificate: Certificate) -> list[Section]:
     """One section for each check, and what the failures point to."""
-    named = [f"The failures point to: {', '.join(certificate.mistakes)}."]
-    head = [Section("What is wrong", named, status="fail")] if certificate.mistakes else []
-    return [*head, *map(_section, certificate.records)]
+    return [*_heads(certificate), *map(_section, certificate.records)]
+
+
+def _heads(certificate: Certificate) -> list[Section]:
+    """What a reader must not overlook: what is wrong, and what nothing was said of."""
+    heads: list[Section] = []
+    if certificate.mistakes:
+        named = [f"The failures point to: {', '.join(certificate.mistakes)}."]
+        heads.append(Section("What is wrong", named, status="fail"))
+    if certificate.untested:
+        said = ["This certificate says nothing of:", *certificate.untested]
+        heads.append(Section("What was not tested", said, status="untested"))
+    return heads
 
 
 def _section(record: Record) -> Section:
-    tables = [Table(grid.caption, grid.columns, grid.rows) for grid in record.grids]
+    tables = [Table(grid.caption, grid.columns, grid.rows, grid.statuses) for grid in record.grids]
     paragraphs = [record.summary, f"It would have seen: {record.detects}"]
+    if record.untested:
+        paragraphs.append(f"Not tested: {'; '.join(record.untested)}.")
     return Section(record.title, paragraphs, tables, _figures(record), record.status)
 
 

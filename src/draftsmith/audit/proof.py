@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from draftsmith.audit.findings import Finding, Trace
 from draftsmith.audit.probes import AsDrawn, probe_verifier
-from draftsmith.audit.record import Grid, Record
+from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.core.enumeration import (
     Cut,
     RandomWorld,
@@ -143,7 +143,7 @@ def proof_record(num_worlds: int, cut: Cut | None = None) -> Record:
     return Record(
         "enumeration",
         "Proof by enumeration",
-        "fail" if failed else "pass",
+        judged(is_failed=bool(failed), is_tested=bool(proofs)),
         summary,
         f"Any rule whose law is off by more than {EXACT:g} in total variation, in one of these "
         "worlds; chance plays no part.",

@@ -8,7 +8,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
 from draftsmith.models.tokenizer import Tokenizer
 
-__all__ = ["Parting", "Reference"]
+__all__ = ["Compared", "Parting", "Reference"]
 
 _MOST_ERROR = 0.5
 """A log-probability that two systems see further apart is no rounding: 8-bit activations move it
@@ -44,6 +44,15 @@ class Parting(NamedTuple):
         )
 
 
+class Compared(NamedTuple):
+    """One greedy text beside the reference's."""
+
+    num_characters: int
+    """Length of the part that both have; 0 says nothing."""
+    parting: Parting | None
+    """None if that part is the same."""
+
+
 class Reference:
     """A target and its tokenizer.
 
@@ -57,8 +66,8 @@ class Reference:
         self._tokenizer: Tokenizer = engine.tokenizer
         self.name = engine.target.traits.name
 
-    def parting(self, number: int, prompt: str, answer: Answer, max_tokens: int) -> Parting | None:
-        """The first difference from plain greedy decoding; None if the texts are the same.
+    def compare(self, number: int, prompt: str, answer: Answer, max_tokens: int) -> Compared:
+        """Set a text beside plain greedy decoding's.
 
         A text that ends where the other goes on is the same as far as it goes: systems differ in
         whether they show the token that ends a text.
@@ -70,7 +79,7 @@ class Reference:
         ours, theirs = result.text, answer.text
         shared = min(len(ours), len(theirs))
         if ours[:shared] == theirs[:shared]:
-            return None
+            return Compared(shared, None)
         place = next(i for i in range(shared) if ours[i] != theirs[i])
         ids = list(result.token_ids)
         lengths = (len(self._tokenizer.decode(ids[: i + 1])) for i in range(len(ids)))
@@ -83,7 +92,7 @@ class Reference:
             found = there.token
             gaps = [abs(known[name] - value) for name, value in there.top.items() if name in known]
             error = max(gaps, default=None)
-        return Parting(
+        parting = Parting(
             number,
             position,
             self._tokenizer.decode([ids[position]]),
@@ -91,3 +100,4 @@ class Reference:
             top[0].logprob - top[1].logprob,
             error,
         )
+        return Compared(shared, parting)

@@ -20,6 +20,7 @@ from draftsmith.core.verify import VERIFIERS, Check, Verifier
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import make_request
+from draftsmith.engine.result import Completion, Origin
 from draftsmith.errors import DraftsmithError
 from draftsmith.models.contract import LanguageModel
 
@@ -79,6 +80,9 @@ class Samples(NamedTuple):
 
     law: LawTest
     tests: Tests
+    num_drafted: int
+    """Samples in whose first tokens a draft had a part; the law of the others is plain decoding's.
+    """
 
 
 def sampled(
@@ -102,13 +106,13 @@ def sampled(
         count: How many samples.
     """
     law = _exact_law(memo, setting, prompt)
-    texts, tests = _first_tokens(target, setting, verifier, prompt, seed, count)
+    texts, tests, num_drafted = _first_tokens(target, setting, verifier, prompt, seed, count)
     found = Counter(texts)
     # A text that cannot come gets a cell without mass.
     cells = [*law, *(text for text in found if text not in law)]
     observed = torch.tensor([found[text] for text in cells])
     masses = torch.tensor([law.get(text, 0.0) for text in cells], dtype=torch.float64)
-    return Samples(judge_law(observed, masses), tests)
+    return Samples(judge_law(observed, masses), tests, num_drafted)
 
 
 def most_telling(
@@ -123,7 +127,7 @@ def most_telling(
 
 def _telling(target: Memo, setting: Setting, prompt: list[int], seed: int) -> float:
     """How much the verdicts vary: the variance of the tests, given their probabilities."""
-    texts, tests = _first_tokens(target, setting, "rejection", prompt, seed + 1, _NUM_PILOT)
+    texts, tests, _ = _first_tokens(target, setting, "rejection", prompt, seed + 1, _NUM_PILOT)
     chances = [chance for position in tests.probabilities for chance in position]
     return sum(chance * (1 - chance) for chance in chances) + 0.1 * len(set(texts))
 
@@ -169,13 +173,19 @@ def _first_tokens(
     prompt: Sequence[int],
     seed: int,
     count: int,
-) -> tuple[list[tuple[int, ...]], Tests]:
+) -> tuple[list[tuple[int, ...]], Tests, int]:
     engine = Engine(target, None, setting.drafter, gamma=_GAMMA, max_batch_size=1)
     with _observed(verifier) as tests:
         result = engine.generate(list(prompt), setting.params(verifier, seed, count))[0]
     if result.error is not None:
         raise DraftsmithError(f"a prompt of the certificate failed: {result.error}")
-    return [one.token_ids[:_DEPTH] for one in result.completions], tests
+    num_drafted = sum(map(_is_drafted, result.completions))
+    return [one.token_ids[:_DEPTH] for one in result.completions], tests, num_drafted
+
+
+def _is_drafted(completion: Completion) -> bool:
+    """Whether one of the first tokens was drafted, or took the place of a draft."""
+    return any(token.origin is not Origin.BONUS for token in completion.trace[:_DEPTH])
 
 
 @contextmanager

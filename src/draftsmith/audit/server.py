@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 
 from draftsmith.audit.client import Answer, Client, Position
-from draftsmith.audit.law import Power
-from draftsmith.audit.record import Certificate, Grid, Record
+from draftsmith.audit.law import HOLDS, Power
+from draftsmith.audit.record import Certificate, Grid, Record, judged
 from draftsmith.audit.reference import Reference
 from draftsmith.audit.significance import (
     AcceptanceTest,
@@ -20,6 +20,7 @@ from draftsmith.audit.significance import (
     judge_acceptance,
     judge_law,
 )
+from draftsmith.report.status import Status
 
 __all__ = ["OnRequest", "certify_server"]
 
@@ -78,7 +79,10 @@ def certify_server(
     if all(answers[0].positions for answers in greedy):
         prompt = _liveliest(client, prompts, seed)
         answers = _samples(client, prompt, num_samples, seed, tell)
-        records += [_first_token(answers, power), _later_tokens(answers, power)]
+        if answers:
+            records += [_first_token(answers, power), _later_tokens(answers, power)]
+        else:
+            records.append(_no_logprobs())
     else:
         records.append(_no_logprobs())
     # A path on the server says no more than its last part.
@@ -110,31 +114,46 @@ def _determinism(greedy: Sequence[Sequence[Answer]]) -> Record:
     alone = sum(one.text == two.text for one, two, _ in greedy)
     together = sum(one.text == three.text for one, _, three in greedy)
     is_same = alone == together == len(greedy)
+    num_empty = sum(not any(one.text for one in answers) for answers in greedy)
     return Record(
         "server-determinism",
         "Greedy texts repeat",
-        "pass" if is_same else "fail",
+        judged(is_failed=not is_same, is_tested=num_empty < len(greedy)),
         f"Asked again, {alone} of {len(greedy)} texts are the same; side by side, {together}.",
         "A greedy text that depends on chance, or on the requests beside it.",
-        {"num_texts": len(greedy), "num_same": alone, "num_same_together": together},
+        {
+            "num_texts": len(greedy),
+            "num_empty": num_empty,
+            "num_same": alone,
+            "num_same_together": together,
+        },
+        untested=_empty(num_empty, len(greedy)),
     )
 
 
+def _empty(num_empty: int, num_texts: int) -> list[str]:
+    """That nothing is the same as nothing says little."""
+    return [f"{num_empty} of {num_texts} texts are empty"] if num_empty else []
+
+
 def _argmax(greedy: Sequence[Sequence[Answer]]) -> Record:
-    positions = [position for answers in greedy for one in answers for position in one.positions]
+    answered = [position for answers in greedy for one in answers for position in one.positions]
+    # Where no other token is reported, the one that came is the likeliest of one.
+    positions = [one for one in answered if one.top.keys() - {one.token}]
+    num_alone = len(answered) - len(positions)
     off = [position for position in positions if not _is_best(position)]
     worst = max((max(one.top.values()) - one.logprob for one in off), default=0.0)
-    status = "info" if not positions else "fail" if off else "pass"
     return Record(
         "server-argmax",
         "Greedy tokens are the likeliest",
-        status,
+        judged(is_failed=bool(off), is_tested=bool(positions)),
         f"{len(positions) - len(off)} of {len(positions)} tokens are the likeliest by the server's "
         f"own log-probabilities; the others are up to {worst:.3g} behind."
         if positions
-        else "The server reports no log-probabilities.",
+        else "The server reports no log-probabilities of other tokens than those that came.",
         "A token that speculation forced on a text, where log-probabilities are the target's.",
         {"num_tokens": len(positions), "num_off": len(off), "largest_gap": worst},
+        untested=[f"{num_alone} of {len(answered)} tokens stand alone"] if num_alone else (),
     )
 
 
@@ -147,17 +166,18 @@ def _equality(
     reference: Reference, prompts: Sequence[str], answers: Sequence[Answer], max_tokens: int
 ) -> Record:
     pairs = list(zip(prompts, answers, strict=True))
-    partings = [
-        reference.parting(number, prompt, answer, max_tokens)
+    compared = [
+        reference.compare(number, prompt, answer, max_tokens)
         for number, (prompt, answer) in enumerate(pairs)
     ]
-    found = [parting for parting in partings if parting is not None]
+    found = [one.parting for one in compared if one.parting is not None]
     by_numerics = sum(parting.is_numerics for parting in found)
+    num_empty = sum(not one.num_characters for one in compared)
     rows = [[str(one.prompt), str(one.position), str(one)] for one in found]
     return Record(
         "server-equality",
         "Greedy texts are the reference's",
-        "pass" if by_numerics == len(found) else "fail",
+        judged(is_failed=by_numerics < len(found), is_tested=num_empty < len(pairs)),
         f"{len(pairs) - len(found)} of {len(pairs)} texts are those of {reference.name}, decoded "
         f"plainly here; {by_numerics} part from it by numerics (the margin of the choice is below "
         f"the difference of the two systems' log-probabilities there), {len(found) - by_numerics} "
@@ -165,11 +185,14 @@ def _equality(
         "Any greedy token that is not the target's, where the margin tells it from rounding.",
         {
             "num_texts": len(pairs),
+            "num_empty": num_empty,
+            "num_characters": sum(one.num_characters for one in compared),
             "num_same": len(pairs) - len(found),
             "num_numerics": by_numerics,
             "partings": [one._asdict() | {"is_numerics": one.is_numerics} for one in found],
         },
         [Grid("Where texts part", ["prompt", "token", "why"], rows)] if rows else [],
+        untested=_empty(num_empty, len(pairs)),
     )
 
 
@@ -248,6 +271,11 @@ def _later_tokens(answers: Sequence[Answer], power: Power) -> Record:
         detectable_shift(one.test.num_tested, one.test.expected, rate, power.power)
         for one in events
     ]
+    # A test that no shift can fail has tested nothing.
+    statuses: list[Status] = [
+        judged(is_failed=fails, is_tested=shift < 1)
+        for shift, fails in zip(shifts, failed, strict=True)
+    ]
     rows = [
         [
             f"token {event.position + 1}, rank {event.rank + 1}",
@@ -255,15 +283,16 @@ def _later_tokens(answers: Sequence[Answer], power: Power) -> Record:
             f"{event.test.observed:.4f}",
             f"{event.test.expected:.4f}",
             f"{event.test.p_value:.2g}",
-            f"{shift:.3f}",
+            f"{shift:.3f}" if shift < 1 else "nothing",
+            HOLDS[status],
         ]
-        for event, shift in zip(events, shifts, strict=True)
+        for event, shift, status in zip(events, shifts, statuses, strict=True)
     ]
     gap = max((abs(one.test.observed - one.test.expected) for one in events), default=0.0)
     return Record(
         "server-later-tokens",
         "Laws of later sampled tokens",
-        "info" if not events else "fail" if any(failed) else "pass",
+        judged(is_failed=any(failed), is_tested="pass" in statuses),
         f"At tokens 2 to {_SAMPLED_TOKENS} the likeliest tokens come as often as the server says, "
         f"to {gap:.4f}."
         if not any(failed)
@@ -281,10 +310,16 @@ def _later_tokens(answers: Sequence[Answer], power: Power) -> Record:
         [
             Grid(
                 "Sampled tokens beside the server's own probabilities",
-                ["event", "samples", "share", "probability", "p at most", "would see"],
+                ["event", "samples", "share", "probability", "p at most", "would see", "law"],
                 rows,
+                statuses,
             )
         ],
+        untested=[
+            row[0] for row, status in zip(rows, statuses, strict=True) if status == "untested"
+        ]
+        if events
+        else ["no later token was sampled"],
     )
 
 
@@ -307,7 +342,7 @@ def _no_logprobs() -> Record:
     return Record(
         "server-law",
         "Laws of sampled tokens",
-        "info",
+        "untested",
         "The server reports no log-probabilities: sampled behaviour cannot be tested.",
         "Nothing.",
     )

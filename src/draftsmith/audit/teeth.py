@@ -1,5 +1,6 @@
 """The checks' own test: every planted bug is switched in, and must be caught and named."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from draftsmith.audit.bits import bit_tests, bit_traces
@@ -7,8 +8,9 @@ from draftsmith.audit.findings import Trace, name_mistakes
 from draftsmith.audit.lengths import draft_lengths, length_traces
 from draftsmith.audit.planted import BUGS, PlantedBug, plant
 from draftsmith.audit.proof import prove
-from draftsmith.audit.record import Grid, Record
+from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
+from draftsmith.report.status import Status
 
 __all__ = ["Bite", "bite", "teeth_record"]
 
@@ -56,10 +58,21 @@ def bite(bug: PlantedBug, subject: Subject) -> Bite | None:
     return _bite(bug, "enumeration", max(proof.distance for proof in proofs), traces)
 
 
-def teeth_record(bites: list[Bite]) -> Record:
-    """Every planted bug as a row of one check."""
+def teeth_record(bites: Sequence[Bite], skipped: Sequence[str] = ()) -> Record:
+    """Every planted bug as a row of one check.
+
+    Args:
+        bites: What was made of each bug that could be switched in.
+        skipped: Names of the others.
+    """
     missed = [one.name for one in bites if not one.is_named]
     rows = [[one.name, one.seen_by, f"{one.distance:.2g}", one.named or "-"] for one in bites]
+    rows += [[name, "-", "-", "not tested"] for name in skipped]
+    statuses: list[Status] = [
+        *(judged(is_failed=not one.is_named, is_tested=True) for one in bites),
+        *("untested" for _ in skipped),
+    ]
+    columns = ["bug", "seen by", "off by", "named"]
     summary = (
         f"All {len(bites)} planted bugs are caught and named."
         if not missed
@@ -69,7 +82,7 @@ def teeth_record(bites: list[Bite]) -> Record:
     return Record(
         "teeth",
         "Planted bugs",
-        "fail" if missed else "pass",
+        judged(is_failed=bool(missed), is_tested=bool(bites)),
         summary,
         "A check that has lost its teeth: each bug is switched in, one after the other.",
         {
@@ -77,9 +90,11 @@ def teeth_record(bites: list[Bite]) -> Record:
                 {"name": one.name, "mistake": one.mistake, "seen_by": one.seen_by}
                 | {"distance": one.distance, "named": one.named, "is_named": one.is_named}
                 for one in bites
-            ]
+            ],
+            "skipped": list(skipped),
         },
-        [Grid("What each bug looks like", ["bug", "seen by", "off by", "named"], rows)],
+        [Grid("What each bug looks like", columns, rows, statuses)],
+        untested=[f"{', '.join(skipped)}: this target promises no equal bits"] if skipped else (),
     )
 
 

@@ -10,6 +10,8 @@ from draftsmith.report.figure import Figure, Series
 __all__ = ["batch_figures", "cell_figures"]
 
 _Arm = Mapping[str, Any]
+_SPREAD = 0.4
+"""Of the arms about a position, on an axis with a position a unit."""
 
 
 def cell_figures(cell: Mapping[str, Any]) -> dict[str, Figure]:
@@ -45,7 +47,8 @@ def batch_figures(document: Mapping[str, Any]) -> dict[str, Figure]:
 
 def _throughput(name: str, index: int, cells: Sequence[Mapping[str, Any]]) -> Series:
     sizes = [cell["batch_size"] for cell in cells]
-    speeds = [cell["arms"][index]["tokens_per_second"]["decode"] for cell in cells]
+    arms = [cell["arms"][index] for cell in cells]
+    speeds = [arm["tokens_per_second"]["decode"] if _is_run(arm) else None for arm in arms]
     return Series(name, sizes, [math.nan if speed is None else speed for speed in speeds])
 
 
@@ -95,10 +98,15 @@ def _with_interval(arms: Sequence[_Arm]) -> tuple[list[float], list[float], list
 def _acceptance(arms: Sequence[_Arm]) -> Figure:
     """By position, for every arm that had a draft tested."""
     tested = [arm for arm in arms[1:] if _is_run(arm) and _reach(arm)]
-    series = [Series(arm["name"], range(_reach(arm)), _rates(arm)) for arm in tested]
+    # Side by side, so that equal rates do not hide each other.
+    shifts = [_SPREAD * (index / max(1, len(tested) - 1) - 0.5) for index in range(len(tested))]
+    series = [
+        Series(arm["name"], [place + shift for place in range(_reach(arm))], _rates(arm))
+        for arm, shift in zip(tested, shifts, strict=True)
+    ]
     caption = (
         "The share of the drafts tested at a position that were kept; a position is tested where "
-        "all before it were kept."
+        "all before it were kept. Arms stand side by side at a position."
     )
     caption += _without("Nothing was drafted by", arms[1:], tested)
     ticks = [str(position) for position in range(1, 1 + max(map(_reach, tested), default=0))]

@@ -87,7 +87,9 @@ def _overall(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _best(cell: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    ranked = [arm for arm in cell["arms"][1:] if arm["speedup"]["decode"] is not None]
+    ranked = [
+        arm for arm in cell["arms"][1:] if _is_tried(arm) and arm["speedup"]["decode"] is not None
+    ]
     return max(ranked, key=lambda arm: arm["speedup"]["decode"]["median"], default=None)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from draftsmith.audit.record import Certificate, Record
     from draftsmith.audit.subject import Subject
     from draftsmith.models.tokenizer import Message
+    from draftsmith.report.status import Status
 
 __all__ = ["certify"]
 
@@ -29,7 +30,13 @@ CHECKS = Group("Checks", sort_key=1)
 OTHERS = Group("Other systems", sort_key=2)
 _ASSISTED_FACTOR = 2.5
 """Laws of transformers' generation are told apart less finely by default."""
-_STYLES = {"pass": "bold green", "fail": "bold red", "info": "bold blue"}
+_STYLES: "dict[Status, str]" = {
+    "pass": "bold green",
+    "fail": "bold white on red",
+    "info": "bold blue",
+    "untested": "bold yellow",
+}
+_ROW_STYLES: "dict[Status | None, str]" = {"fail": "bold red", "untested": "yellow"}
 
 
 @Parameter(name="*", group=CHECKS)
@@ -281,25 +288,31 @@ def _show(certificate: "Certificate") -> None:
     for record in certificate.records:
         _show_record(out, record)
     out.print()
-    style = _STYLES["pass" if certificate.is_pass else "fail"]
-    out.print(Text(certificate.verdict, style=style))
+    outcome = certificate.outcome
+    out.print(Text.assemble((outcome.word, _STYLES[outcome.status]), f"  {certificate.verdict}"))
 
 
 def _show_record(out: "Console", record: "Record") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    heading = (record.status.upper(), _STYLES[record.status]), "  ", (record.title, "bold")
+    from draftsmith.report.status import WORDS
+
+    word = (WORDS[record.status].upper(), _STYLES[record.status])
+    heading = word, "  ", (record.title, "bold")
     out.print()
     out.print(Text.assemble(*heading))
     out.print(Text(record.summary))
     out.print(Text(f"Would see: {record.detects}", style="dim"))
+    if record.untested:
+        untested = f"Not tested: {'; '.join(record.untested)}."
+        out.print(Text(untested, style=_ROW_STYLES["untested"]))
     for grid in record.grids:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for number, column in enumerate(grid.columns):
             table.add_column(column, justify="right" if number else "left", overflow="fold")
-        for row in grid.rows:
-            table.add_row(*map(Text, row))
+        for row, status in zip(grid.rows, grid.statuses or [None] * len(grid.rows), strict=True):
+            table.add_row(*map(Text, row), style=_ROW_STYLES.get(status))
         out.print(table)
 
 
@@ -325,5 +338,6 @@ def _write(certificate: "Certificate", output: DocumentOptions) -> None:
             certificate.verdict,
             sections(certificate),
             facts(where, command),
+            certificate.outcome,
         )
         write_text(output.html, text, "--html")

@@ -19,10 +19,9 @@ import torch
 from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.cpu.library import library, set_num_threads
 from draftsmith.models.contract import LanguageModel
-from draftsmith.models.converted import converted_folder
-from draftsmith.models.file_tokenizer import open_tokenizer
 from draftsmith.models.folder import check_folder
 from draftsmith.models.gguf.read import read_gguf
+from draftsmith.models.gguf.tokenizer import open_gguf_tokenizer
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
@@ -178,9 +177,7 @@ def load_tokenizer(reference: str, on_progress: OnProgress | None = None) -> Tok
     if path is not None and path.is_dir():
         check_folder(path, with_weights=False)
     if path is not None and path.is_file():
-        kept = open_tokenizer(converted_folder(path))
-        if kept is not None:
-            return kept
+        return open_gguf_tokenizer(path)
     from draftsmith.models.hf.load import load_adapted_tokenizer
 
     return load_adapted_tokenizer(source, path)

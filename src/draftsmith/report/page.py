@@ -34,8 +34,8 @@ p { max-width: 46rem; margin: 0.4rem 0; overflow-wrap: anywhere; }
   padding: 0.05rem 0.45rem; margin-left: 0.5rem; vertical-align: middle; white-space: nowrap; }
 .status.fail { background: var(--fail); color: var(--paper); border-color: var(--fail); }
 .status.untested { border-style: dashed; }
-.pass { color: var(--pass); } .fail { color: var(--fail); } .info { color: var(--info); }
-.untested { color: var(--untested); }
+.status.pass, .outcome.pass { color: var(--pass); } .fail { color: var(--fail); }
+.status.info, .outcome.info { color: var(--info); } .untested { color: var(--untested); }
 tr.fail td { font-weight: 600; } tr.untested td { font-style: italic; }
 tr.fail td:first-child::before { content: "✗ "; }
 tr.untested td:first-child::before { content: "? "; }

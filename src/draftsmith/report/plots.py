@@ -355,6 +355,8 @@ def _draw_curve(axes: "Axes", one: Series, look: _Look) -> None:
         markeredgewidth=1.2,
         color=look.color,
         label=one.label or None,
+        # A marker on the axis is whole.
+        clip_on=False,
     )
     if one.low is None or one.high is None:
         return

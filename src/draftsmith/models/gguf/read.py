@@ -1,5 +1,6 @@
 """From a GGUF file to a decoder's shape and weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from jaxtyping import Float
@@ -10,6 +11,8 @@ from draftsmith.models.gguf.families import Family, family_of
 from draftsmith.models.gguf.header import GgufHeader, GgufTensor, read_header
 from draftsmith.models.gguf.positions import FACTOR_TENSORS
 from draftsmith.models.gguf.shape import decoder_config_from_gguf
+from draftsmith.models.gguf.special import end_token_ids
+from draftsmith.models.gguf.vocabulary import read_vocabulary
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.names import GGUF
 from draftsmith.models.native.read import named_after, read_weights
@@ -45,6 +48,9 @@ def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, Dec
         _, family = family_of(header.values)
         tensors = {tensor.name: _stored(path, tensor) for tensor in header.tensors}
         config = _config(header, family, tensors)
+        if "tokenizer.ggml.tokens" in header.arrays:
+            endings = end_token_ids(read_vocabulary(path, header))
+            config = replace(config, eos_token_ids=endings)
         stored = {
             name: _ordered(tensor, family, config)
             for name, tensor in tensors.items()

@@ -15,10 +15,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.contract import LanguageModel, ModelTraits
 from draftsmith.models.folder import check_folder, check_vocabulary
-from draftsmith.models.gguf.header import check_gguf
 from draftsmith.models.hf.causal import CausalModel
 from draftsmith.models.hf.faults import check_reachable, check_type, named_errors, quiet
-from draftsmith.models.hf.gguf import load_gguf_tokenizer
 from draftsmith.models.hf.gguf_model import load_gguf_model
 from draftsmith.models.hf.positions import context_length, position_limit, source_length
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
@@ -82,20 +80,17 @@ def hub_folder(source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool])
 
 
 def load_adapted_tokenizer(source: ModelSource, path: Path | None) -> TransformersTokenizer:
-    """Load a tokenizer of `transformers`; one read from a GGUF file is kept for the next time.
+    """Load a tokenizer of `transformers`.
 
     Args:
         source: What the user named.
-        path: Where it lies; None for a Hub id.
+        path: The folder where it lies; None for a Hub id.
 
     Raises:
         ModelNotFoundError: If the reference names nothing reachable.
         ModelFormatError: If it has no tokenizer that can be read.
     """
     with named_errors(source.reference), quiet():
-        if path is not None and path.is_file():
-            check_gguf(path)
-            return wrap_tokenizer(load_gguf_tokenizer(path))
         where = _where(path, source)
         if path is not None:
             check_vocabulary(path)
