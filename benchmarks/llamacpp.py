@@ -256,7 +256,7 @@ def _set_speculation(module: Any, params: Any, config: PeerConfig, threads: int)
         setattr(section, key, value)
 
 
-class _Opaque(ctypes.Structure):
+class Opaque(ctypes.Structure):
     """Room for any of llama.cpp's parameter structs, which it passes by value."""
 
     _fields_ = (("words", ctypes.c_uint32 * 256),)
@@ -287,10 +287,10 @@ def open_library(path: Path | None = None) -> Any:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "llama_log_set": (None, [_LogCallback, pointer]),
         "llama_backend_init": (None, []),
-        "llama_model_default_params": (_Opaque, []),
-        "llama_context_default_params": (_Opaque, []),
-        "llama_model_load_from_file": (pointer, [ctypes.c_char_p, _Opaque]),
-        "llama_init_from_model": (pointer, [pointer, _Opaque]),
+        "llama_model_default_params": (Opaque, []),
+        "llama_context_default_params": (Opaque, []),
+        "llama_model_load_from_file": (pointer, [ctypes.c_char_p, Opaque]),
+        "llama_init_from_model": (pointer, [pointer, Opaque]),
         "llama_set_n_threads": (None, [pointer, integer, integer]),
         "llama_get_memory": (pointer, [pointer]),
         "llama_memory_seq_rm": (ctypes.c_bool, [pointer, integer, integer, integer]),

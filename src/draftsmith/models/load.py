@@ -210,7 +210,7 @@ def _decoder(
     num_head_ids: int | None,
 ) -> LanguageModel:
     """The fastest decoder on a CPU that computes such a model."""
-    if library() is None:
+    if library() is None or not CpuDecoder.computes(config):
         return TorchDecoder.from_weights(weights, config, name=name)
     return CpuDecoder(
         weights,

@@ -181,10 +181,71 @@ def test_a_vocabulary_without_a_model_is_refused(tmp_path: Path):
         check_gguf(path)
 
 
-def test_one_shard_of_many_is_refused(tmp_path: Path):
-    path = write_gguf(tmp_path / "shard.gguf", extra={"split.count": 3})
-    with pytest.raises(ModelFormatError, match="one of 3 shards"):
+def split_model(folder: Path, *, count: int = 3, num_tensors: int = 3) -> Path:
+    """A model in three files: the metadata in the first, a tensor in each."""
+    for number in range(3):
+        writer = GGUFWriter(folder / f"m-{number + 1:05d}-of-{count:05d}.gguf", "llama")
+        if not number:
+            writer.add_name("Split")
+            writer.add_token_list(VOCAB)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", count)
+        writer.add_int32("split.tensors.count", num_tensors)
+        writer.add_tensor(f"tensor.{number}", np.full((4, 8), number, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return folder / f"m-00001-of-{count:05d}.gguf"
+
+
+def test_a_split_model_is_one_model(tmp_path: Path):
+    path = split_model(tmp_path)
+    summary, header = check_gguf(path), read_header(path)
+    assert (summary.name, summary.num_tensors, summary.vocab_size) == ("Split", 3, 4)
+    assert summary.num_bytes == sum(part.stat().st_size for part in tmp_path.iterdir())
+    for number, tensor in enumerate(header.tensors):
+        assert tensor.path.name == f"m-{number + 1:05d}-of-00003.gguf"
+        values = np.fromfile(tensor.path, np.float32, 32, offset=tensor.offset)
+        assert (values == number).all()
+
+
+def test_a_part_that_is_missing_is_named(tmp_path: Path):
+    path = split_model(tmp_path)
+    (tmp_path / "m-00002-of-00003.gguf").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"m-00002-of-00003\.gguf, which is part 2 of 3"):
         check_gguf(path)
+
+
+def test_only_the_first_part_stands_for_the_model(tmp_path: Path):
+    split_model(tmp_path)
+    with pytest.raises(ModelFormatError, match=r"part 2 of 3; give the first, m-00001-of-00003"):
+        check_gguf(tmp_path / "m-00002-of-00003.gguf")
+
+
+def test_a_part_by_another_name_is_refused(tmp_path: Path):
+    path = split_model(tmp_path).rename(tmp_path / "model.gguf")
+    with pytest.raises(ModelFormatError, match=r"must end with -00001-of-00003\.gguf"):
+        check_gguf(path)
+
+
+def test_parts_that_disagree_are_refused(tmp_path: Path):
+    path = split_model(tmp_path, num_tensors=4)
+    with pytest.raises(ModelFormatError, match="hold 3 tensors, not 4"):
+        check_gguf(path)
+    second, third = (tmp_path / f"m-0000{n}-of-00003.gguf" for n in (2, 3))
+    third.write_bytes(second.read_bytes())
+    with pytest.raises(ModelFormatError, match=r"m-00003.*split\.no is 1, not 2"):
+        check_gguf(path)
+
+
+def test_a_tensor_or_a_key_that_is_there_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "twice.gguf"
+    for old, new in ((b"tensor.1", b"tensor.0"), (b"tiny.double", b"general.xyz")):
+        write_gguf(path, extra={"general.xyz": 1})
+        path.write_bytes(path.read_bytes().replace(old, new))
+        with pytest.raises(ModelFormatError, match=f"{new.decode()!r} is there twice"):
+            check_gguf(path)
 
 
 def test_an_alignment_of_nothing_is_refused(tmp_path: Path):

@@ -6,10 +6,15 @@ listed is refused by name, for it could change the arithmetic.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from draftsmith.errors import ModelFormatError
-from draftsmith.models.gguf.positions import ROPE_KEYS
+from draftsmith.models.gguf.positions import (
+    FACTOR_TENSORS,
+    LOCAL_ROPE_KEYS,
+    LONGROPE_TENSORS,
+    ROPE_KEYS,
+)
 from draftsmith.models.native.config import unsupported
 
 __all__ = ["FAMILIES", "Family", "family_of", "family_options"]
@@ -43,21 +48,48 @@ class Family:
     """Which matrices always have a bias."""
     may_have_biases: tuple[str, ...] = ()
     """Which have one if the file's first layer has."""
-    has_rope_factors: bool = False
-    """Whether tensors of rotary factors are looked for."""
+    factor_tensors: tuple[str, ...] = ()
+    """Tensors of rotary factors that it may have."""
+    is_long_by_tensor: bool = False
+    """Whether short and long factors speak for themselves, without the scaling's name."""
+    may_turn_part: bool = False
+    """Whether only the first elements of a head may be rotated."""
+    is_fused: bool = False
+    """Whether query, key and value lie in one tensor, gate and up in another."""
+    is_always_tied: bool = False
+    """Whether the head is the embedding in every file."""
     normalises_heads: bool = False
     keys: frozenset[str] = frozenset()
     """Beside those of all families."""
 
 
+_LLAMA = Family(
+    is_interleaved=True,
+    may_have_biases=(*_QUERY_KEY_VALUE, "output", "gate", "up", "down"),
+    factor_tensors=FACTOR_TENSORS,
+)
+_GRANITE_KEYS = {"logit_scale", "residual_scale", "embedding_scale", "attention.scale"}
+_WINDOW_KEYS = {"attention.sliding_window", "attention.sliding_window_pattern"}
+_CAP_KEYS = {"attn_logit_softcapping", "final_logit_softcapping"}
+
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(  # Llama, Mistral, SmolLM and their kin
-        is_interleaved=True,
-        may_have_biases=(*_QUERY_KEY_VALUE, "output", "gate", "up", "down"),
-        has_rope_factors=True,
-    ),
+    "llama": _LLAMA,  # and Mistral, SmolLM and others that are Llamas by another name
     "qwen2": Family(biases=_QUERY_KEY_VALUE),
     "qwen3": Family(normalises_heads=True),
+    "granite": replace(_LLAMA, keys=frozenset(_GRANITE_KEYS)),
+    "phi3": Family(
+        is_fused=True,
+        may_turn_part=True,
+        factor_tensors=LONGROPE_TENSORS,
+        is_long_by_tensor=True,
+    ),
+    "gemma": Family(is_always_tied=True),
+    "gemma2": Family(is_always_tied=True, keys=frozenset(_WINDOW_KEYS | _CAP_KEYS)),
+    "gemma3": Family(
+        is_always_tied=True,
+        normalises_heads=True,
+        keys=frozenset(_WINDOW_KEYS | LOCAL_ROPE_KEYS),
+    ),
 }
 """By `general.architecture`."""
 

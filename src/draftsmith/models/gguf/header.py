@@ -1,18 +1,20 @@
-"""Check a GGUF file's structure from its header, without reading a weight.
+"""All that a model in GGUF says before its weights: one file, or all parts of a split one."""
 
-The `gguf` package's own reader builds an array per vocabulary entry: measured, 5.5 s for a
-vocabulary of 152k tokens. This one steps over them, so that every load can afford the check.
-"""
-
-import math
-import mmap
-import struct
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
+from draftsmith.models.gguf.part import (
+    GgufArray,
+    GgufPart,
+    GgufTensor,
+    GgufValue,
+    malformed,
+    read_part,
+)
 
 __all__ = [
     "GgufArray",
@@ -25,36 +27,19 @@ __all__ = [
     "read_header",
 ]
 
-_MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-_MAX_DIMENSIONS = 4
-_DEFAULT_ALIGNMENT = 32
-_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
-_STRING, _ARRAY = 8, 9
-# The value types of the GGUF specification that have a fixed size.
-_SCALARS: Final = {
-    number: struct.Struct(f"<{code}")
-    for number, code in {
-        0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"
-    }.items()
-}  # fmt: skip
-
-# Longer arrays belong to the vocabulary: they are stepped over.
-_MOST_ARRAY_VALUES = 1024
-
-GgufValue = bool | int | float | str | tuple[bool | int | float, ...]
-"""One value of a file's metadata."""
+_NUMBER, _COUNT, _NUM_TENSORS = "split.no", "split.count", "split.tensors.count"
+_MOST_PARTS = 9999
 
 
-class GgufArray(NamedTuple):
-    """Where the values of an array lie."""
+class GgufHeader(NamedTuple):
+    """A whole model, but for its weights."""
 
-    value_type: int
-    """A GGUF value type: 8 is a string (8 bytes of length, then UTF-8), 6 a float32, 5 an int32."""
-    num_values: int
-    offset: int
-    """Bytes from the start of the file to the first value."""
-    num_bytes: int
+    values: dict[str, GgufValue]
+    """The metadata; arrays of strings, and of more than 1024 numbers, are left out."""
+    tensors: list[GgufTensor]
+    """Of all parts."""
+    arrays: dict[str, GgufArray]
+    """Every array of the metadata: in the first part, which is the file that was named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +54,7 @@ class GgufSummary:
         context_length: The positions that the model was made for; None if not given.
         vocab_size: Tokens of the model, or of its tokenizer; None if neither is given.
         quantisations: How many tensors have each type, by the type's name (`Q4_K`, `F32`, …).
-        num_bytes: The size of the file.
+        num_bytes: The size of the file, or of all parts.
         license: As the file gives it; None if it does not.
     """
 
@@ -84,54 +69,28 @@ class GgufSummary:
     license: str | None
 
 
-class GgufTensor(NamedTuple):
-    """One tensor's entry in the header; `num_bytes` follows from its type and shape."""
-
-    name: str
-    type_name: str
-    shape: tuple[int, ...]
-    """As the file gives it: the fastest dimension first."""
-    num_bytes: int
-    offset: int
-    """Bytes from the start of the data; `list_tensors` counts from the start of the file."""
-
-    @property
-    def num_parameters(self) -> int:
-        """Weights in it."""
-        return math.prod(self.shape)
-
-
 def check_gguf(path: Path) -> GgufSummary:
-    """Check that a file is whole and a GGUF that can be read, and say what it holds.
+    """Check that a model is whole and a GGUF that can be read, and say what it holds.
 
     Args:
-        path: The file. Its header is read; its weights are not.
+        path: The file, or the first part of a split one. Headers are read; weights are not.
 
     Returns:
         The summary.
 
     Raises:
         ModelNotFoundError: There is no such file.
-        ModelFormatError: Not a GGUF file, of another version, truncated, or malformed; the
-            message names the file and the remedy.
+        ModelFormatError: Not a GGUF file, of another version, truncated, or malformed, or a part
+            is missing; the message names the file and the remedy.
     """
-    header, num_bytes = _open(path)
-    return _summarise(header, num_bytes)
-
-
-class GgufHeader(NamedTuple):
-    """All that a GGUF file says before its weights."""
-
-    values: dict[str, GgufValue]
-    """The metadata; arrays of strings, and of more than 1024 numbers, are left out."""
-    tensors: list[GgufTensor]
-    """With offsets from the start of the file."""
-    arrays: dict[str, GgufArray]
-    """Every array of the metadata."""
+    return _summarise(_read_parts(path))
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the metadata and the tensors' entries of a whole GGUF file.
+    """Read the metadata and the tensors' entries of a whole model.
+
+    Args:
+        path: As `check_gguf`.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -140,13 +99,12 @@ def read_header(path: Path) -> GgufHeader:
     Example:
         num_layers = read_header(Path("model.gguf")).values["llama.block_count"]
     """
-    header, _ = _open(path)
-    tensors = [t._replace(offset=header.data_start + t.offset) for t in header.tensors]
-    return GgufHeader(header.values, tensors, header.arrays)
+    parts = _read_parts(path)
+    return GgufHeader(parts[0].values, list(_tensors(parts)), parts[0].arrays)
 
 
 def list_tensors(path: Path) -> list[GgufTensor]:
-    """List the tensors of a whole GGUF file, with offsets from the start of the file.
+    """List the tensors of a whole model.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -155,229 +113,104 @@ def list_tensors(path: Path) -> list[GgufTensor]:
     return read_header(path).tensors
 
 
-class _Header(NamedTuple):
-    """The same, as it is read."""
-
-    values: dict[str, GgufValue]
-    arrays: dict[str, GgufArray]
-    tensors: list[GgufTensor]
-    data_start: int
-
-    @property
-    def architecture(self) -> str:
-        return str(self.values.get("general.architecture", ""))
-
-    def text(self, key: str) -> str | None:
-        value = self.values.get(key)
-        return value if isinstance(value, str) else None
-
-    def number(self, key: str) -> int | None:
-        value = self.values.get(key)
-        return value if isinstance(value, int) else None
+# --- parts ------------------------------------------------------------------------------------
 
 
-class _Cursor:
-    """Reads a GGUF header front to back; every step is checked against the file's end."""
-
-    def __init__(self, path: Path, data: mmap.mmap, num_bytes: int) -> None:
-        self.path = path
-        self.position = 0
-        self._data = data
-        self._num_bytes = num_bytes
-
-    def advance(self, num_bytes: int) -> int:
-        """Step over `num_bytes`, and return where they begin."""
-        start = self.position
-        if num_bytes > self._num_bytes - start:
-            raise _truncated(self.path)
-        self.position = start + num_bytes
-        return start
-
-    def number(self, layout: struct.Struct) -> bool | int | float:
-        return layout.unpack_from(self._data, self.advance(layout.size))[0]
-
-    def integer(self, layout: struct.Struct) -> int:
-        return int(self.number(layout))
-
-    def string(self) -> str:
-        num_bytes = self.integer(_U64)
-        start = self.advance(num_bytes)
-        try:
-            return self._data[start : start + num_bytes].decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _malformed(self.path, "a string is not UTF-8") from error
-
-    def skip_strings(self, count: int) -> None:
-        """Step over strings; a loop with nothing else in it, for there are 300,000 of them."""
-        data, unpack = self._data, _U64.unpack_from
-        position, last = self.position, self._num_bytes - _U64.size
-        while count and position <= last:
-            position += _U64.size + unpack(data, position)[0]
-            count -= 1
-        if count:
-            raise _truncated(self.path)
-        self.advance(position - self.position)
-
-
-def _open(path: Path) -> tuple[_Header, int]:
-    """Read and check a file's header; also return the size of the file."""
-    try:
-        num_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            _check_magic(path, file.read(len(_MAGIC)))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                header = _read_header(_Cursor(path, data, num_bytes))
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(f"no file {path}; check the path to the .gguf file") from error
-    except OSError as error:
-        raise ModelFormatError(
-            f"{path} cannot be read ({error.strerror}); give a readable .gguf file"
-        ) from error
-    _check_whole_model(path, header, num_bytes)
-    return header, num_bytes
-
-
-def _read_header(cursor: _Cursor) -> _Header:
-    """Read the whole header: counts, metadata, tensor entries."""
-    cursor.advance(len(_MAGIC))
-    _check_version(cursor.path, cursor.integer(_U32))
-    num_tensors, num_pairs = cursor.integer(_U64), cursor.integer(_U64)
-    values: dict[str, GgufValue] = {}
-    arrays: dict[str, GgufArray] = {}
-    for _ in range(num_pairs):
-        _read_pair(cursor, values, arrays)
-    block_sizes = _block_sizes()
-    tensors = [_read_tensor(cursor, block_sizes) for _ in range(num_tensors)]
-    alignment = _alignment(cursor.path, values)
-    data_start = -(-cursor.position // alignment) * alignment
-    return _Header(values, arrays, tensors, data_start)
-
-
-def _read_pair(cursor: _Cursor, values: dict[str, GgufValue], arrays: dict[str, GgufArray]) -> None:
-    """Read one metadata pair; of a long array, keep only its place."""
-    key, kind = cursor.string(), cursor.integer(_U32)
-    if kind == _STRING:
-        values[key] = cursor.string()
-    elif kind == _ARRAY:
-        arrays[key], numbers = _read_array(cursor, key)
-        if numbers:
-            values[key] = numbers
-    elif kind in _SCALARS:
-        values[key] = cursor.number(_SCALARS[kind])
-    else:
-        raise _malformed(cursor.path, f"{key!r} has unknown value type {kind}")
-
-
-def _read_array(cursor: _Cursor, key: str) -> tuple[GgufArray, tuple[bool | int | float, ...]]:
-    """Return the place of an array, and its values if they are few and numbers."""
-    kind, count = cursor.integer(_U32), cursor.integer(_U64)
-    start, numbers = cursor.position, ()
-    if kind == _STRING:
-        cursor.skip_strings(count)
-    elif kind in _SCALARS and count <= _MOST_ARRAY_VALUES:
-        numbers = tuple(cursor.number(_SCALARS[kind]) for _ in range(count))
-    elif kind in _SCALARS:
-        cursor.advance(count * _SCALARS[kind].size)
-    else:
-        raise _malformed(cursor.path, f"array {key!r} has unknown value type {kind}")
-    return GgufArray(kind, count, start, cursor.position - start), numbers
-
-
-def _read_tensor(cursor: _Cursor, block_sizes: dict[int, tuple[str, int, int]]) -> GgufTensor:
-    """Read one tensor's entry; its size in bytes comes from the blocks of its type."""
-    name, num_dimensions = cursor.string(), cursor.integer(_U32)
-    if num_dimensions > _MAX_DIMENSIONS:
-        raise _malformed(cursor.path, f"tensor {name!r} has {num_dimensions} dimensions")
-    shape = [cursor.integer(_U64) for _ in range(num_dimensions)]
-    kind, offset = cursor.integer(_U32), cursor.integer(_U64)
-    if kind not in block_sizes:
-        raise ModelFormatError(
-            f"{cursor.path} has tensor {name!r} of unknown type {kind}; upgrade the gguf package"
-        )
-    type_name, weights_per_block, bytes_per_block = block_sizes[kind]
-    num_parameters = math.prod(shape)
-    if shape and shape[0] % weights_per_block:
-        raise _malformed(cursor.path, f"tensor {name!r} has rows that are no whole blocks")
-    num_bytes = num_parameters // weights_per_block * bytes_per_block
-    return GgufTensor(name, type_name, tuple(shape), num_bytes, offset)
-
-
-def _block_sizes() -> dict[int, tuple[str, int, int]]:
-    """Return name, weights per block and bytes per block of every tensor type."""
-    from gguf.constants import GGML_QUANT_SIZES  # here, because it takes 0.1 s
-
-    return {kind.value: (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
-
-
-def _alignment(path: Path, values: dict[str, GgufValue]) -> int:
-    """Return the multiple of bytes at which the weights begin."""
-    alignment = values.get("general.alignment", _DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise _malformed(path, f"general.alignment is {alignment!r}")
-    return alignment
-
-
-def _check_magic(path: Path, magic: bytes) -> None:
-    if not magic:
-        raise ModelFormatError(f"{path} is empty; fetch it again")
-    if magic != _MAGIC:
-        raise ModelFormatError(
-            f"{path} is not a GGUF file: it begins with {magic!r}, not {_MAGIC!r}; "
-            "give a .gguf file, or fetch it again"
-        )
-
-
-def _check_version(path: Path, version: int) -> None:
-    if version in _VERSIONS:
-        return
-    # A small version number whose bytes are swapped: written on, or for, such a machine.
-    kind = "big-endian GGUF" if version and version & 0xFFFF == 0 else f"GGUF version {version}"
-    raise ModelFormatError(
-        f"{path} is {kind}; convert it to little-endian version 3 with llama.cpp's tools"
-    )
-
-
-def _check_whole_model(path: Path, header: _Header, num_bytes: int) -> None:
-    """Refuse what is well-formed, but not one whole model."""
-    if not header.architecture:
-        raise _malformed(path, "it names no general.architecture")
-    if not header.tensors:
+def _read_parts(path: Path) -> list[GgufPart]:
+    """The file, and the ones that it goes on in; together they must be one whole model."""
+    first = read_part(path)
+    parts = [first, *(_read_next(first, number) for number in range(1, _num_parts(first)))]
+    if not first.values.get("general.architecture"):
+        raise malformed(path, "it names no general.architecture")
+    names = Counter(tensor.name for tensor in _tensors(parts))
+    if not names:
         raise ModelFormatError(f"{path} holds no tensors, only a vocabulary; give a model's file")
-    num_shards = header.number("split.count") or 1
-    if num_shards > 1:
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise malformed(path, f"tensor {twice[0]!r} is in two of its parts")
+    wanted = first.number(_NUM_TENSORS)
+    if wanted is not None and wanted != len(names):
+        raise malformed(path, f"its parts hold {len(names)} tensors, not {wanted} ({_NUM_TENSORS})")
+    return parts
+
+
+def _num_parts(first: GgufPart) -> int:
+    """How many parts a model has, of which only the first may be named."""
+    count, number = first.number(_COUNT) or 1, first.number(_NUMBER) or 0
+    if not 1 <= count <= _MOST_PARTS or not 0 <= number < count:
+        raise malformed(first.path, f"it is part {number} of {count} ({_NUMBER}, {_COUNT})")
+    if count > 1 and not first.path.name.endswith(_ending(number, count)):
         raise ModelFormatError(
-            f"{path} is one of {num_shards} shards; join them with llama-gguf-split --merge"
+            f"{first.path} is part {number + 1} of {count}, so its name must end with "
+            f"{_ending(number, count)}; give it back its name, or join the parts with "
+            "llama-gguf-split --merge"
         )
-    end = header.data_start + max(tensor.offset + tensor.num_bytes for tensor in header.tensors)
-    if end > num_bytes:
-        raise _truncated(path, f"has {num_bytes} of {end} bytes")
+    if number:
+        raise ModelFormatError(
+            f"{first.path} is part {number + 1} of {count}; give the first, "
+            f"{_beside(first.path, number, 0, count).name}"
+        )
+    return count
 
 
-def _summarise(header: _Header, num_bytes: int) -> GgufSummary:
+def _read_next(first: GgufPart, number: int) -> GgufPart:
+    count = _num_parts(first)
+    path = _beside(first.path, 0, number, count)
+    try:
+        part = read_part(path)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"no file {path}, which is part {number + 1} of {count}; fetch it, too"
+        ) from error
+    for key, wanted in ((_NUMBER, number), (_COUNT, count)):
+        if part.number(key) != wanted:
+            raise malformed(path, f"{key} is {part.number(key)}, not {wanted} as in its name")
+    kind = part.values.get("general.architecture")
+    if kind is not None and kind != first.values.get("general.architecture"):
+        raise malformed(path, f"general.architecture is {kind!r}, unlike in the first part")
+    return part
+
+
+def _ending(number: int, count: int) -> str:
+    """Parts are told by their names: llama.cpp's `llama_split_path`."""
+    return f"-{number + 1:05d}-of-{count:05d}.gguf"
+
+
+def _beside(path: Path, number: int, other: int, count: int) -> Path:
+    """The name of another part of the same model."""
+    return path.with_name(path.name.removesuffix(_ending(number, count)) + _ending(other, count))
+
+
+def _tensors(parts: list[GgufPart]) -> Iterator[GgufTensor]:
+    for part in parts:
+        yield from part.tensors
+
+
+# --- summary ----------------------------------------------------------------------------------
+
+
+def _summarise(parts: list[GgufPart]) -> GgufSummary:
     """Pick what a user wants to know."""
-    architecture = header.architecture
-    vocab_size = header.number(f"{architecture}.vocab_size")
+    first, tensors = parts[0], list(_tensors(parts))
+    architecture = str(first.values["general.architecture"])
     return GgufSummary(
         architecture=architecture,
-        name=header.text("general.name"),
-        num_tensors=len(header.tensors),
-        num_parameters=sum(tensor.num_parameters for tensor in header.tensors),
-        context_length=header.number(f"{architecture}.context_length"),
-        vocab_size=vocab_size or _num_tokens(header),
-        quantisations=dict(Counter(tensor.type_name for tensor in header.tensors)),
-        num_bytes=num_bytes,
-        license=header.text("general.license"),
+        name=_text(first, "general.name"),
+        num_tensors=len(tensors),
+        num_parameters=sum(tensor.num_parameters for tensor in tensors),
+        context_length=first.number(f"{architecture}.context_length"),
+        vocab_size=first.number(f"{architecture}.vocab_size") or _num_tokens(first),
+        quantisations=dict(Counter(tensor.type_name for tensor in tensors)),
+        num_bytes=sum(part.num_bytes for part in parts),
+        license=_text(first, "general.license"),
     )
 
 
-def _num_tokens(header: _Header) -> int | None:
-    tokens = header.arrays.get("tokenizer.ggml.tokens")
+def _text(part: GgufPart, key: str) -> str | None:
+    value = part.values.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _num_tokens(part: GgufPart) -> int | None:
+    tokens = part.arrays.get("tokenizer.ggml.tokens")
     return None if tokens is None else tokens.num_values
-
-
-def _truncated(path: Path, detail: str = "ends within its header") -> ModelFormatError:
-    return ModelFormatError(f"{path} is truncated: it {detail}; fetch it again")
-
-
-def _malformed(path: Path, detail: str) -> ModelFormatError:
-    return ModelFormatError(f"{path} is a malformed GGUF file: {detail}; fetch it again")

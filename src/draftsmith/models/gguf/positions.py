@@ -16,10 +16,19 @@ from draftsmith.errors import ModelFormatError
 from draftsmith.models.native.config import number_option, size_option, unsupported
 from draftsmith.models.native.rotary import RotaryConfig, scaled_rotary
 
-__all__ = ["FACTOR_TENSORS", "LOCAL_ROPE_KEYS", "ROPE_KEYS", "ReadFactors", "gguf_rotary"]
+__all__ = [
+    "FACTOR_TENSORS",
+    "LOCAL_ROPE_KEYS",
+    "LONGROPE_TENSORS",
+    "ROPE_KEYS",
+    "ReadFactors",
+    "gguf_rotary",
+    "local_rotary",
+]
 
 _ANY, _SHORT, _LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
-FACTOR_TENSORS = (_ANY, _SHORT, _LONG)
+LONGROPE_TENSORS = (_SHORT, _LONG)
+FACTOR_TENSORS = (_ANY, *LONGROPE_TENSORS)
 """Tensors that belong to the positions, not to the weights."""
 
 ReadFactors = Callable[[str], Float[Tensor, " half_head"] | None]
@@ -34,7 +43,7 @@ _YARN = {
     "rope.scaling.yarn_beta_fast": 32.0,
     "rope.scaling.yarn_beta_slow": 1.0,
 }
-"""What llama.cpp takes for a key that is left out."""
+"""Yarn's own numbers: llama.cpp computes with these, whatever a file of our families says."""
 
 ROPE_KEYS = {
     "rope.dimension_count", "rope.freq_base", _TYPE, _FACTOR, _OLD_FACTOR, _ORIGINAL,
@@ -47,7 +56,12 @@ LOCAL_ROPE_KEYS = {"rope.freq_base_swa"}
 
 
 def gguf_rotary(
-    options: Mapping[str, object], num_elements: int, context_length: int, read: ReadFactors
+    options: Mapping[str, object],
+    num_elements: int,
+    context_length: int,
+    read: ReadFactors,
+    *,
+    is_long_by_tensor: bool = False,
 ) -> tuple[RotaryConfig, int]:
     """Resolve what a file says of its positions.
 
@@ -56,6 +70,7 @@ def gguf_rotary(
         num_elements: Of a head, that are rotated.
         context_length: What the file gives.
         read: Gives the tensors of factors.
+        is_long_by_tensor: Whether short and long factors mean `longrope` without its name.
 
     Returns:
         The positions, and how many of them they hold for: with `longrope` the original context,
@@ -66,8 +81,10 @@ def gguf_rotary(
         ModelFormatError: A scaling, a value or a tensor that is not known; it is named.
     """
     theta = number_option(options, "rope.freq_base", 10_000.0)
-    kind = options.get(_TYPE, "linear")
-    scaling, length = _scaling(options, str(kind), context_length)
+    kind = str(options.get(_TYPE, "linear"))
+    if is_long_by_tensor and read(_SHORT) is not None:
+        kind = _LONGROPE
+    scaling, length = _scaling(options, kind, context_length)
     rotary = scaled_rotary(theta, num_elements, context_length, scaling)
     factors = _factors(read, is_long=kind == _LONGROPE, num_angles=num_elements // 2)
     if factors is not None:
@@ -76,16 +93,34 @@ def gguf_rotary(
     return replace(rotary, scale=scale), length
 
 
+def local_rotary(options: Mapping[str, object], num_elements: int) -> RotaryConfig:
+    """The positions of the layers with a window, in a family that scales only the others.
+
+    Raises:
+        ModelFormatError: The file's scaling is more than a factor: it is named.
+    """
+    if options.get(_TYPE, "linear") not in ("none", "linear"):
+        raise unsupported(_TYPE, options[_TYPE], "none and linear beside two kinds of layers")
+    if options.get("rope.scaling.attn_factor", 1.0) != 1.0:
+        raise unsupported("rope.scaling.attn_factor", options["rope.scaling.attn_factor"], "1.0")
+    theta = number_option(options, "rope.freq_base_swa", 10_000.0)
+    return scaled_rotary(theta, num_elements, 0, {})
+
+
 def _scaling(
     options: Mapping[str, object], kind: str, context_length: int
 ) -> tuple[dict[str, object], int]:
     """The scaling in the words of `scaled_rotary`, and the positions that it holds for."""
     factor = _factor(options)
-    if kind != "yarn":
-        _check_no_yarn(options, kind)
+    for key, default in _YARN.items():
+        if options.get(key, default) != default:
+            raise unsupported(key, options[key], str(default))
     match kind:
-        case "none":
+        case "none" if factor == 1.0:
             return {}, context_length
+        case "none":
+            # llama.cpp drops the factor, but not in the layers that have a window.
+            raise unsupported(_FACTOR, factor, f"1 with {_TYPE} 'none'")
         case "linear":
             return {"rope_type": "linear", "factor": factor}, context_length
         case "yarn":
@@ -104,25 +139,14 @@ def _factor(options: Mapping[str, object]) -> float:
     return 1.0 if not options.get(key, 1.0) else number_option(options, key, 1.0)
 
 
-def _check_no_yarn(options: Mapping[str, object], kind: str) -> None:
-    """Yarn's own keys beside another scaling could mean anything, if they are not the default."""
-    for key, default in _YARN.items():
-        if options.get(key, default) != default:
-            raise unsupported(key, options[key], f"{default} with {_TYPE} {kind!r}")
-
-
 def _yarn(options: Mapping[str, object], factor: float, context_length: int) -> dict[str, object]:
-    for key in ("rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"):
-        if options.get(key, _YARN[key]) != _YARN[key]:
-            raise unsupported(key, options[key], str(_YARN[key]))
-    fast, slow = "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"
     return {
         "rope_type": "yarn",
         "factor": factor,
         "original_max_position_embeddings": size_option(options, _ORIGINAL, context_length),
         "attention_factor": 0.1 * math.log(factor) + 1.0 if factor > 1.0 else 1.0,
-        "beta_fast": number_option(options, fast, _YARN[fast]),
-        "beta_slow": number_option(options, slow, _YARN[slow]),
+        "beta_fast": _YARN["rope.scaling.yarn_beta_fast"],
+        "beta_slow": _YARN["rope.scaling.yarn_beta_slow"],
     }
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.gguf.families import Family, family_of
+from draftsmith.models.gguf.fused import split_tensors
 from draftsmith.models.gguf.header import GgufHeader, GgufTensor, read_header
-from draftsmith.models.gguf.positions import FACTOR_TENSORS
 from draftsmith.models.gguf.shape import decoder_config_from_gguf
 from draftsmith.models.gguf.special import end_token_ids
 from draftsmith.models.gguf.vocabulary import read_vocabulary
@@ -46,22 +46,24 @@ def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, Dec
     with named_after(path):
         header = read_header(path)
         _, family = family_of(header.values)
-        tensors = {tensor.name: _stored(path, tensor) for tensor in header.tensors}
+        tensors = {tensor.name: _stored(tensor) for tensor in header.tensors}
         config = _config(header, family, tensors)
         if "tokenizer.ggml.tokens" in header.arrays:
             endings = end_token_ids(read_vocabulary(path, header))
             config = replace(config, eos_token_ids=endings)
-        stored = {
-            name: _ordered(tensor, family, config)
-            for name, tensor in tensors.items()
-            if not (family.has_rope_factors and name in FACTOR_TENSORS)
-        }
+        for name in family.factor_tensors:
+            tensors.pop(name, None)
+        if family.is_fused:
+            tensors = split_tensors(tensors, config)
+        stored = {name: _ordered(tensor, family, config) for name, tensor in tensors.items()}
         return config, read_weights(config, GGUF, stored, format)
 
 
-def _stored(path: Path, tensor: GgufTensor) -> StoredTensor:
+def _stored(tensor: GgufTensor) -> StoredTensor:
     shape = tuple(reversed(tensor.shape))
-    return StoredTensor(tensor.name, tensor.type_name, shape, path, tensor.offset, tensor.num_bytes)
+    return StoredTensor(
+        tensor.name, tensor.type_name, shape, tensor.path, tensor.offset, tensor.num_bytes
+    )
 
 
 def _config(header: GgufHeader, family: Family, tensors: dict[str, StoredTensor]) -> DecoderConfig:
@@ -69,7 +71,7 @@ def _config(header: GgufHeader, family: Family, tensors: dict[str, StoredTensor]
         raise ModelFormatError(f"it lacks tensor {GGUF.embedding!r}; fetch it again, whole")
 
     def factors(name: str) -> Float[Tensor, " half_head"] | None:
-        is_there = family.has_rope_factors and name in tensors
+        is_there = name in family.factor_tensors and name in tensors
         return tensors[name].tensor() if is_there else None
 
     num_ids = tensors[GGUF.embedding].shape[0]

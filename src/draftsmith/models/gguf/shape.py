@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from draftsmith.errors import ModelFormatError
+from draftsmith.models.gguf.arithmetic import Sizes, arithmetic_of
 from draftsmith.models.gguf.families import Family, family_of, family_options
 from draftsmith.models.gguf.positions import ReadFactors, gguf_rotary
 from draftsmith.models.native.config import (
@@ -42,31 +43,53 @@ def decoder_config_from_gguf(
     kind, family = family_of(metadata)
     options = family_options(metadata)
     _check_layer_arrays(options)
-    heads, hidden = size_option(options, "attention.head_count"), _hidden_size(options)
-    head_size = _head_size(options, hidden, heads)
-    context_length = _context_length(options)
+    _check_positions_are_used(kind, options)
+    sizes = _sizes(options, family)
+    arithmetic = arithmetic_of(kind, options, sizes)
     rotary, context_length = gguf_rotary(
-        options, _num_turned(options, head_size), context_length, read_factors
+        options,
+        sizes.num_turned,
+        _context_length(options, is_applied=bool(arithmetic.period)),
+        read_factors,
+        is_long_by_tensor=family.is_long_by_tensor,
     )
-    num_layers = size_option(options, "block_count")
     return DecoderConfig(
         architecture=kind,
-        num_layers=num_layers,
-        hidden_size=hidden,
-        num_heads=heads,
-        num_kv_heads=size_option(options, "attention.head_count_kv", heads),
-        head_size=head_size,
+        num_layers=sizes.num_layers,
+        hidden_size=sizes.hidden_size,
+        num_heads=sizes.num_heads,
+        num_kv_heads=size_option(options, "attention.head_count_kv", sizes.num_heads),
+        head_size=sizes.head_size,
         intermediate_size=size_option(options, "feed_forward_length"),
         vocab_size=size_option(options, "vocab_size", vocab_size),
         context_length=context_length,
         norm_epsilon=number_option(options, "attention.layer_norm_rms_epsilon"),
         rotary=rotary,
-        windows=(None,) * num_layers,
+        windows=arithmetic.windows(sizes.num_layers),
         eos_token_ids=_eos(metadata),
         biases=_biases(family, tensor_names),
         normalises_heads=family.normalises_heads,
-        is_tied=GGUF.head not in tensor_names,
+        is_tied=family.is_always_tied or GGUF.head not in tensor_names,
+        scales=arithmetic.scales,
+        activation=arithmetic.activation,
+        normalises_outputs=arithmetic.normalises_outputs,
+        local_rotary=arithmetic.local_rotary,
     )
+
+
+def _check_positions_are_used(kind: str, options: Mapping[str, object]) -> None:
+    """In a Granite file, `finetuned` is a switch: without it there are no positions at all."""
+    key = "rope.scaling.finetuned"
+    if kind == "granite" and options.get(key, True) is not True:
+        raise unsupported(f"{kind}.{key}", options[key], "True")
+
+
+def _sizes(options: Mapping[str, object], family: Family) -> Sizes:
+    hidden = size_option(options, "embedding_length")
+    heads = size_option(options, "attention.head_count")
+    head_size = _head_size(options, hidden, heads)
+    turned = _num_turned(options, head_size, may_be_part=family.may_turn_part)
+    return Sizes(size_option(options, "block_count"), hidden, heads, head_size, turned)
 
 
 def _check_layer_arrays(options: Mapping[str, object]) -> None:
@@ -75,10 +98,6 @@ def _check_layer_arrays(options: Mapping[str, object]) -> None:
     for key, value in options.items():
         if isinstance(value, tuple) and len(value) != num_layers:
             raise ModelFormatError(f"{key} has {len(value)} values for {num_layers} layers")
-
-
-def _hidden_size(options: Mapping[str, object]) -> int:
-    return size_option(options, "embedding_length")
 
 
 def _head_size(options: Mapping[str, object], hidden: int, heads: int) -> int:
@@ -90,19 +109,21 @@ def _head_size(options: Mapping[str, object], hidden: int, heads: int) -> int:
     return head_size
 
 
-def _num_turned(options: Mapping[str, object], head_size: int) -> int:
-    """Elements of a head that are rotated: all of them."""
+def _num_turned(options: Mapping[str, object], head_size: int, *, may_be_part: bool) -> int:
+    """Elements of a head that are rotated."""
     turned = size_option(options, "rope.dimension_count", head_size)
-    if turned != head_size:
-        raise unsupported("rope.dimension_count", turned, f"the head size, {head_size}")
+    if turned != head_size and not (may_be_part and turned < head_size and turned % 2 == 0):
+        most = "an even number up to the head size" if may_be_part else "the head size"
+        raise unsupported("rope.dimension_count", turned, f"{most}, {head_size}")
     return turned
 
 
-def _context_length(options: Mapping[str, object]) -> int:
+def _context_length(options: Mapping[str, object], *, is_applied: bool) -> int:
     """Up to a window that llama.cpp passes over and the model's makers do not."""
     length = size_option(options, "context_length")
-    window = options.get("attention.sliding_window")
-    return length if not window else min(length, size_option(options, "attention.sliding_window"))
+    if is_applied or not options.get("attention.sliding_window"):
+        return length
+    return min(length, size_option(options, "attention.sliding_window"))
 
 
 def _biases(family: Family, tensor_names: Collection[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from draftsmith.kernels.cpu.library import Library, library, pointer
 from draftsmith.kernels.matrix import MatrixStruct
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows, free_number
-from draftsmith.models.native.config import DecoderConfig
+from draftsmith.models.native.config import DecoderConfig, Scales
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
 __all__ = ["CpuCache", "CpuDecoder", "PassTimes"]
@@ -155,6 +155,13 @@ class CpuDecoder(LanguageModel):
         self._struct, self._kept = _decoder_struct(weights, config, is_half, exact_activations)
         self._num_head_ids = num_head_ids
         self._nanoseconds = (ctypes.c_int64 * 3)()
+
+    @staticmethod
+    def computes(config: DecoderConfig) -> bool:
+        """Whether the kernels know all that such a model computes."""
+        is_llama = (config.scales, config.activation) == (Scales(), "silu")
+        is_whole = 2 * len(config.rotary.inverse_frequencies) == config.head_size
+        return is_llama and is_whole and not config.normalises_outputs
 
     @property
     def weight_bytes_per_pass(self) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
 
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
@@ -49,7 +49,7 @@ class TorchCache(CountedCache):
 
 
 class TorchDecoder(LanguageModel):
-    """A decoder of the Llama, Mistral, Qwen2, Qwen3 or SmolLM family."""
+    """A decoder of any family that `DecoderConfig` describes."""
 
     def __init__(
         self,
@@ -100,7 +100,9 @@ class TorchDecoder(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         hidden = _norm(self._run(cache, batch), self._weights.final_norm, self.config.norm_epsilon)
-        return linear(hidden, self._weights.head)
+        scales = self.config.scales
+        logits = _scaled(linear(hidden, self._weights.head), scales.logits)
+        return _capped(logits, scales.logit_cap)
 
     @torch.inference_mode()
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
@@ -117,11 +119,14 @@ class TorchDecoder(LanguageModel):
         past = [cache.length(row) for row in batch.rows]
         cache.reserve(max(batch.rows) + 1, max(past) + batch.width)
         context = _context(self.config, batch, past, self.device)
-        hidden = self._weights.embedding[batch.padded(self.device)]
+        scales = self.config.scales
+        hidden = _scaled(self._weights.embedding[batch.padded(self.device)], scales.embedding)
         for number, layer in enumerate(self._weights.layers):
             keys, values = cache.buffer[number]
-            hidden = hidden + self._attend(layer, hidden, context, number, keys, values)
-            hidden = hidden + self._feed_forward(layer, hidden)
+            added = self._attend(layer, hidden, context, number, keys, values)
+            hidden = hidden + self._to_add(added, layer.output_norm)
+            added = self._feed_forward(layer, hidden)
+            hidden = hidden + self._to_add(added, layer.down_norm)
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
         return hidden
@@ -143,29 +148,72 @@ class TorchDecoder(LanguageModel):
         if layer.query_norm is not None and layer.key_norm is not None:
             query = _norm(query, layer.query_norm, config.norm_epsilon)
             key = _norm(key, layer.key_norm, config.norm_epsilon)
-        rows = context.rows.unsqueeze(1)
-        keys[rows, context.positions] = _rotate(key, context)
+        rows, window = context.rows.unsqueeze(1), config.windows[number]
+        waves = context.waves[window]
+        keys[rows, context.positions] = _rotate(key, waves)
         values[rows, context.positions] = layer.value(inputs).view(key.shape)
-        mask = context.masks[config.windows[number]]
+        mask = context.masks[window]
         seen = slice(mask.shape[-1])
-        attended = scaled_dot_product_attention(
-            _rotate(query, context).transpose(1, 2),
+        look = scaled_dot_product_attention if config.scales.attention_cap is None else self._look
+        attended = look(
+            _rotate(query, waves).transpose(1, 2),
             keys[context.rows, seen].transpose(1, 2),
             values[context.rows, seen].transpose(1, 2),
             attn_mask=mask.unsqueeze(1),
+            scale=config.scales.attention,
             enable_gqa=True,
         )
         return layer.output(attended.transpose(1, 2).reshape(batch, width, -1))
 
+    def _look(
+        self,
+        query: Float[Tensor, "batch heads rows head"],
+        key: Float[Tensor, "batch kv_heads slots head"],
+        value: Float[Tensor, "batch kv_heads slots head"],
+        *,
+        attn_mask: Bool[Tensor, "batch 1 rows slots"],
+        scale: float | None,
+        enable_gqa: bool,
+    ) -> Float[Tensor, "batch heads rows head"]:
+        """Attention whose scores are capped, which torch's own cannot."""
+        assert enable_gqa
+        group = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        scores = (query @ key.transpose(2, 3)).float() * factor
+        scores = _capped(scores, self.config.scales.attention_cap)
+        weights = scores.masked_fill(~attn_mask, -torch.inf).softmax(-1)
+        return weights.to(value.dtype) @ value
+
+    def _to_add(
+        self,
+        added: Float[Tensor, "batch rows hidden"],
+        weight: Float[Tensor, " hidden"] | None,
+    ) -> Float[Tensor, "batch rows hidden"]:
+        """What is added to the residual, after a norm and a scale of its own if there are any."""
+        if weight is not None:
+            added = _norm(added, weight, self.config.norm_epsilon)
+        return _scaled(added, self.config.scales.residual)
+
     def _feed_forward(
         self, layer: "_Layer", hidden: Float[Tensor, "batch rows hidden"]
     ) -> Float[Tensor, "batch rows hidden"]:
-        """SwiGLU (Shazeer, arXiv:2002.05202)."""
+        """SwiGLU or GEGLU (Shazeer, arXiv:2002.05202)."""
         inputs = _norm(hidden, layer.feed_forward_norm, self.config.norm_epsilon)
-        return layer.down(silu(layer.gate(inputs)) * layer.up(inputs))
+        gate = layer.gate(inputs)
+        is_silu = self.config.activation == "silu"
+        gate = silu(gate) if is_silu else gelu(gate, approximate="tanh")
+        return layer.down(gate * layer.up(inputs))
 
 
 # --- one pass ---------------------------------------------------------------------------------
+
+
+class _Waves(NamedTuple):
+    """Cosine and sine of every position's angles, for all heads."""
+
+    cosine: Float[Tensor, "batch rows 1 angles"]
+    sine: Float[Tensor, "batch rows 1 angles"]
 
 
 class _Context(NamedTuple):
@@ -175,8 +223,8 @@ class _Context(NamedTuple):
     """Rows of the cache."""
     positions: Int[Tensor, "batch rows"]
     """Of the new tokens, and the slots that they are written to."""
-    cosine: Float[Tensor, "batch rows 1 half_head"]
-    sine: Float[Tensor, "batch rows 1 half_head"]
+    waves: dict[int | None, "_Waves"]
+    """Of the layers with a sliding window, and without."""
     masks: dict[int | None, Bool[Tensor, "batch rows slots"]]
     """Which slots a token sees, by sliding window."""
 
@@ -194,26 +242,39 @@ def _context(
         window: (distance >= 0) if window is None else (distance >= 0) & (distance < window)
         for window in set(config.windows)
     }
-    cosine, sine = _waves(config.rotary, positions)
-    return _Context(rows, positions, cosine, sine, masks)
+    waves = {
+        window: _waves(config.layer_rotary(layer), positions)
+        for layer, window in enumerate(config.windows)
+        if window not in config.windows[:layer]
+    }
+    return _Context(rows, positions, waves, masks)
 
 
-def _waves(
-    rotary: RotaryConfig, positions: Int[Tensor, "batch rows"]
-) -> tuple[Float[Tensor, "batch rows 1 half_head"], Float[Tensor, "batch rows 1 half_head"]]:
-    """Cosine and sine of every position's angles, for all heads."""
+def _waves(rotary: RotaryConfig, positions: Int[Tensor, "batch rows"]) -> _Waves:
     frequencies = rotary.inverse_frequencies.to(positions.device)
     angles = (positions.unsqueeze(-1) * frequencies).unsqueeze(2)
-    return angles.cos() * rotary.scale, angles.sin() * rotary.scale
+    return _Waves(angles.cos() * rotary.scale, angles.sin() * rotary.scale)
 
 
 def _rotate(
-    states: Float[Tensor, "batch rows heads head"], context: _Context
+    states: Float[Tensor, "batch rows heads head"], waves: _Waves
 ) -> Float[Tensor, "batch rows heads head"]:
-    """Turn each element of the first half with its twin in the second."""
-    cosine, sine = context.cosine.to(states.dtype), context.sine.to(states.dtype)
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    """Turn each element of the first half with its twin in the second; the rest stays."""
+    cosine, sine = waves.cosine.to(states.dtype), waves.sine.to(states.dtype)
+    half = cosine.shape[-1]
+    first, second, rest = states.split((half, half, states.shape[-1] - 2 * half), dim=-1)
+    turned = (first * cosine - second * sine, second * cosine + first * sine)
+    return torch.cat((*turned, rest), dim=-1)
+
+
+def _scaled(values: Float[Tensor, "*shape"], factor: float) -> Float[Tensor, "*shape"]:
+    """On a GPU even a product with 1 would cost a launch."""
+    return values if factor == 1.0 else values * factor
+
+
+def _capped(values: Float[Tensor, "*shape"], cap: float | None) -> Float[Tensor, "*shape"]:
+    """Values that come near the cap bend towards it."""
+    return values if cap is None else cap * torch.tanh(values / cap)
 
 
 def _norm(
@@ -251,6 +312,8 @@ class _Layer:
     gate: _Linear
     up: _Linear
     down: _Linear
+    output_norm: Float[Tensor, " hidden"] | None
+    down_norm: Float[Tensor, " hidden"] | None
 
 
 @dataclass(frozen=True)
@@ -286,6 +349,8 @@ def _load(weights: DecoderWeights, device: torch.device, dtype: torch.dtype) -> 
             gate=one(packed.gate),
             up=one(packed.up),
             down=one(packed.down),
+            output_norm=vector(packed.output_norm),
+            down_norm=vector(packed.down_norm),
         )
 
     embedding = dense(weights.embedding)

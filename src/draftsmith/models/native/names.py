@@ -18,7 +18,7 @@ class Naming:
     head: str
     layer: str
     """The prefix of a layer's tensors, with a place for its number."""
-    parts: Mapping[str, str]
+    parts: dict[str, str]
     """The fields of `LayerWeights`, and what the tensor is called after the prefix."""
 
     def part(self, layer: int, field: str, kind: str = "weight") -> str:
@@ -78,6 +78,8 @@ GGUF = Naming(
         "gate": "ffn_gate",
         "up": "ffn_up",
         "down": "ffn_down",
+        "output_norm": "post_attention_norm",
+        "down_norm": "post_ffw_norm",
     },
 )
 """As in a GGUF file."""
@@ -129,6 +131,9 @@ def _layer_shapes(config: DecoderConfig) -> Iterator[tuple[str, str, tuple[int, 
         yield field, "bias", matrices[field][:1]
     yield "attention_norm", "weight", (hidden,)
     yield "feed_forward_norm", "weight", (hidden,)
+    if config.normalises_outputs:
+        yield "output_norm", "weight", (hidden,)
+        yield "down_norm", "weight", (hidden,)
     if config.normalises_heads:
         yield "query_norm", "weight", (head,)
         yield "key_norm", "weight", (head,)

@@ -186,19 +186,25 @@ class _Reader:
                 return Projection(matrix)
             return Projection(matrix, self._vector(self._naming.part(number, field, "bias")))
 
+        def optional(field: str, is_there: bool) -> Float[Tensor, " width"] | None:
+            return norm(field) if is_there else None
+
         has_head_norms = self._config.normalises_heads
+        has_output_norms = self._config.normalises_outputs
         return LayerWeights(
             attention_norm=norm("attention_norm"),
             query=projection("query"),
             key=projection("key"),
             value=projection("value"),
-            query_norm=norm("query_norm") if has_head_norms else None,
-            key_norm=norm("key_norm") if has_head_norms else None,
+            query_norm=optional("query_norm", has_head_norms),
+            key_norm=optional("key_norm", has_head_norms),
             output=projection("output"),
             feed_forward_norm=norm("feed_forward_norm"),
             gate=projection("gate"),
             up=projection("up"),
             down=projection("down"),
+            output_norm=optional("output_norm", has_output_norms),
+            down_norm=optional("down_norm", has_output_norms),
         )
 
     def _matrix(self, name: str, *, is_looked_up: bool = False) -> Matrix:

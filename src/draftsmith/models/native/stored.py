@@ -44,6 +44,17 @@ class StoredTensor:
         """The same, said to have its rows in llama.cpp's order."""
         return replace(self, permuted_heads=heads)
 
+    def some_rows(self, name: str, first: int, count: int) -> "StoredTensor":
+        """Neighbouring rows of a matrix, as a tensor of their own; rows are whole blocks."""
+        row_bytes = self.num_bytes // self.shape[0]
+        return replace(
+            self,
+            name=name,
+            shape=(count, *self.shape[1:]),
+            offset=self.offset + first * row_bytes,
+            num_bytes=count * row_bytes,
+        )
+
     def read(self) -> NDArray[np.uint8]:
         """Read the tensor's bytes into a buffer of their own; no page of the file stays mapped.
 

@@ -35,6 +35,10 @@ class LayerWeights:
     gate: Projection
     up: Projection
     down: Projection
+    output_norm: Float[Tensor, " hidden"] | None = None
+    """RMSNorm of what attention adds to the residual (Gemma 2, 3)."""
+    down_norm: Float[Tensor, " hidden"] | None = None
+    """The same of what the feed-forward adds."""
 
 
 @dataclass(frozen=True)
