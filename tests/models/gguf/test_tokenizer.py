@@ -143,6 +143,11 @@ def test_special_tokens_take_white_space_where_llama_cpp_knows_it(tmp_path: Path
     assert ids("tiny", "<|user|> \n1")[1] == "Ġ"
 
 
+def test_white_space_that_is_a_special_token_is_taken_by_the_one_before_it(tmp_path: Path) -> None:
+    tokenizer = byte_pair(tmp_path, "    ", type=USER_DEFINED, name="phi3")
+    assert names(tokenizer, tokenizer.encode("          1")) == ["    ", "1"]
+
+
 def test_user_defined_tokens_are_found_and_shown(tmp_path: Path) -> None:
     tokenizer = byte_pair(tmp_path, "<h1>", type=USER_DEFINED)
     assert names(tokenizer, tokenizer.encode("<h1>hello<eos>")) == ["<h1>", "hello", "<eos>"]

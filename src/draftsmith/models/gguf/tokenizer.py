@@ -184,16 +184,17 @@ def _cut_at(part: str | Special, special: Special) -> Iterator[str | Special]:
     if not isinstance(part, str):
         yield part
         return
-    *befores, rest = part.split(special.text)
-    for index, before in enumerate(befores):
-        before = before.lstrip(_WHITE) if special.strips_right and index else before
+    before, found, rest = part.partition(special.text)
+    while found:
         before = before.rstrip(_WHITE) if special.strips_left else before
         if before:
             yield before
         yield special
-    rest = rest.lstrip(_WHITE) if special.strips_right and befores else rest
-    if rest:
-        yield rest
+        # First, for the token may be white space itself.
+        rest = rest.lstrip(_WHITE) if special.strips_right else rest
+        before, found, rest = rest.partition(special.text)
+    if before:
+        yield before
 
 
 def _check_known(vocabulary: Vocabulary) -> None:
