@@ -340,6 +340,11 @@ def test_a_token_given_twice_is_refused(tmp_path: Path) -> None:
         byte_pair(tmp_path, "hello", type=NORMAL)
 
 
+def test_a_byte_that_is_spelled_otherwise_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="its token 'x0A' is marked as a byte"):
+        byte_pair(tmp_path, "x0A", type=BYTE)
+
+
 def test_a_byte_without_a_token_is_refused_in_a_prompt(tmp_path: Path) -> None:
     tokens = [token for token in WORDS if token != "Ģ"]
     path = write(tmp_path / "m.gguf", tokens, merges=MERGES, pre="gpt-2")

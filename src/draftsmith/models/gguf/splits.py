@@ -3,7 +3,7 @@ r"""How texts are cut into words before byte-pair merging, for every split that 
 A split is a list of patterns: each cuts the pieces that the one before it left, at its matches
 and between them. What the patterns match was taken from llama.cpp, build b11549
 (`llm_tokenizer_bpe` in `src/llama-vocab.cpp`, and the splits written by hand in
-`src/unicode.cpp`), and is checked against that build by `benchmarks/tokenizers.py`.
+`src/unicode.cpp`), and is checked against that build by `benchmarks/gguf_tokenizers.py`.
 
 Where a model's own `tokenizer.json` says otherwise, llama.cpp is followed, because GGUF files
 are made for it:

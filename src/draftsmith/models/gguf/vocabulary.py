@@ -3,6 +3,7 @@
 The arrays are read where they lie. Half a million strings make a list each, and nothing else.
 """
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _LENGTH: Final = struct.Struct("<Q")
 _STRING, _INT32, _FLOAT32 = 8, 5, 6
 _DTYPES = {_INT32: np.dtype("<i4"), _FLOAT32: np.dtype("<f4")}
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>\Z")
 _EMBEDDING = "token_embd.weight"
 # SentencePiece's own, which converters leave out.
 _SENTENCE_PIECE_IDS = {"unknown": 0, "bos": 1, "eos": 2}
@@ -140,6 +142,12 @@ def _check(vocabulary: Vocabulary) -> None:
     )
     if num_tokens > rows:
         raise _refused(path, f"it has {num_tokens} tokens, but {_EMBEDDING} has rows for {rows}")
+    pairs = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    wrong = next((text for text, type in pairs if type == BYTE and not _BYTE.match(text)), None)
+    if wrong is not None:
+        raise _refused(
+            path, f"its token {wrong!r} is marked as a byte, which is spelled like <0x0A>"
+        )
     for key in vocabulary.values:
         if key.startswith(PREFIX) and key.endswith("_token_id"):
             vocabulary.special_id(key.removeprefix(PREFIX).removesuffix("_token_id"))
