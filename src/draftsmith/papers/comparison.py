@@ -48,12 +48,12 @@ class Cell:
             >>> Cell("speed", "1.96X", 1.96).rule
             'every digit that the paper prints, after rounding'
             >>> Cell("time", "690", 694.0, tolerance=0.05).rule
-            'within 5 % of the paper's number, which was read off a plot'
+            'within 5 % of the number, which was read off a plot'
         """
         if self.tolerance is None:
             return "every digit that the paper prints, after rounding"
         share = f"{100 * self.tolerance:g} %"
-        return f"within {share} of the paper's number, which was read off a plot"
+        return f"within {share} of the number, which was read off a plot"
 
     @property
     def ours(self) -> str:
