@@ -61,8 +61,11 @@ def generate(
         DraftsmithError: One line that names what is wrong and the remedy.
 
     Example:
-        draftsmith.generate("def add(a, b):", target="smollm2-135m-instruct",
-                            draft="prompt-lookup", max_tokens=32)
+        >>> import draftsmith
+        >>> result = draftsmith.generate("def add(a, b):", target="smollm2-135m-instruct",
+        ...                              draft="prompt-lookup", max_tokens=8)
+        >>> len(result.token_ids)
+        8
     """
     params = SamplingParams.from_options(**sampling)
     engine = load_engine(

@@ -131,10 +131,12 @@ class Drafter(ABC):
     """Guesses the next tokens.
 
     Example:
-        class Repeat(Drafter):
-            def propose(self, context):
-                rows = [[s.tokens[-1]] * s.gamma for s in context.sequences]
-                return Draft.certain(rows, context.device)
+        >>> class Repeat(Drafter):
+        ...     def propose(self, context):
+        ...         rows = [[s.tokens[-1]] * s.gamma for s in context.sequences]
+        ...         return Draft.certain(rows, context.device)
+        >>> from draftsmith.testing import check_drafter
+        >>> check_drafter(Repeat(), vocab_size=8, num_draws=64)
     """
 
     name: str = "drafter"

@@ -96,8 +96,11 @@ def beam_search(
         NumericsError: If the target's logits are no distribution.
 
     Example:
-        engine = draftsmith.load_engine("org/target", "org/draft")
-        print(draftsmith.beam_search(engine, "Once upon a time", num_beams=4, max_tokens=32))
+        >>> from draftsmith import beam_search, load_engine
+        >>> engine = load_engine("qwen2.5-coder-1.5b-instruct", "qwen2.5-coder-0.5b-instruct")
+        >>> result = beam_search(engine, "Once upon a time", num_beams=2, max_tokens=4)
+        >>> len(result.texts)
+        2
 
     References:
         arXiv:2211.17192, appendix A.4.

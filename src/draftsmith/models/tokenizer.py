@@ -47,8 +47,15 @@ class Detokenizer:
     The text of the last few tokens can change until the next one arrives (bytes of one character,
     joined words), so the end is held back while it may.
 
+    A character of three byte tokens gives "", "" and then the character.
+
     Example:
-        A character of three byte tokens gives "", "" and then the character.
+        >>> from draftsmith.models.load import load_tokenizer
+        >>> tokenizer = load_tokenizer("smollm2-135m-instruct")
+        >>> detokenizer = Detokenizer(tokenizer)
+        >>> parts = [detokenizer.push(token) for token in tokenizer.encode("un café")]
+        >>> "".join(parts) + detokenizer.flush()
+        'un café'
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

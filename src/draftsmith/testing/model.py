@@ -29,7 +29,9 @@ def check_model(model: LanguageModel, *, tolerance: float = 1e-4) -> None:
         AssertionError: If a logit, a length or a shape is off, in one line that says when.
 
     Example:
-        check_model(wrap_model(my_transformers_model))
+        >>> from draftsmith.models.load import load_adapted_model
+        >>> yours = load_adapted_model("smollm2-135m-instruct")
+        >>> check_model(yours)
     """
     subject = _Subject(model, tolerance, random.Random(0))
     _check_chunks(subject)

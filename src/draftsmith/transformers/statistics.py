@@ -13,10 +13,15 @@ class Statistics:
     Pass one as `statistics=`; with `return_dict_in_generate=True` the output has one as well.
 
     Example:
-        statistics = draftsmith.transformers.Statistics()
-        model.generate(**inputs, custom_generate=draftsmith.transformers.generate,
-                       assistant_model=draft, statistics=statistics)
-        print(statistics.total.tokens_per_pass, statistics.total.alpha)
+        >>> import draftsmith.transformers, torch, transformers
+        >>> model = transformers.AutoModelForCausalLM.from_pretrained("./target")
+        >>> statistics = draftsmith.transformers.Statistics()
+        >>> output = model.generate(
+        ...     torch.tensor([[5, 6, 7, 5, 6]]),
+        ...     custom_generate=draftsmith.transformers.generate,
+        ...     prompt_lookup_num_tokens=3, max_new_tokens=8, statistics=statistics)
+        >>> statistics.total.num_committed
+        8
     """
 
     def __init__(self) -> None:

@@ -97,7 +97,8 @@ def read_header(path: Path) -> GgufHeader:
         ModelFormatError: As `check_gguf`.
 
     Example:
-        num_layers = read_header(Path("model.gguf")).values["llama.block_count"]
+        >>> read_header(Path("model.gguf")).values["llama.block_count"]
+        2
     """
     parts = _read_parts(path)
     return GgufHeader(parts[0].values, list(_tensors(parts)), parts[0].arrays)

@@ -41,7 +41,9 @@ def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, Dec
         InvalidRequestError: `format` is unknown, or would quantise quantised weights again.
 
     Example:
-        config, weights = read_gguf(Path("model.gguf"))
+        >>> config, weights = read_gguf(Path("model.gguf"))
+        >>> config.architecture, len(weights.layers)
+        ('llama', 2)
     """
     with named_after(path):
         header = read_header(path)

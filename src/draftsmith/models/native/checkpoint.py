@@ -36,7 +36,8 @@ def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
             malformed; the message names the file and the remedy.
 
     Example:
-        weight = open_checkpoint(Path("t5-small"))["shared.weight"].tensor()
+        >>> open_checkpoint(Path("t5-small"))["shared.weight"].tensor().ndim
+        2
     """
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is not a folder; give a model's folder")

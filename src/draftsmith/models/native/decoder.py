@@ -86,8 +86,11 @@ class TorchDecoder(LanguageModel):
             name: For messages; None is the architecture's.
 
         Example:
-            config, weights = read_gguf(Path("model.gguf"))
-            model = TorchDecoder.from_weights(weights, config, "cuda", torch.bfloat16)
+            >>> from pathlib import Path
+            >>> from draftsmith.models.gguf.read import read_gguf
+            >>> config, weights = read_gguf(Path("model.gguf"))
+            >>> TorchDecoder.from_weights(weights, config, "cpu", torch.bfloat16).traits.name
+            'llama'
         """
         place = torch.device(device)
         return cls(config, _load(weights, place, dtype), name or config.architecture)

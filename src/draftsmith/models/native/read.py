@@ -106,7 +106,8 @@ def native_architecture(source: Path | Mapping[str, object]) -> str | None:
         ModelNotFoundError: There is no such folder.
 
     Example:
-        assert native_architecture({"model_type": "mamba"}) is None
+        >>> native_architecture({"model_type": "mamba"}) is None
+        True
     """
     try:
         if not isinstance(source, Path):
