@@ -17,10 +17,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
 
@@ -102,11 +102,14 @@ SCALINGS: dict[str, Scaling] = {
 }
 
 
+_IN_ALL_FORMATS = ("none", "linear", "yarn", "rope_freqs", "longrope, untyped")
+
+
 def main() -> None:
     """Try all points, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="float32 and Q4_0 alone")
-    formats = ("F32", "Q4_0") if parser.parse_args().quick else FORMATS
+    parser.add_argument("--quick", action="store_true", help="float32 and IQ4_NL alone")
+    formats = ("F32", "IQ4_NL") if parser.parse_args().quick else FORMATS
     torch.set_num_threads(1)
     rows, samples = [], {}
     with PeerLogits() as peer, tempfile.TemporaryDirectory() as folder:
@@ -122,7 +125,7 @@ def main() -> None:
     document = {
         "environment": environment(),
         "peer": REQUIREMENT,
-        "gguf": gguf.__file__ and _version("gguf"),
+        "gguf": version("gguf"),
         "tolerance": TOLERANCE,
         "least_same_argmax": LEAST_SAME,
         "num_tokens": len(TOKENS),
@@ -136,18 +139,11 @@ def main() -> None:
     print(write_result("gguf_grid", document), document["counts"], document["one_tensor_left_out"])
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
-
-
 def _points(formats: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
-    """Every scaling in two formats, one with a kernel and one without; every format in two."""
+    """Every scaling in two formats, some of them in all."""
     for family in FAMILIES:
         for format, scaling in itertools.product(formats, SCALINGS):
-            is_scaling_tried = format in ("F32", "IQ4_XS", "Q4_0")
-            if is_scaling_tried or scaling in ("none", "linear", "yarn"):
+            if format in ("F32", "IQ4_NL") or scaling in _IN_ALL_FORMATS:
                 yield family, format, scaling
 
 
@@ -196,7 +192,7 @@ class _Grid:
             names = [names[self._turn % len(names)]]
         row["left_out"] = self._left_out(path, names, family, format, scaling)
         sample = [] if theirs is None else [float(theirs[-1, id]) for id in _SAMPLED_IDS]
-        return row, sample if format in ("F32", "Q4_0") else []
+        return row, sample if format in ("F32", "IQ4_NL") else []
 
     def _write(
         self, path: Path, family: str, format: str, scaling: str, **options: Any
@@ -244,8 +240,6 @@ class _Grid:
         """What becomes of the file without one of its tensors, for each of them."""
         outcomes = {}
         for name in names:
-            if name in _OPTIONAL or ("bias" in name and ".0." in name):
-                continue
             self._write(path, family, format, scaling, without=name)
             try:
                 read_gguf(path)

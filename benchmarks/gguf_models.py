@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ FORMATS = ("F32", "F16", "BF16", *_PLACES, "IQ1_M", "MXFP4")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FamilyModel:
     """What one family's files hold beside what all do."""
 
@@ -143,10 +144,9 @@ def write_model(
     most = -(-(len(_shapes(family)) + len(tensors or {})) // num_parts) if num_parts > 1 else 0
     writer = gguf.GGUFWriter(path, family.name, split_max_tensors=most)
     _write_metadata(writer, family, dict(family.metadata) | dict(metadata or {}))
-    rng, names = np.random.default_rng(7), []
-    for name, shape in _shapes(family).items():
+    names: list[str] = []
+    for name, kind, values in _weights(family, format, as_floats=as_floats):
         names.append(name)
-        kind, values = _values(name, shape, format, rng, as_floats=as_floats)
         if name != without:
             writer.add_tensor(name, values, raw_dtype=kind)
     for name, values in (tensors or {}).items():
@@ -218,6 +218,17 @@ def _shapes(family: FamilyModel) -> dict[str, tuple[int, ...]]:
         shapes |= {f"blk.{number}.{name}": shape for name, shape in layer.items() if shape}
     shapes["output_norm.weight"] = (HIDDEN,)
     return shapes if family.is_tied else shapes | {"output.weight": (NUM_IDS, HIDDEN)}
+
+
+@lru_cache(maxsize=4)
+def _weights(
+    family: FamilyModel, format: str, *, as_floats: bool
+) -> tuple[tuple[str, Kind, np.ndarray], ...]:
+    rng = np.random.default_rng(7)
+    return tuple(
+        (name, *_values(name, shape, format, rng, as_floats=as_floats))
+        for name, shape in _shapes(family).items()
+    )
 
 
 def _values(

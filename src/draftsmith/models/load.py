@@ -25,7 +25,8 @@ from draftsmith.models.gguf.tokenizer import open_gguf_tokenizer
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
-from draftsmith.models.native.read import native_architecture, read_folder
+from draftsmith.models.native.memory import available_memory, check_fits
+from draftsmith.models.native.read import named_after, native_architecture, read_folder
 from draftsmith.models.native.t5 import read_t5
 from draftsmith.models.native.t5_config import native_t5_architecture
 from draftsmith.models.native.weights import DecoderWeights
@@ -52,6 +53,7 @@ Activations = Literal["int8", "float32"]
 ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
 OnProgress: TypeAlias = Callable[[PullProgress], None]
 
+_FLOAT32_BYTES = 4
 _FORMATS: dict[Dtype, str | None] = {
     "auto": None,
     "float32": "F32",
@@ -211,6 +213,8 @@ def _decoder(
 ) -> LanguageModel:
     """The fastest decoder on a CPU that computes such a model."""
     if library() is None or not CpuDecoder.computes(config):
+        with named_after(Path(name)):  # beside the packed weights, until they are let go
+            check_fits(_FLOAT32_BYTES * weights.num_weights, available_memory())
         return TorchDecoder.from_weights(weights, config, name=name)
     return CpuDecoder(
         weights,

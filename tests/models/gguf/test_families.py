@@ -151,6 +151,19 @@ def test_what_a_family_does_not_know_is_refused_by_name(
     assert "\n" not in str(caught.value)
 
 
+def test_floats_that_would_not_fit_in_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.gguf"
+    write_model(path, FAMILIES["gemma"], "Q4_0")
+    floats = 4 * read_gguf(path)[1].num_weights
+    monkeypatch.setattr("draftsmith.models.load.available_memory", lambda: floats - 1)
+    with pytest.raises(ModelFormatError, match=r"model\.gguf: its weights need .* are available"):
+        load_model(str(path), ModelSettings(device="cpu"))
+    monkeypatch.setattr("draftsmith.models.load.available_memory", lambda: floats)
+    load_model(str(path), ModelSettings(device="cpu"))
+
+
 def test_other_families_are_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     write_model(path, FAMILIES["llama"], "F32")

@@ -51,3 +51,11 @@ class DecoderWeights:
     final_norm: Float[Tensor, " hidden"]
     head: Matrix
     """`[vocab, hidden]`; the embedding itself where the two are tied."""
+
+    @property
+    def num_weights(self) -> int:
+        """Of all matrices."""
+        tables = [self.embedding] if self.head is self.embedding else [self.embedding, self.head]
+        parts = ("query", "key", "value", "output", "gate", "up", "down")
+        rest = [getattr(layer, part).matrix for layer in self.layers for part in parts]
+        return sum(matrix.num_outputs * matrix.num_inputs for matrix in (*tables, *rest))
