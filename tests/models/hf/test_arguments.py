@@ -31,6 +31,19 @@ class Translating:
     def forward(self, input_ids, past_key_values=None, cache=None): ...
 
 
+class Compiled:
+    _orig_mod = Newest()
+
+    def forward(self, *args, **kwargs): ...
+
+
+class Adapted:
+    def get_base_model(self):
+        return OfItsOwnCode()
+
+    def forward(self, *args, **kwargs): ...
+
+
 class NoCache:
     def forward(self, input_ids): ...
 
@@ -42,6 +55,8 @@ class NoCache:
         (OfItsOwnCode(), "past_key_values"),
         (OldRecurrent(), "cache_params"),
         (Translating(), "cache"),
+        (Compiled(), "cache"),
+        (Adapted(), "past_key_values"),
     ],
 )
 def test_the_cache_is_found_by_each_of_its_names(model: object, name: str) -> None:

@@ -9,13 +9,20 @@ from draftsmith.errors import ModelFormatError
 
 __all__ = ["accepted_arguments", "cache_argument"]
 
-_CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-"""Newest first: 5.24 renamed the other two, which models of their own code keep."""
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
+"""Newest first: 5.24 renamed the next two, which code of its own keeps; RWKV has `state`."""
 
 
 def accepted_arguments(model: Any) -> frozenset[str]:
     """Names of the arguments of a model's `forward`."""
-    return frozenset(inspect.signature(model.forward).parameters)
+    return frozenset(inspect.signature(_innermost(model).forward).parameters)
+
+
+def _innermost(model: Any) -> Any:
+    """What a compiled model, or one with an adapter (PEFT), passes its arguments on to."""
+    model = getattr(model, "_orig_mod", model)
+    base = getattr(model, "get_base_model", None)
+    return model if base is None else base()
 
 
 def cache_argument(model: Any, name: str) -> str:
@@ -31,5 +38,5 @@ def cache_argument(model: Any, name: str) -> str:
     accepted = accepted_arguments(model)
     known = next((one for one in _CACHE_NAMES if one in accepted), None)
     if known is None:
-        raise ModelFormatError(f"{name} has no cache that is known here: not supported")
+        raise ModelFormatError(f"{name} has no cache that is known here")
     return known

@@ -3,7 +3,7 @@
 # pyright: basic
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.arguments import accepted_arguments, cache_argument
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
-__all__ = ["CausalModel", "check_positions", "in_groups", "padding_mask"]
+__all__ = ["CausalModel", "check_positions", "in_groups", "one_by_one", "padding_mask"]
 
 
 class CausalModel(LanguageModel):
@@ -23,25 +23,34 @@ class CausalModel(LanguageModel):
 
     Models that take position ids run ragged batches in one pass. The others derive positions
     from the cache's length (ALiBi among them): their rows run in groups of equal length.
+
+    Args:
+        model: A model of `transformers`.
+        traits: What is known of it.
+        is_careful: Run any model's rows in groups of equal length, and show it keys and values
+            laid out as its own cache would have them.
     """
 
-    def __init__(self, model: Any, traits: ModelTraits) -> None:
+    def __init__(self, model: Any, traits: ModelTraits, *, is_careful: bool = False) -> None:
         self.model = model
         self.traits = traits
         self.device = model.device
         accepted = accepted_arguments(model)
         self._cache_name = cache_argument(model, traits.name)
         self._takes_positions = "position_ids" in accepted
+        self._is_careful = is_careful
         self._can_skip_logits = "logits_to_keep" in accepted
 
     def open_cache(self) -> RaggedCache:
         """An empty cache of this model."""
-        return RaggedCache()
+        cache = RaggedCache()
+        cache.layout.is_contiguous = self._is_careful
+        return cache
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, RaggedCache)
-        if self._takes_positions:
+        if self._takes_positions and not self._is_careful:
             return self._pass(cache, batch)
         return in_groups(batch, cache, lambda group: self._pass(cache, group))
 
@@ -122,4 +131,18 @@ def in_groups(batch: Rows, cache: Cache, run: Any) -> Tensor:
     logits = first.new_zeros(len(batch.rows), batch.width, first.shape[-1])
     for group, part in parts:
         logits[group, : part.shape[1]] = part
+    return logits
+
+
+def one_by_one(batch: Rows, run: Callable[[Rows], Tensor]) -> Tensor:
+    """Run a batch in passes of one token a row, and join the logits."""
+    steps: list[tuple[list[int], Tensor]] = []
+    for index in range(batch.width):
+        live = [place for place, tokens in enumerate(batch.tokens) if len(tokens) > index]
+        step = Rows([batch.rows[i] for i in live], [[batch.tokens[i][index]] for i in live])
+        steps.append((live, run(step)))
+    first = steps[0][1]
+    logits = first.new_zeros(len(batch.rows), batch.width, first.shape[-1])
+    for index, (live, part) in enumerate(steps):
+        logits[live, index] = part[:, 0]
     return logits

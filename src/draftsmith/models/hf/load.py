@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.contract import LanguageModel, ModelTraits
 from draftsmith.models.folder import check_folder, check_vocabulary
-from draftsmith.models.hf.causal import CausalModel
+from draftsmith.models.hf.adapt import adapted
 from draftsmith.models.hf.faults import check_reachable, check_type, named_errors, quiet
 from draftsmith.models.hf.gguf_model import load_gguf_model
 from draftsmith.models.hf.positions import context_length, position_limit, source_length
-from draftsmith.models.hf.seq2seq import EncoderDecoderModel
-from draftsmith.models.hf.stateful import StatefulModel
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
 from draftsmith.models.home import is_offline
 from draftsmith.models.reference import ModelSource, resolve
@@ -33,6 +31,9 @@ __all__ = [
     "wrap_model",
     "wrap_tokenizer",
 ]
+
+_SLIDES_BY_ITS_CACHE = {"moshi"}
+"""Families whose attention looks at all that it is given: only their own cache makes it slide."""
 
 
 def load_adapted(
@@ -108,10 +109,7 @@ def wrap_model(model: Any, name: str | None = None) -> LanguageModel:
     Raises:
         ModelFormatError: If the model is of a kind that cannot generate here.
     """
-    traits = _traits(model, name or model.config.name_or_path or type(model).__name__)
-    if traits.is_encoder_decoder:
-        return EncoderDecoderModel(model, traits)
-    return CausalModel(model, traits) if traits.can_rollback else StatefulModel(model, traits)
+    return adapted(model, _traits(model, name or model.config.name_or_path or type(model).__name__))
 
 
 def _traits(model: Any, name: str) -> ModelTraits:
@@ -141,11 +139,25 @@ def _why_no_rollback(model: Any) -> str:
     if getattr(model, "_is_stateful", False):
         return f"{model.config.model_type} keeps a recurrent state"
     if model.config.is_encoder_decoder:
-        return ""
+        return _why_rows_mix(model.config)
+    if model.config.model_type in _SLIDES_BY_ITS_CACHE:
+        return f"{model.config.model_type}'s window is what its cache has not dropped yet"
     layers = DynamicCache(config=model.config).layers
     # Sliding layers are plain here: our cache drops nothing, and the mask does the sliding.
-    odd = [type(layer).__name__ for layer in layers if not isinstance(layer, DynamicLayer)]
+    known = (DynamicLayer, DynamicSlidingWindowLayer)
+    odd = [type(layer).__name__ for layer in layers if type(layer) not in known]
     return f"{model.config.model_type} has a {odd[0]}" if odd else ""
+
+
+def _why_rows_mix(config: Any) -> str:
+    """Why a text depends on its neighbours, for an encoder-decoder; empty if it does not."""
+    share = getattr(config, "moe_eval_capacity_token_fraction", 1.0)
+    if share == 1.0:
+        return ""
+    raise ModelFormatError(
+        f"{config.model_type} drops tokens where others of a pass fill an expert "
+        f"(moe_eval_capacity_token_fraction {share}): set it to 1.0 in its config"
+    )
 
 
 def _eos_token_ids(model: Any) -> tuple[int, ...]:

@@ -37,6 +37,8 @@ class PassLayout:
         self.gather: tuple[Tensor, Tensor] | None = None
         """(row, slot) indices for the right-aligned view; None when the rows need none."""
         self.scatter: tuple[Tensor, Tensor] | None = None
+        self.is_contiguous = False
+        """Whether the model is shown copies, for models that take views apart."""
 
     @property
     def max_past(self) -> int:
@@ -91,7 +93,11 @@ class RaggedLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         layout = self._layout
         self._reserve(max(layout.rows) + 1, layout.max_past + layout.width)
-        return self._write(self._keys, key_states), self._write(self._values, value_states)
+        keys, values = (
+            self._write(self._keys, key_states),
+            self._write(self._values, value_states),
+        )
+        return (keys.contiguous(), values.contiguous()) if layout.is_contiguous else (keys, values)
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
         layout, states = self._layout, states.transpose(1, 2)

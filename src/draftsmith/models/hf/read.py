@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.models.hf.ragged_cache import RaggedCache
+from draftsmith.models.hf.recomputed import RecomputedModel
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 
 __all__ = ["EncodedModel", "ReadModel", "ReadPrompt", "new_cache", "read_prompts", "why_not_read"]
@@ -286,7 +287,7 @@ class EncodedModel(LanguageModel):
     """
 
     def __init__(self, inner: LanguageModel, states: Sequence[Tensor]) -> None:
-        assert isinstance(inner, EncoderDecoderModel)
+        assert isinstance(inner, EncoderDecoderModel | RecomputedModel)
         self._inner = inner
         self._states = list(states)
         self.traits = inner.traits

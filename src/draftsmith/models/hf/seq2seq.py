@@ -3,6 +3,7 @@
 # pyright: basic
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,16 +14,24 @@ from transformers.cache_utils import Cache as TransformersCache
 from transformers.cache_utils import CacheLayerMixin, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from draftsmith.errors import InvalidRequestError
+from draftsmith.errors import InvalidRequestError, NotRollbackableError
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.arguments import cache_argument
-from draftsmith.models.hf.causal import check_positions, in_groups, padding_mask
+from draftsmith.models.hf.causal import check_positions, in_groups, one_by_one, padding_mask
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
-__all__ = ["EncoderDecoderModel"]
+__all__ = ["EncoderDecoderModel", "EncoderOutput"]
 
 _RELATIVE_POSITIONS = {"t5", "mt5", "umt5", "longt5", "switch_transformers", "pix2struct"}
 """Families whose decoders know distances only, so that left padding moves nothing."""
+
+
+@dataclass
+class EncoderOutput(BaseModelOutput):
+    """An encoder's states, for every class of decoder."""
+
+    router_logits: Any = None
+    """What a mixture of experts asks for; they train the routers and change no logits."""
 
 
 class _CrossLayer(CacheLayerMixin):
@@ -82,8 +91,9 @@ class _Sources:
 class _EncoderDecoderRows(RaggedCache):
     """Decoder rows, and for each the encoder's output and its projections."""
 
-    def __init__(self) -> None:
+    def __init__(self, traits: ModelTraits) -> None:
         super().__init__()
+        self._traits = traits
         self.sources = _Sources()
         layer: Any = partial(_CrossLayer, self.sources)
         self.cross = TransformersCache(layer_class_to_replicate=layer)
@@ -99,6 +109,14 @@ class _EncoderDecoderRows(RaggedCache):
         self._arranged = ()
         for layer in self._cross_layers():
             layer.forget(row)
+
+    def rollback(self, row: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a row, unless the model cannot."""
+        if not self._traits.can_rollback and length != self.length(row):
+            raise NotRollbackableError(
+                f"{self._traits.name} cannot speculate: {self._traits.why_no_rollback}; use gamma=0"
+            )
+        super().rollback(row, length)
 
     def _cross_layers(self) -> list[_CrossLayer]:
         return [layer for layer in self.cross.layers if isinstance(layer, _CrossLayer)]
@@ -118,18 +136,28 @@ class _EncoderDecoderRows(RaggedCache):
 
 
 class EncoderDecoderModel(LanguageModel):
-    """A `transformers` sequence-to-sequence model behind our contract."""
+    """A `transformers` sequence-to-sequence model behind our contract.
+
+    A batch goes token by token where a pass over several would have another law: through a model
+    that cannot roll back, behind a padding id in a text (M2M100 counts positions by the ids of a
+    pass), and where a pass could fill an expert (Switch).
+    """
 
     def __init__(self, model: Any, traits: ModelTraits) -> None:
         self.model = model
         self.traits = traits
         self.device = model.device
         self._cache_name = cache_argument(model, traits.name)
+        counts_ids = any(
+            hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()
+        )
+        self._uncounted_id = model.config.pad_token_id if counts_ids else None
+        self._widest = getattr(model.config, "expert_capacity", None) or 2**31
         self._is_relative = model.config.model_type in _RELATIVE_POSITIONS
 
     def open_cache(self) -> _EncoderDecoderRows:
         """An empty cache of this model."""
-        return _EncoderDecoderRows()
+        return _EncoderDecoderRows(self.traits)
 
     @torch.inference_mode()
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
@@ -162,14 +190,21 @@ class EncoderDecoderModel(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, _EncoderDecoderRows)
+        if batch.width > 1 and not self._is_one_law(batch):
+            return one_by_one(batch, lambda step: self.forward(cache, step))
         if self._is_relative:
             return self._pass(cache, batch)
         return in_groups(batch, cache, lambda group: self._pass(cache, group))
 
+    def _is_one_law(self, batch: Rows) -> bool:
+        """Whether a pass over several tokens says what passes over one would say."""
+        if not self.traits.can_rollback or batch.width > self._widest:
+            return False
+        return all(self._uncounted_id not in tokens[:-1] for tokens in batch.tokens)
+
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
-        assert isinstance(cache, _EncoderDecoderRows)
-        self._pass(cache, Rows([row], [tokens]))
+        self.forward(cache, Rows([row], [tokens]))
 
     @torch.inference_mode()
     def _pass(self, cache: _EncoderDecoderRows, batch: Rows) -> Tensor:
@@ -194,7 +229,7 @@ class EncoderDecoderModel(LanguageModel):
         source_mask: Tensor,
     ) -> Tensor:
         return self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            encoder_outputs=EncoderOutput(last_hidden_state=states),
             attention_mask=source_mask,
             decoder_input_ids=tokens,
             decoder_attention_mask=mask,

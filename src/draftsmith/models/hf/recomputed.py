@@ -1,0 +1,126 @@
+"""Models whose keys and values cannot be kept here: every token reads the whole text again."""
+# transformers' annotations are looser than pyright's strict mode asks:
+# pyright: basic
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.errors import NotRollbackableError
+from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.hf.arguments import accepted_arguments
+from draftsmith.models.hf.causal import check_positions
+from draftsmith.models.hf.seq2seq import EncoderOutput
+
+__all__ = ["RecomputedModel", "plain_pass"]
+
+
+@torch.inference_mode()
+def plain_pass(model: Any, tokens: Sequence[int], encoded: Any = None) -> Tensor:
+    """Logits of a pass over a whole text without a cache, as `transformers` prepares it.
+
+    Args:
+        model: A model of `transformers`.
+        tokens: The text; the decoder's where there is an encoder.
+        encoded: The encoder's output.
+
+    Returns:
+        `[tokens, vocab]`; the last token's only, where a model gives no more.
+    """
+    ids = torch.tensor([list(tokens)], device=model.device)
+    if encoded is not None:
+        output = model(encoder_outputs=encoded, decoder_input_ids=ids, use_cache=False)
+        return output.logits[0]
+    options: dict[str, Tensor] = {"attention_mask": torch.ones_like(ids)}
+    if "position_ids" in accepted_arguments(model):
+        # As its `generate` counts them, which RoBERTa by itself would not.
+        options["position_ids"] = torch.arange(len(tokens), device=model.device).unsqueeze(0)
+    inputs = model.prepare_inputs_for_generation(ids, use_cache=False, **options)
+    inputs.pop("logits_to_keep", None)  # some keep the last token's only
+    return model(**inputs).logits[0]
+
+
+class _Texts(CountedCache):
+    """The tokens of every row, and the encoder's output of its source."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.tokens: dict[int, list[int]] = {}
+        self.encoded: dict[int, Any] = {}
+
+    def add(self) -> int:
+        """Open an empty row and return its number."""
+        row = super().add()
+        self.tokens[row] = []
+        return row
+
+    def remove(self, row: int) -> None:
+        """Close a row."""
+        super().remove(row)
+        del self.tokens[row]
+        self.encoded.pop(row, None)
+
+    def take(self, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to a row."""
+        self.tokens[row].extend(tokens)
+        self.append(row, len(tokens))
+
+    def rollback(self, row: int, length: int) -> None:
+        """Refuse, unless there is nothing to forget."""
+        if length != self.length(row):
+            raise NotRollbackableError(
+                f"{self._name} cannot speculate: use another model, or gamma=0"
+            )
+
+
+class RecomputedModel(LanguageModel):
+    """A model of `transformers` without a cache: plain decoding only, one row after another.
+
+    Every step is the pass that `transformers`' own `generate(use_cache=False)` makes.
+    """
+
+    def __init__(self, model: Any, traits: ModelTraits) -> None:
+        self.model = model
+        self.traits = traits
+        self.device = model.device
+
+    def open_cache(self) -> _Texts:
+        """An empty cache of this model."""
+        return _Texts(self.traits.name)
+
+    @torch.inference_mode()
+    def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
+        """Run the encoder once over the source of a row."""
+        assert isinstance(cache, _Texts)
+        ids = torch.tensor([list(source)], device=self.device)
+        encoder = self.model.get_encoder()
+        output = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+        self.hold_source(cache, row, output.last_hidden_state[0])
+
+    def hold_source(self, cache: Cache, row: int, states: Float[Tensor, "source hidden"]) -> None:
+        """Keep a row's encoder states."""
+        assert isinstance(cache, _Texts)
+        cache.encoded[row] = EncoderOutput(last_hidden_state=states[None])
+
+    def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        """Append the tokens to their rows; a pass over the whole text for each of them."""
+        assert isinstance(cache, _Texts)
+        check_positions(self.traits, [cache.length(row) for row in batch.rows], batch)
+        parts = [
+            torch.stack([self._next(cache, row, token) for token in tokens])
+            for row, tokens in zip(batch.rows, batch.tokens, strict=True)
+        ]
+        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+
+    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+        """Append tokens to one row, without logits."""
+        assert isinstance(cache, _Texts)
+        cache.take(row, tokens)
+
+    def _next(self, cache: _Texts, row: int, token: int) -> Tensor:
+        cache.take(row, [token])
+        return plain_pass(self.model, cache.tokens[row], cache.encoded.get(row))[-1]
