@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from draftsmith.errors import ModelFormatError
-from draftsmith.models.contract import LanguageModel, ModelTraits
+from draftsmith.models.contract import LanguageModel
 from draftsmith.models.folder import check_folder, check_vocabulary
 from draftsmith.models.hf.adapt import adapted
 from draftsmith.models.hf.faults import check_reachable, check_type, named_errors, quiet
 from draftsmith.models.hf.gguf_model import load_gguf_model
-from draftsmith.models.hf.positions import context_length, position_limit, source_length
+from draftsmith.models.hf.positions import context_length
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
+from draftsmith.models.hf.traits import traits_of
 from draftsmith.models.home import is_offline
 from draftsmith.models.reference import ModelSource, resolve
 
@@ -31,9 +31,6 @@ __all__ = [
     "wrap_model",
     "wrap_tokenizer",
 ]
-
-_SLIDES_BY_ITS_CACHE = {"moshi"}
-"""Families whose attention looks at all that it is given: only their own cache makes it slide."""
 
 
 def load_adapted(
@@ -109,64 +106,9 @@ def wrap_model(model: Any, name: str | None = None) -> LanguageModel:
     Raises:
         ModelFormatError: If the model is of a kind that cannot generate here.
     """
-    return adapted(model, _traits(model, name or model.config.name_or_path or type(model).__name__))
-
-
-def _traits(model: Any, name: str) -> ModelTraits:
-    config = model.config.get_text_config(decoder=True)
-    reason = _why_no_rollback(model)
-    start = model.generation_config.decoder_start_token_id
-    if start is None:
-        start = getattr(model.config, "decoder_start_token_id", None)
-    if model.config.is_encoder_decoder and start is None:
-        raise ModelFormatError(f"{name} has no decoder_start_token_id: set it in its config")
-    return ModelTraits(
-        name=name,
-        vocab_size=int(config.vocab_size),
-        eos_token_ids=_eos_token_ids(model),
-        context_length=context_length(config),
-        position_limit=position_limit(model),
-        source_length=source_length(config) if model.config.is_encoder_decoder else None,
-        is_encoder_decoder=bool(model.config.is_encoder_decoder),
-        decoder_start_token_id=start if model.config.is_encoder_decoder else None,
-        can_rollback=not reason,
-        why_no_rollback=reason,
+    return adapted(
+        model, traits_of(model, name or model.config.name_or_path or type(model).__name__)
     )
-
-
-def _why_no_rollback(model: Any) -> str:
-    """Why the model's state cannot forget tokens; empty if it can."""
-    if getattr(model, "_is_stateful", False):
-        return f"{model.config.model_type} keeps a recurrent state"
-    if model.config.is_encoder_decoder:
-        return _why_rows_mix(model.config)
-    if model.config.model_type in _SLIDES_BY_ITS_CACHE:
-        return f"{model.config.model_type}'s window is what its cache has not dropped yet"
-    layers = DynamicCache(config=model.config).layers
-    # Sliding layers are plain here: our cache drops nothing, and the mask does the sliding.
-    known = (DynamicLayer, DynamicSlidingWindowLayer)
-    odd = [type(layer).__name__ for layer in layers if type(layer) not in known]
-    return f"{model.config.model_type} has a {odd[0]}" if odd else ""
-
-
-def _why_rows_mix(config: Any) -> str:
-    """Why a text depends on its neighbours, for an encoder-decoder; empty if it does not."""
-    share = getattr(config, "moe_eval_capacity_token_fraction", 1.0)
-    if share == 1.0:
-        return ""
-    raise ModelFormatError(
-        f"{config.model_type} drops tokens where others of a pass fill an expert "
-        f"(moe_eval_capacity_token_fraction {share}): set it to 1.0 in its config"
-    )
-
-
-def _eos_token_ids(model: Any) -> tuple[int, ...]:
-    ids = model.generation_config.eos_token_id
-    if ids is None:
-        ids = getattr(model.config, "eos_token_id", None)
-    if ids is None:
-        return ()
-    return (ids,) if isinstance(ids, int) else tuple(ids)
 
 
 def _from_pretrained(path: Path | None, source: ModelSource, dtype: torch.dtype) -> Any:
