@@ -1,10 +1,11 @@
-"""`draftsmith chat`: piped turns, its two commands, and its ends."""
+"""`draftsmith chat`: turns, commands, a full context, and its ends."""
 
 import os
 import signal
 
 import pytest
 
+from draftsmith.cli.chat import COMMANDS
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import Prompt
 from draftsmith.errors import NumericsError
@@ -100,7 +101,7 @@ def test_at_a_terminal_a_refused_turn_is_forgotten_and_the_talk_goes_on(
 ) -> None:
     lines = iter(["hi", "bad", "ho"])
 
-    def read_line() -> str:
+    def read_line(_: str) -> str:
         line = next(lines, None)
         if line is None:
             raise EOFError
@@ -114,10 +115,79 @@ def test_at_a_terminal_a_refused_turn_is_forgotten_and_the_talk_goes_on(
         return start(self, prompts, params)  # type: ignore[arg-type] # passed through as it came
 
     monkeypatch.setattr(Engine, "start", refuse)
-    monkeypatch.setattr("draftsmith.cli.chat._read_line", read_line)
+    monkeypatch.setattr("draftsmith.cli.turns._typed", read_line)
     monkeypatch.setattr("draftsmith.cli.chat.is_terminal", lambda: True)
+    monkeypatch.setattr("draftsmith.cli.turns.is_terminal", lambda: True)
     outcome = cli("chat", "-m", roomy, *_OPTIONS)
     assert outcome.status == 0
-    assert "no such luck (/reset begins anew)" in outcome.stderr
+    assert "no such luck (the conversation is kept; /clear forgets it)" in outcome.stderr
     assert "bad" not in _contents(prompts[-1])
     assert _contents(prompts[-1])[-1] == "ho"
+
+
+def test_turns_of_several_lines(cli: Cli, roomy: str, prompts: list[Prompt]) -> None:
+    typed = 'one\\\ntwo\n"""three\n  four\n\nfive"""\n"""six"""\n//seven\n'
+    assert cli("chat", "-m", roomy, *_OPTIONS, stdin=typed).status == 0
+    said = [_contents(prompt)[-1] for prompt in prompts]
+    assert said == ["one\ntwo", "three\n  four\n\nfive", "six", "/seven"]
+
+
+@pytest.mark.parametrize("typed", ["one\\\n", '"""one\ntwo\n'])
+def test_a_turn_that_never_ends_is_refused(cli: Cli, roomy: str, typed: str) -> None:
+    assert "standard input ends within a turn" in cli("chat", "-m", roomy, stdin=typed).refusal()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("/hepl", "unknown command /hepl: did you mean /help? /help lists them"),
+        ("/usr/bin", "unknown command /usr/bin: /help lists them, // begins a turn with a slash"),
+        ("/clear all", "/clear takes nothing after it, got 'all': leave it out"),
+    ],
+)
+def test_an_unknown_command_is_refused(cli: Cli, roomy: str, typed: str, said: str) -> None:
+    assert said in cli("chat", "-m", roomy, stdin=typed).refusal()
+
+
+def test_help_lists_every_command_and_how_to_type(cli: Cli, roomy: str) -> None:
+    outcome = cli("chat", "-m", roomy, "--quiet", stdin="/help\n")
+    assert all(f"{name} " in outcome.stderr for name in COMMANDS)
+    assert "backslash" in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_the_systems_turn_is_shown_changed_and_ended(
+    cli: Cli, roomy: str, prompts: list[Prompt]
+) -> None:
+    typed = '/system\none\n/system be kind\ntwo\n/system ""\nthree\n'
+    outcome = cli("chat", "-m", roomy, "--system", "be brief", *_OPTIONS, stdin=typed)
+    assert [_contents(prompt)[0] for prompt in prompts] == ["be brief", "be kind", "one"]
+    told = [line for line in outcome.stderr.splitlines() if "system" in line]
+    assert told == ["system: be brief", "system: be kind", "no system's turn"]
+
+
+def test_stats_tell_of_answers_and_context(cli: Cli, roomy: str) -> None:
+    told = cli("chat", "-m", roomy, *_OPTIONS, stdin="hello\n/stats\n").stderr
+    assert "1 answers, 4 tokens" in told
+    assert "of 8,192 tokens" in told
+
+
+def test_a_full_context_drops_the_oldest_turns_and_says_so_once(
+    cli: Cli, tiny: str, prompts: list[Prompt]
+) -> None:
+    lines = "".join(f"{number} {'x' * 30}\n" for number in range(6))
+    outcome = cli("chat", "-m", tiny, "--system", "s", *_OPTIONS, stdin=lines)
+    assert outcome.status == 0, outcome
+    assert outcome.stderr.count("the context of 128 tokens is full") == 1
+    last = _contents(prompts[-1])
+    assert last[0] == "s"
+    assert last[-1].startswith("5 ")
+    kept = [int(turn[0]) for turn in last[1::2]]
+    assert kept == list(range(kept[0], 6)), "whole exchanges go, the oldest first"
+    assert kept[0] > 1
+
+
+def test_an_answer_never_runs_past_the_context(cli: Cli, tiny: str) -> None:
+    outcome = cli("chat", "-m", tiny, "--ignore-eos", stdin=f"{'x' * 100}\n")
+    assert outcome.status == 0, outcome
+    assert "[cut off" in outcome.stderr

@@ -1,10 +1,10 @@
 """`draftsmith chat`: a conversation, streamed."""
 
-import contextlib
+import difflib
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from draftsmith.cli.conversation import Conversation
 from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import System
@@ -12,19 +12,31 @@ from draftsmith.cli.prompt import check_unicode
 from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions
 from draftsmith.cli.stdout import write_text
+from draftsmith.cli.turns import Interrupted, is_terminal, read_turn
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
+    from draftsmith.engine.request import Prompt
     from draftsmith.engine.result import GenerationResult, StreamEvent
 
-__all__ = ["chat"]
+__all__ = ["COMMANDS", "chat"]
 
 _MAX_TOKENS = 1024
-_HELP = "/reset begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
-_RESET = ("/reset", "/clear")
-_EXIT = ("/exit", "/quit")
+COMMANDS = {
+    "/help": "this list",
+    "/clear": "forget the conversation (also /reset); the system's turn stays",
+    "/system": 'show what the model is told first; /system TEXT changes it, /system "" ends it',
+    "/stats": "tokens and acceptance so far, and how full the context is",
+    "/exit": "leave (also /quit, Ctrl-D, or Ctrl-C twice)",
+}
+_OTHER_NAMES = {"/reset": "/clear", "/quit": "/exit"}
+_HELP_NOTES = (
+    'A line that ends in a backslash goes on in the next; """ opens a turn of several lines, and',
+    '""" ends it. // begins a turn with a slash. Ctrl-C stops an answer, which stays as far as it',
+    "came. When the context is full, the oldest turns are no longer seen.",
+)
 
 
 def chat(
@@ -41,17 +53,16 @@ def chat(
     system
         What the model is told before the conversation.
     """
+    from draftsmith.cli.report import print_lossy
+
     messages.apply()
     params = sampling.params(max_tokens=_MAX_TOKENS)
     system = check_unicode(system or "", "--system")
-    conversation = _Conversation(_load(models), params, system)
+    talk = _Talk(Conversation(_load(models), params, system))
+    print_lossy(params)
     if is_terminal():
-        _note(f"{models.target} · {_HELP}")
-    while (line := _next_line()) is not None:
-        if line in _RESET:
-            conversation.reset()
-        elif line:
-            _turn(conversation, line)
+        talk.tell(f"{models.target} · /help lists the commands, Ctrl-D leaves")
+    talk.go_on_to_the_end()
 
 
 def _load(models: ModelOptions) -> "Engine":
@@ -63,89 +74,127 @@ def _load(models: ModelOptions) -> "Engine":
     return engine
 
 
-class _Conversation:
-    """The turns so far."""
+class _Talk:
+    """Reads turns and commands, and shows answers."""
 
-    def __init__(self, engine: "Engine", params: "SamplingParams", system: str) -> None:
-        self._engine = engine
-        self._params = params
-        self._opening = [{"role": "system", "content": system}] if system else []
-        self._messages = list(self._opening)
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._is_fullness_told = False
 
-    def reset(self) -> None:
-        """Begin anew, with the system's turn alone."""
-        self._messages = list(self._opening)
+    def go_on_to_the_end(self) -> None:
+        """Until the user leaves or the input ends."""
+        is_leaving = False
+        while True:
+            try:
+                turn = read_turn()
+            except Interrupted:
+                if is_leaving:
+                    return
+                is_leaving = True
+                self.tell("Ctrl-C again, or Ctrl-D, leaves; the conversation is kept")
+                continue
+            is_leaving = False
+            if turn is None or not self._is_going_on(turn):
+                return
 
-    def say(self, line: str) -> "GenerationResult":
-        """Stream the answer to a turn; a turn that is refused is forgotten."""
+    def tell(self, text: str) -> None:
+        """A remark on stderr; what was asked for is told under --quiet too."""
+        from rich.console import Console
+
+        out = Console(stderr=True, highlight=False, soft_wrap=True)
+        out.print(text, style="dim", markup=False)
+
+    def _is_going_on(self, turn: str) -> bool:
+        """Deal with a turn; at a terminal, one that is refused is told, and the talk goes on."""
+        try:
+            if turn.startswith("/") and not turn.startswith("//"):
+                return self._command(turn)
+            if turn:
+                self._answer(turn.removeprefix("/") if turn.startswith("//") else turn)
+        except DraftsmithError as error:
+            if not is_terminal():
+                raise
+            self.tell(f"{error} (the conversation is kept; /clear forgets it)")
+        return True
+
+    def _command(self, line: str) -> bool:
+        """Whether the talk goes on after a command."""
+        name, _, rest = line.partition(" ")
+        name, rest = _OTHER_NAMES.get(name, name), rest.strip()
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, [*COMMANDS, *_OTHER_NAMES], n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InvalidRequestError(
+                f"unknown command {name}: {hint}/help lists them, // begins a turn with a slash"
+            )
+        if rest and name != "/system":
+            raise InvalidRequestError(f"{name} takes nothing after it, got {rest!r}: leave it out")
+        if name == "/help":
+            self._help()
+        elif name == "/stats":
+            self._stats()
+        elif name == "/clear":
+            self._conversation.clear()
+            self._is_fullness_told = False
+        elif name == "/system":
+            self._system(rest)
+        return name != "/exit"
+
+    def _help(self) -> None:
+        width = max(map(len, COMMANDS))
+        for name, what in COMMANDS.items():
+            self.tell(f"{name:<{width}}  {what}")
+        for line in _HELP_NOTES:
+            self.tell(line)
+
+    def _system(self, text: str) -> None:
+        if text:
+            self._conversation.system = "" if text in ('""', "''") else text
+        system = self._conversation.system
+        self.tell(f"system: {system}" if system else "no system's turn")
+
+    def _stats(self) -> None:
+        totals, length = self._conversation.totals, self._conversation.context_length
+        counts = totals.statistics
+        lines = [f"{totals.num_answers} answers, {counts.num_committed} tokens"]
+        if counts.alpha is not None and counts.tokens_per_pass is not None:
+            lines.append(f"alpha {counts.alpha:.2f}, {counts.tokens_per_pass:.2f} tokens per pass")
+        of = "" if length is None else f" of {length:,}"
+        lines.append(f"the last prompt had {totals.num_prompt_tokens:,}{of} tokens")
+        if totals.num_forgotten:
+            lines.append(f"{totals.num_forgotten} turns are no longer seen")
+        for line in lines:
+            self.tell(line)
+
+    def _answer(self, text: str) -> None:
+        from draftsmith.cli.report import print_summary
+        from draftsmith.engine.result import FinishReason
+
+        forgotten = self._conversation.totals.num_forgotten
+        result = self._conversation.say(text, self._run)
+        if self._conversation.totals.num_forgotten > forgotten and not self._is_fullness_told:
+            self._is_fullness_told = True
+            self.tell(
+                f"the context of {self._conversation.context_length:,} tokens is full: "
+                "the oldest turns are no longer seen (/clear forgets all)"
+            )
+        if result.finish_reason is FinishReason.ABORT:
+            self.tell("[stopped]" if result.token_ids else "[stopped before it began: forgotten]")
+        elif result.finish_reason is FinishReason.LENGTH:
+            self.tell("[cut off: --max-tokens, or the context, is reached]")
+        print_summary([result])
+        if result.finish_reason is FinishReason.ABORT and not is_terminal():
+            sys.exit(INTERRUPTED)
+
+    def _run(self, turns: "Prompt", params: "SamplingParams") -> "GenerationResult":
         from draftsmith.cli.interrupt import follow
 
-        messages = [*self._messages, {"role": "user", "content": line}]
-        result = follow(self._engine.start(messages, self._params), _show)[0]
+        engine = self._conversation.engine
+        result = follow(engine.start(turns, params), _show)[0]
         write_text("\n")
-        self._messages = [*messages, {"role": "assistant", "content": result.text}]
         return result
 
 
 def _show(event: "StreamEvent") -> None:
     if event.text:
         write_text(event.text)
-
-
-def _turn(conversation: _Conversation, line: str) -> None:
-    """One exchange. At a terminal a refused turn is told and the talk goes on."""
-    from draftsmith.cli.report import print_summary
-    from draftsmith.engine.result import FinishReason
-
-    try:
-        result = conversation.say(line)
-        if result.error is not None:
-            raise DraftsmithError(result.error)
-    except DraftsmithError as error:
-        if not is_terminal():
-            raise
-        _note(f"{error} (/reset begins anew)")
-        return
-    print_summary([result])
-    if result.finish_reason is FinishReason.ABORT and not is_terminal():
-        sys.exit(INTERRUPTED)
-
-
-def _next_line() -> str | None:
-    """The user's next turn; None at the end."""
-    try:
-        line = check_unicode(_read_line(), "a line of standard input").strip()
-    except (EOFError, KeyboardInterrupt) as end:
-        if is_terminal():
-            sys.stderr.write("\n")
-        elif isinstance(end, KeyboardInterrupt):
-            raise
-        return None
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError("standard input is not UTF-8 text: convert it") from error
-    return None if line in _EXIT else line
-
-
-def is_terminal() -> bool:
-    """Whether someone types the turns."""
-    return sys.stdin.isatty()
-
-
-def _read_line() -> str:
-    if not is_terminal():
-        return input()
-    if not sys.stdout.isatty():
-        # `input` would write its prompt to stdout, which holds the answers alone.
-        sys.stderr.write("> ")
-        sys.stderr.flush()
-        return input()
-    # Imported for its effect alone: it gives `input` arrow keys and a history.
-    with contextlib.suppress(ImportError):
-        import_module("readline")
-    return input("> ")
-
-
-def _note(text: str) -> None:
-    from draftsmith.cli.messages import notes
-
-    notes().print(text, style="dim", markup=False)

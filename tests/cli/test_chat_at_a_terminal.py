@@ -1,0 +1,89 @@
+"""`draftsmith chat` driven through a terminal, as someone at a keyboard drives it."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+
+_WAIT_S = 120.0
+_CTRL_C = b"\x03"
+_CTRL_D = b"\x04"
+
+
+class _Keyboard:
+    """A program in a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        # Opened by the leader of a session without a terminal, it becomes that session's terminal.
+        shell = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(slave))
+        command = (*shell, sys.executable, "-m", "draftsmith", *arguments)
+        environment = {**os.environ, "TERM": "dumb", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, start_new_session=True, env=environment)
+        os.close(slave)
+        self.shown = ""
+
+    def press(self, keys: str | bytes) -> None:
+        os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
+
+    def wait_for(self, text: str) -> str:
+        """What was shown up to a text that comes after what was waited for before."""
+        end = time.monotonic() + _WAIT_S
+        while text not in self.shown:
+            assert time.monotonic() < end, f"{text!r} never came: {self.shown!r}"
+            if select.select([self._master], [], [], 1.0)[0]:
+                try:
+                    self.shown += os.read(self._master, 4096).decode(errors="replace")
+                except OSError:  # the program has ended
+                    assert text in self.shown, f"{text!r} never came: {self.shown!r}"
+        before, _, self.shown = self.shown.partition(text)
+        return before
+
+    def wait_for_letters(self, count: int) -> None:
+        """Until so many were shown, whatever they are."""
+        while len(re.sub(r"\s", "", self.shown)) < count:
+            self.shown += os.read(self._master, 64).decode(errors="replace")
+
+    def end(self) -> int:
+        status = self.process.wait(timeout=_WAIT_S)
+        os.close(self._master)
+        return status
+
+
+def test_a_whole_talk(roomy: str) -> None:
+    talk = _Keyboard("chat", "-m", roomy, "--max-tokens", "6000", "--ignore-eos", "--temp", "1")
+    talk.wait_for("/help lists the commands")
+    talk.wait_for("> ")
+    talk.press(_CTRL_C)
+    talk.wait_for("Ctrl-C again, or Ctrl-D, leaves; the conversation is kept")
+    talk.wait_for("> ")
+    talk.press("/hlep\n")
+    talk.wait_for("unknown command /hlep: did you mean /help?")
+    talk.wait_for("> ")
+    talk.press("one\\\n")
+    talk.wait_for(". ")
+    talk.press("two\n")
+    talk.wait_for("two")
+    talk.wait_for_letters(20)
+    talk.press(_CTRL_C)
+    talk.wait_for("[stopped]")
+    talk.wait_for("tok/s")
+    talk.wait_for("> ")
+    talk.press("/stats\n")
+    talk.wait_for("1 answers, ")
+    talk.wait_for("> ")
+    talk.press(_CTRL_C)
+    talk.wait_for("Ctrl-C again")
+    talk.wait_for("> ")
+    talk.press(_CTRL_C)
+    assert talk.end() == 0
+
+
+def test_ctrl_d_leaves(roomy: str) -> None:
+    talk = _Keyboard("chat", "-m", roomy, "--quiet")
+    talk.wait_for("> ")
+    talk.press(_CTRL_D)
+    assert talk.end() == 0
