@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import filelock
 import pytest
 
 from draftsmith.core import theory
@@ -20,7 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_list_names_every_model_whole(cli: Cli) -> None:
     outcome = cli("models", "list")
     heading, *rows = outcome.stdout.splitlines()
-    assert heading.split() == ["name", "size", "licence", "fetched", "note"]
+    assert heading.split() == ["name", "size", "pulled", "licence", "note"]
     assert [row.split()[0] for row in rows] == list(CATALOGUE)
     assert all(" no " in row for row in rows)
 
@@ -33,6 +34,54 @@ def test_the_list_is_also_json(cli: Cli, home: Path) -> None:
     rows = json.loads(cli("models", "list", "--json").stdout)
     assert [row["name"] for row in rows] == list(CATALOGUE)
     assert [row["is_here"] for row in rows] == [True] + [False] * (len(rows) - 1)
+
+
+def test_a_pull_in_part_shows_its_share(cli: Cli, home: Path) -> None:
+    entry = next(iter(CATALOGUE.values()))
+    place = home / "models" / entry.name
+    place.mkdir(parents=True)
+    with (place / f"{entry.filename}.partial").open("wb") as file:
+        file.truncate(entry.num_bytes // 4)
+    assert " 25%  " in cli("models", "list").stdout
+
+
+def _pulled(home: Path) -> tuple[str, Path]:
+    """A model that is here, as far as a look at the disk tells."""
+    entry = next(iter(CATALOGUE.values()))
+    place = home / "models" / entry.name
+    place.mkdir(parents=True)
+    (place / entry.filename).write_bytes(b"x" * 3_000_000)
+    return entry.name, place
+
+
+def test_rm_removes_what_was_pulled_and_nothing_else(cli: Cli, home: Path) -> None:
+    name, place = _pulled(home)
+    (home / "models" / "other").mkdir()
+    outcome = cli("models", "rm", name, "--yes")
+    assert (outcome.status, outcome.stdout) == (0, f"removed {name}, 3 MB\n")
+    assert not place.exists()
+    assert (home / "models" / "other").exists()
+    assert f"model '{name}' is not here" in cli("models", "rm", name, "--yes").refusal()
+
+
+def test_rm_asks_and_takes_no_for_an_answer(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, place = _pulled(home)
+    assert "needs a yes: give --yes" in cli("models", "rm", name).refusal()
+    monkeypatch.setattr("draftsmith.cli.models.is_terminal", lambda: True)
+    assert cli("models", "rm", name, stdin="n\n").status == 0
+    assert place.exists()
+    asked = cli("models", "rm", name, stdin="y\n")
+    assert f"remove {name}, 3 MB? [y/N]" in asked.stderr
+    assert not place.exists()
+
+
+def test_rm_leaves_a_model_that_is_being_pulled(cli: Cli, home: Path) -> None:
+    name, place = _pulled(home)
+    with filelock.FileLock(place / f"{CATALOGUE[name].filename}.lock"):
+        assert "is being pulled" in cli("models", "rm", name, "-y").refusal()
+    assert place.exists()
 
 
 def test_show_describes_a_folder(cli: Cli, tiny: str) -> None:

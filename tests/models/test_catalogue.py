@@ -37,7 +37,7 @@ def test_an_entry_whose_sizes_do_not_add_up_is_refused():
 
 
 def test_an_unknown_name_is_answered_with_near_ones():
-    with pytest.raises(ModelNotFoundError, match=r"did you mean smollm2-135m-instruct$"):
+    with pytest.raises(ModelNotFoundError, match=r"did you mean smollm2-135m-instruct\?$"):
         find_entry("smollm-135m-instruct")
 
 

@@ -206,6 +206,7 @@ def test_a_hub_model_of_our_families_is_fetched_without_pickles(
         "draftsmith.models.hf.load.hf_hub_download", lambda **_: str(folder / "config.json")
     )
     monkeypatch.setattr("draftsmith.models.hf.load.snapshot_download", snapshot)
+    monkeypatch.setattr("draftsmith.models.hf.load.check_reachable", lambda _: None)
     model = load_model("someone/a-llama", ModelSettings(device="cpu"))
     assert model.traits.name == "someone/a-llama"
     assert asked["repo_id"] == "someone/a-llama"

@@ -1,4 +1,4 @@
-"""The command line: `draftsmith generate | chat | models | theory | demo`."""
+"""The command line: `draftsmith COMMAND`; each command's module is imported when it runs."""
 
 import os
 import sys
@@ -28,10 +28,10 @@ _HELP = {
     ),
     "chat:chat": (
         "Talk to a model; each line is a turn, typed or piped.\n\n"
-        "/reset begins anew, /exit or the end of the input leaves. Ctrl-C stops an answer; where "
-        "the lines are piped, the conversation."
+        "/help lists the commands, /exit or the end of the input leaves. Ctrl-C stops an answer; "
+        "where the lines are piped, the conversation."
     ),
-    "models:app": "List, fetch and describe models.",
+    "models:app": "List, fetch, remove and describe models.",
     "theory:theory": (
         "What the papers' formulas say of a draft.\n\n"
         "They take every drafted token to be kept with the same probability, and a check to cost "
@@ -48,6 +48,11 @@ _HELP = {
         "expect, and the batch size at which it stops paying. Takes about a minute."
     ),
     "bench:app": "Measure speculation beside plain decoding, in one run and in turn.",
+    "completion:completion": (
+        "Print a script that completes commands and options in a shell.\n\n"
+        'bash: eval "$(draftsmith completion bash)"; zsh: draftsmith completion zsh > '
+        '"${fpath[1]}/_draftsmith"; fish: draftsmith completion fish | source'
+    ),
     "demo:demo": (
         "The same text with and without speculation, side by side.\n\n"
         "Exit status 1 if the texts differ."

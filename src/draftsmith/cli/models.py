@@ -1,17 +1,20 @@
 """`draftsmith models`: what can be run, fetching it, and what is known of it."""
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
-from draftsmith.cli.options import JsonOutput
+from draftsmith.cli.options import Flag, JsonOutput
 from draftsmith.cli.stdout import write_json, write_text
+from draftsmith.cli.turns import is_terminal
+from draftsmith.errors import InvalidRequestError
 
 __all__ = ["app"]
 
-app = App(name="models", help="List, fetch and describe models.")
+app = App(name="models", help="List, fetch, remove and describe models.")
 
 
 @app.command(name="list")
@@ -28,6 +31,7 @@ def list_models(
     messages.apply()
     from draftsmith.models.catalogue import CATALOGUE
     from draftsmith.models.home import home
+    from draftsmith.models.remove import num_bytes_here
 
     rows = [
         {
@@ -35,6 +39,7 @@ def list_models(
             "num_bytes": entry.num_bytes,
             "licence": entry.licence,
             "is_here": (home() / "models" / entry.name / entry.filename).exists(),
+            "num_bytes_here": num_bytes_here(entry),
             "note": entry.note,
         }
         for entry in CATALOGUE.values()
@@ -42,7 +47,7 @@ def list_models(
     if json_output:
         write_json(rows)
         return
-    table = [("name", "size", "licence", "fetched", "note"), *map(_row, rows)]
+    table = [("name", "size", "pulled", "licence", "note"), *map(_row, rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         padded = map(str.ljust, cells, widths)
@@ -65,6 +70,49 @@ def pull(name: str, /, *, messages: MessageOptions = DEFAULT_MESSAGES) -> None:
     with pull_progress(name) as on_progress:
         path = fetch(name, on_progress)
     write_text(f"{path}\n")
+
+
+@app.command(name="rm")
+def remove_model(
+    name: str,
+    /,
+    *,
+    yes: Annotated[Flag, Parameter(alias="-y")] = False,
+    messages: MessageOptions = DEFAULT_MESSAGES,
+) -> None:
+    """Remove a pulled model from this disk; it can be pulled again.
+
+    Parameters
+    ----------
+    name
+        As `draftsmith models list` gives it.
+    yes
+        Do not ask.
+    """
+    from draftsmith.models.catalogue import find_entry
+    from draftsmith.models.remove import num_bytes_here, remove
+
+    messages.apply()
+    size = f"{num_bytes_here(find_entry(name)) / 1e6:,.0f} MB"
+    if not yes and num_bytes_here(find_entry(name)) and not _is_agreed(name, size):
+        return
+    remove(name)
+    write_text(f"removed {name}, {size}\n")
+
+
+def _is_agreed(name: str, size: str) -> bool:
+    """Ask at a terminal.
+
+    Raises:
+        InvalidRequestError: If there is nobody to ask.
+    """
+    if not is_terminal():
+        raise InvalidRequestError(
+            f"removing {name} ({size}) needs a yes: give --yes, as there is no terminal to ask at"
+        )
+    sys.stderr.write(f"remove {name}, {size}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @app.command
@@ -96,7 +144,14 @@ def show(
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
     size = f"{row['num_bytes'] / 1e6:,.0f} MB"
-    return row["name"], size, row["licence"], _shown(row["is_here"]), row["note"]
+    return row["name"], size, _pulled(row), row["licence"], row["note"]
+
+
+def _pulled(row: dict[str, Any]) -> str:
+    if row["is_here"]:
+        return "yes"
+    part = row["num_bytes_here"] / row["num_bytes"]
+    return f"{part:.0%}" if row["num_bytes_here"] else "no"
 
 
 def _shown(value: object) -> str:
