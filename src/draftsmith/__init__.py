@@ -79,3 +79,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
     if name not in _HOMES:
         raise AttributeError(f"module 'draftsmith' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The names that `__getattr__` gives, imported yet or not, beside the module's own."""
+    return sorted({*globals(), *__all__})

@@ -31,6 +31,9 @@ class ByteTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
+    def encode_plain(self, text: str) -> list[int]:
+        raise NotImplementedError
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         raise NotImplementedError
 
@@ -42,6 +45,9 @@ class ByteTokenizer(Tokenizer):
 
     def token_strings(self) -> dict[int, str]:
         return {_END: "<|end|>"}
+
+    def special_tokens(self) -> dict[str, int]:
+        return {}
 
     @property
     def has_chat_template(self) -> bool:

@@ -24,7 +24,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setenv("DRAFTSMITH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("draftsmith.api.load_model", load)
-    monkeypatch.setattr("draftsmith.api.load_tokenizer", load)
+    monkeypatch.setattr("draftsmith.models.given.load_tokenizer", load)
 
 
 @pytest.mark.usefixtures("unloaded")

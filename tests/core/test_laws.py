@@ -64,7 +64,7 @@ def slow_law(
     """One row, token by token; `output` holds the drafted tokens before the row as well."""
     scores = [_slow_score(token, logits, params, prompt, output) for token in range(len(logits))]
     endings = {*params.stop_token_ids, *(() if params.ignore_eos else eos)}
-    if len(output) < params.min_tokens:
+    if len(output) < params.over().min_tokens:
         scores = [-math.inf if token in endings else x for token, x in enumerate(scores)]
     order = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
     if scores[order[0]] == -math.inf:
@@ -91,7 +91,7 @@ def _slow_score(
     if token in params.banned_token_ids or (allowed is not None and token not in allowed):
         return -math.inf
     if token in prompt or token in output:
-        penalty = params.repetition_penalty
+        penalty = params.over().repetition_penalty
         score = score / penalty if score > 0 else score * penalty
     score -= params.frequency_penalty * output.count(token)
     return score - params.presence_penalty * (token in output)

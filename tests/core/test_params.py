@@ -136,11 +136,13 @@ def test_the_defaults_are_greedy_and_change_nothing() -> None:
     assert not params.has_penalties
     assert (params.temperature, params.top_k, params.top_p, params.min_p) == (0.0, 0, 1.0, 0.0)
     penalties = params.repetition_penalty, params.presence_penalty, params.frequency_penalty
-    assert penalties == (1.0, 0.0, 0.0)
+    assert penalties == (None, 0.0, 0.0)
+    assert params.over().is_idle
     assert dict(params.logit_bias) == {}
     assert (params.banned_token_ids, params.allowed_token_ids) == ((), None)
-    assert (params.min_tokens, params.max_tokens, params.n) == (0, 256, 1)
-    assert (params.stop, params.stop_token_ids, params.ignore_eos) == ((), (), False)
+    assert (params.min_tokens, params.max_tokens, params.n) == (None, None, 1)
+    assert params.longest_output == 256
+    assert (params.stop, params.stop_token_ids, params.ignore_eos) == (None, (), False)
     assert (params.seed, params.logprobs, params.verifier) == (None, None, None)
 
 

@@ -27,7 +27,7 @@ from draftsmith.errors import (
 from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.load import wrap_model
 from tests import tiny
-from tests.engine.kit import PROMPTS, Poisoned, target, twin
+from tests.engine.kit import PROMPTS, Poisoned, target, text_tokenizer, twin
 
 END = 0
 
@@ -221,8 +221,9 @@ def test_a_draft_with_a_shorter_context_or_vocabulary_drafts_what_it_can() -> No
     expected = found(beam_search(Engine(WorldModel(world)), [1, 2, 3], max_tokens=8))
     short = WorldModel(world, is_draft=True, context=6)
     small = WorldModel(RandomWorld(2, vocab=4))
+    same = text_tokenizer()
     for draft in (short, small):
-        search = Engine(WorldModel(world), draft=ModelDrafter(draft))
+        search = Engine(WorldModel(world), same, ModelDrafter(draft, same))
         assert found(beam_search(search, [1, 2, 3], max_tokens=8)) == expected
     # The longest text that the draft read had its context's length.
     assert max(len(text) for text in short._texts.values()) <= 6
@@ -300,7 +301,7 @@ def test_a_model_that_cannot_roll_back_is_refused() -> None:
 
 def test_the_context_ends_a_search() -> None:
     model = WorldModel(RandomWorld(3, vocab=5), context=6)
-    result = beam_search(Engine(model), [1, 2], max_tokens=50, ignore_eos=True)
+    result = beam_search(Engine(model), [1, 2], ignore_eos=True)
     assert {len(one.token_ids) for one in result.texts} == {4}
     with pytest.raises(DraftsmithError):
         beam_search(Engine(model), [1] * 6)

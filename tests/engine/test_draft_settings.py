@@ -42,12 +42,19 @@ def plain(mode: str) -> list[list[tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("drafter", ["model", "bigram", "prompt lookup", "hierarchical"])
+@pytest.mark.parametrize("drafter", ["model", "bigram", "hierarchical"])
 def test_the_text_does_not_depend_on_the_drafts_settings(drafter: str, mode: str) -> None:
     engine = Engine(target("llama"), draft=DRAFTERS[drafter]("llama"), gamma=3)
     for name, settings in SETTINGS.items():
         results = engine.generate(PROMPTS, replace(MODES[mode], **settings))
         assert texts(results) == plain(mode), name
+
+
+def test_settings_of_a_draft_that_draws_from_no_law_are_refused() -> None:
+    engine = Engine(target("llama"), draft=DRAFTERS["prompt lookup"]("llama"))
+    for name, value in (("draft_temperature", 0.5), ("draft_top_k", 3), ("draft_top_p", 0.5)):
+        with pytest.raises(InvalidRequestError, match=rf"{name}.*prompt-lookup.*{value}"):
+            engine.generate(PROMPTS[0], SamplingParams.from_options(**{name: value}))
 
 
 def test_the_settings_do_reach_the_draft() -> None:

@@ -158,6 +158,9 @@ class Letters(Tokenizer):
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
 
+    def encode_plain(self, text: str) -> list[int]:
+        raise NotImplementedError
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         raise NotImplementedError
 
@@ -166,6 +169,9 @@ class Letters(Tokenizer):
 
     def token_strings(self) -> dict[int, str]:
         return {10 + i: piece for i, piece in enumerate(self.pieces)}
+
+    def special_tokens(self) -> dict[str, int]:
+        return {}
 
     @property
     def has_chat_template(self) -> bool:

@@ -85,7 +85,7 @@ def test_a_bad_request_alone_raises(prompt: Prompt, why: str) -> None:
 @pytest.mark.parametrize(
     ("params", "why"),
     [
-        (SamplingParams(stop=("x",)), "stop strings need a tokenizer"),
+        (SamplingParams(stop=("x",)), "stop strings in letters need a tokenizer"),
         (SamplingParams(banned_token_ids=(96,)), "banned_token_ids has id 96"),
         (SamplingParams(stop_token_ids=(400,)), "stop_token_ids has id 400"),
         (SamplingParams(allowed_token_ids=(3, 99)), "allowed_token_ids has id 99"),
@@ -296,9 +296,10 @@ def test_a_padded_draft_vocabulary_changes_no_text(draft_size: int, params: Samp
     plain = texts(Engine(target("llama")).generate(prompts, params))
     assert draft_size > 95 or max(t for (text,) in plain for t in text) >= draft_size
     small = tiny.model("llama", 3, vocab_size=draft_size)
-    over = SpeculativeDrafter(small, RandomDrafter(150), inner_gamma=2)
-    for draft in (ModelDrafter(small), RandomDrafter(draft_size), over):
-        results = Engine(target("llama"), draft=draft, gamma=3).generate(prompts, params)
+    same = text_tokenizer()
+    over = SpeculativeDrafter(small, RandomDrafter(150), inner_gamma=2, tokenizer=same)
+    for draft in (ModelDrafter(small, same), RandomDrafter(draft_size), over):
+        results = Engine(target("llama"), same, draft, gamma=3).generate(prompts, params)
         assert texts(results) == plain
         assert {result.error for result in results} == {None}
 
@@ -308,8 +309,9 @@ def test_no_illegal_id_ever_with_padded_vocabularies(verifier: str) -> None:
     allowed = (3, 80, 81, 95)
     params = replace(SEEDED, verifier=verifier, allowed_token_ids=allowed, temperature=2.0)
     for size in (70, 150):
-        draft = ModelDrafter(tiny.model("llama", 3, vocab_size=size))
-        results = Engine(target("llama"), draft=draft, gamma=3).generate(PROMPTS, params)
+        draft = ModelDrafter(tiny.model("llama", 3, vocab_size=size), text_tokenizer())
+        engine = Engine(target("llama"), text_tokenizer(), draft, gamma=3)
+        results = engine.generate(PROMPTS, params)
         assert {t for result in results for t in result.token_ids} == set(allowed)
 
 

@@ -65,6 +65,9 @@ class Table(Tokenizer):
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
 
+    def encode_plain(self, text: str) -> list[int]:
+        raise NotImplementedError
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         raise NotImplementedError
 
@@ -73,6 +76,9 @@ class Table(Tokenizer):
 
     def token_strings(self) -> dict[int, str]:
         return self.strings
+
+    def special_tokens(self) -> dict[str, int]:
+        return {}
 
     @property
     def has_chat_template(self) -> bool:

@@ -100,7 +100,9 @@ class Bench:
         size = cell.batch_size
         batches = [range(len(prompts))[i : i + size] for i in range(0, len(prompts), size)]
         params = [self._params(cell, item.max_tokens) for item in workload.items]
-        short = [replace(one, max_tokens=min(one.max_tokens, _WARM_UP_TOKENS)) for one in params]
+        short = [
+            replace(one, max_tokens=min(one.longest_output, _WARM_UP_TOKENS)) for one in params
+        ]
         for track, engine in zip(tracks, engines, strict=True):
             on_step(cell, track.arm)
             _step(track, engine, prompts, short, batches[0], (-1, 0))

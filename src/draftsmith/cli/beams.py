@@ -95,7 +95,7 @@ class BeamOptions:
             prompt,
             num_beams=self.num_beams,
             draft_beams=self.draft_beams,
-            max_tokens=256 if sampling.max_tokens is None else sampling.max_tokens,
+            max_tokens=sampling.max_tokens,
             ignore_eos=sampling.ignore_eos,
         )
 

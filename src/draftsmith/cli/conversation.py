@@ -103,12 +103,13 @@ class Conversation:
         )
 
     def _room(self, length: int) -> int:
-        return max(1, min(self._params.max_tokens, length // _ROOM_SHARE))
+        return max(1, min(self._params.longest_output, length // _ROOM_SHARE))
 
     def _with_room(self, num_tokens: int) -> "SamplingParams":
         """The parameters, with no more tokens than there is room for."""
         if self.context_length is None:
             return self._params
-        longest = min(self._params.max_tokens, self.context_length - num_tokens)
-        shortest = min(self._params.min_tokens, longest)
+        longest = min(self._params.longest_output, self.context_length - num_tokens)
+        least = self._params.min_tokens
+        shortest = None if least is None else min(least, longest)
         return replace(self._params, max_tokens=longest, min_tokens=shortest)

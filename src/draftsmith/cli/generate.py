@@ -93,7 +93,7 @@ def _follow(answers: Answers) -> "list[GenerationResult]":
     from draftsmith.cli.interrupt import follow
 
     run = answers.engine.start([one.prompt for one in answers.asked], answers.requests)
-    longest = sum(one.max_tokens * one.n for one in answers.requests)
+    longest = sum(one.longest_output * one.n for one in answers.requests)
     with working("reading the prompt") as work:
 
         def show(event: "StreamEvent") -> None:

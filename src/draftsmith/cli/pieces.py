@@ -93,7 +93,7 @@ def _decoded(
 ) -> Iterator[tuple[str, "TokenTrace"]]:
     from draftsmith.models.tokenizer import Detokenizer
 
-    detokenizer = Detokenizer(tokenizer)
+    detokenizer = Detokenizer(tokenizer, completion.prompt_tail)
     for number, token in enumerate(completion.trace, start=1):
         text = detokenizer.push(token.token_id)
         is_last = number == len(completion.trace)

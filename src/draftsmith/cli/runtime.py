@@ -45,18 +45,20 @@ class RuntimeOptions:
     device
         A torch device; auto is the GPU if there is one.
     activations
-        Of products with quantised weights on a CPU: int8 rounds them, float32 keeps them.
+        Of products with quantised weights on a CPU: int8 rounds them, float32 keeps them;
+        by default int8 where there are such.
     threads
         Of the CPU kernels; by default the physical cores.
     draft_vocab_size
-        Ids that a draft model on a CPU considers, beside those of the text so far; 0 is all.
+        Ids that a draft model on a CPU considers, beside those of the text so far; 0 is all;
+        by default 32768.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
     device: str = "auto"
-    activations: Literal["int8", "float32"] = "int8"
+    activations: Literal["int8", "float32"] | None = None
     threads: Annotated[Whole | None, Parameter(alias="-t")] = None
-    draft_vocab_size: Whole = 32_768
+    draft_vocab_size: Whole | None = None
 
     def load_target(self, target: str, draft: str | None, gamma: Gamma) -> "Engine":
         """Load an engine, showing how a fetch gets on.

@@ -41,7 +41,7 @@ class SamplingOptions:
     min_p
         Drop tokens less likely than this share of the likeliest; 0 drops none.
     repetition_penalty
-        Above 1 discourages tokens of the prompt and the output.
+        Above 1 discourages tokens of the prompt and the output; by default the model's own.
     presence_penalty
         Subtracted from the logits of tokens in the output.
     frequency_penalty
@@ -68,7 +68,7 @@ class SamplingOptions:
     max_tokens
         The longest output; by default 256, and in a chat 1024.
     min_tokens
-        No end before this many tokens.
+        No end before this many tokens; by default the model's own.
     stop
         A string that ends the output, and is cut off; may be repeated.
     stop_token
@@ -81,7 +81,7 @@ class SamplingOptions:
     top_k: Whole = 0
     top_p: Real = 1.0
     min_p: Real = 0.0
-    repetition_penalty: Annotated[Real, Parameter(alias="--repeat-penalty")] = 1.0
+    repetition_penalty: Annotated[Real | None, Parameter(alias="--repeat-penalty")] = None
     presence_penalty: Real = 0.0
     frequency_penalty: Real = 0.0
     logit_bias: Strings = ()
@@ -94,18 +94,18 @@ class SamplingOptions:
     draft_top_p: Real | None = None
     lossy_lenience: Real = 1.0
     max_tokens: MaxTokens | None = None
-    min_tokens: Annotated[Whole, Parameter(group=STOPPING)] = 0
+    min_tokens: Annotated[Whole | None, Parameter(group=STOPPING)] = None
     stop: Annotated[Strings, Parameter(group=STOPPING)] = ()
     stop_token: Annotated[Ids, Parameter(alias="--stop-token-ids", group=STOPPING)] = ()
     ignore_eos: Annotated[Flag, Parameter(group=STOPPING)] = False
 
     def params(
-        self, *, max_tokens: int = 256, n: int = 1, logprobs: int | None = None
+        self, *, max_tokens: int | None = None, n: int = 1, logprobs: int | None = None
     ) -> SamplingParams:
         """The same as `SamplingParams`.
 
         Args:
-            max_tokens: The command's default.
+            max_tokens: The command's default; None is that of `SamplingParams`.
             n: Samples to draw.
             logprobs: Alternatives to report; None reports no log-probabilities.
 
@@ -125,7 +125,7 @@ class SamplingOptions:
             allowed_token_ids=self.allow_token or None,
             max_tokens=max_tokens if self.max_tokens is None else self.max_tokens,
             min_tokens=self.min_tokens,
-            stop=self.stop,
+            stop=self.stop or None,
             stop_token_ids=self.stop_token,
             ignore_eos=self.ignore_eos,
             seed=self.seed,

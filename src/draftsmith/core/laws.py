@@ -5,13 +5,16 @@ Plain decoding, target and draft all call it, so they can never mean different d
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.params import SamplingParams
+from draftsmith.core.prefix_rules import Prefixes, PrefixRules
 
 __all__ = ["NO_TOKEN", "History", "Law", "SamplingLaw", "best_tokens", "point_masses"]
 
@@ -63,8 +66,9 @@ class Law(Protocol):
 class SamplingLaw:
     """The transform that `SamplingParams` describes: float32 in, float32 out, row by row.
 
-    Order: bias and bans, penalties, temperature, top-k, top-p, min-p. A row's law depends on that
-    row alone, never on how many rows are transformed together.
+    Order: bias and bans, penalties, repetition bans, minimum length, forced and suppressed ids,
+    temperature, top-k, top-p, min-p. A row's law depends on that row and its prefix alone, never on
+    how many rows are transformed together.
 
     Example:
         >>> import torch
@@ -77,6 +81,20 @@ class SamplingLaw:
     params: SamplingParams
     eos_token_ids: tuple[int, ...]
     """The ids that a minimum length bans, beside the request's own stop ids."""
+    model_demands: Demands = NO_DEMANDS
+    """What the model's files ask where the request asks nothing."""
+    source: tuple[int, ...] = ()
+    """An encoder-decoder's source; for a decoder-only model, the prompt."""
+
+    @cached_property
+    def demands(self) -> Demands:
+        """The model's, with the request's own in their place."""
+        return self.params.over(self.model_demands)
+
+    @cached_property
+    def _rules(self) -> PrefixRules:
+        endings = () if self.params.ignore_eos else self.eos_token_ids
+        return PrefixRules(self.demands, endings, self.source, self.params.longest_output)
 
     @property
     def is_greedy(self) -> bool:
@@ -114,22 +132,32 @@ class SamplingLaw:
         history: History,
         drafted: Int[Tensor, " drafts"],
     ) -> Float[Tensor, "rows vocab"]:
-        """Bias, bans and penalties, in float32; float32 logits as they are where none is asked."""
-        params, vocab = self.params, logits.shape[-1]
-        scores = logits.float()
+        """The scores before temperature, float32; float32 logits as they are with nothing asked."""
+        params, rules, demands = self.params, self._rules, self.demands
+        scores, vocab = logits.float(), logits.shape[-1]
         if params.logit_bias:
-            ids = torch.tensor(_within(tuple(params.logit_bias), vocab), device=logits.device)
-            values = [params.logit_bias[token] for token in ids.tolist()]
-            bias = torch.zeros(vocab, device=logits.device)
-            bias[ids.long()] = torch.tensor(values, device=logits.device)
-            scores = scores + bias
+            scores = scores + self._bias(vocab, logits.device)
         if params.banned_token_ids or params.allowed_token_ids is not None:
             scores = scores.masked_fill(self._banned(vocab, logits.device), -torch.inf)
-        if params.has_penalties:
-            scores = _penalised(scores, params, history, drafted)
-        if params.min_tokens > len(history.output):
-            scores = self._without_early_end(scores, len(history.output), len(drafted))
-        return scores
+        if rules.is_idle and not params.has_penalties:
+            return scores
+        tokens = torch.cat([history.prompt, history.output, drafted])
+        prefixes = Prefixes(tokens, len(history.prompt), len(logits))
+        if rules.biases_words:
+            scores = rules.biased(scores, prefixes)
+        scores = self._penalised(scores, history, drafted)
+        if rules.bans_repetition:
+            scores = rules.without_repetition(scores, prefixes)
+        if prefixes.num_outputs()[0] < max(demands.min_tokens, demands.min_length):
+            scores = self._without_early_end(scores, prefixes)
+        return rules.at_ends(scores, prefixes) if rules.rules_ends else scores
+
+    def _bias(self, vocab: int, device: torch.device) -> Float[Tensor, " vocab"]:
+        ids = torch.tensor(_within(tuple(self.params.logit_bias), vocab), device=device)
+        values = [self.params.logit_bias[token] for token in ids.tolist()]
+        bias = torch.zeros(vocab, device=device)
+        bias[ids.long()] = torch.tensor(values, device=device)
+        return bias
 
     def _banned(self, vocab: int, device: torch.device) -> Bool[Tensor, " vocab"]:
         allowed = self.params.allowed_token_ids
@@ -139,19 +167,41 @@ class SamplingLaw:
         return banned
 
     def _without_early_end(
-        self, scores: Float[Tensor, "rows vocab"], num_output: int, num_drafted: int
+        self, scores: Float[Tensor, "rows vocab"], prefixes: Prefixes
     ) -> Float[Tensor, "rows vocab"]:
         """Ban the ending ids in the rows that stand before the minimum length."""
-        rows = len(scores)
-        first = num_output + num_drafted - (rows - 1)
-        lengths = torch.arange(first, first + rows, device=scores.device)
         endings = self.params.stop_token_ids
         if not self.params.ignore_eos:
             endings += self.eos_token_ids
         is_ending = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
         is_ending[list(_within(endings, scores.shape[-1]))] = True
-        is_early = (lengths < self.params.min_tokens).unsqueeze(1)
-        return scores.masked_fill(is_early & is_ending, -torch.inf)
+        demands, num_prompt = self.demands, prefixes.num_prompt
+        least = max(demands.min_tokens, demands.min_length - num_prompt)
+        is_early = torch.tensor(prefixes.num_outputs(), device=scores.device) < least
+        return scores.masked_fill(is_early.unsqueeze(1) & is_ending, -torch.inf)
+
+    def _penalised(
+        self,
+        scores: Float[Tensor, "rows vocab"],
+        history: History,
+        drafted: Int[Tensor, " drafts"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """The source's penalty, then repetition, frequency and presence, each row's own prefix."""
+        params, demands, vocab = self.params, self.demands, scores.shape[-1]
+        if demands.encoder_repetition_penalty != 1:
+            source = torch.tensor(self.source, dtype=torch.long, device=scores.device)
+            # Inverse, as in transformers: above 1, tokens of the source become likelier.
+            rewarded = _divided(scores, 1 / demands.encoder_repetition_penalty)
+            scores = torch.where(_occurs(source, vocab), rewarded, scores)
+        is_divided = demands.repetition_penalty != 1
+        if not (is_divided or params.presence_penalty or params.frequency_penalty):
+            return scores
+        counts = _output_counts(scores, history, drafted)
+        seen = counts > 0
+        if is_divided:
+            penalised = _divided(scores, demands.repetition_penalty)
+            scores = torch.where(seen | _occurs(history.prompt, vocab), penalised, scores)
+        return scores - params.frequency_penalty * counts - params.presence_penalty * seen.float()
 
     def _filtered(self, scores: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows vocab"]:
         """Softmax, and what top-k, top-p and min-p leave of it, normalised."""
@@ -181,27 +231,17 @@ def best_tokens(scores: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
 
 
 def _within(ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:
-    """The ids that this vocabulary has: a padded twin may have fewer."""
-    return tuple(token for token in ids if token < vocab)
+    """The ids that this vocabulary has: a padded twin may have fewer, and -1 stands for none."""
+    return tuple(token for token in ids if 0 <= token < vocab)
 
 
-def _penalised(
-    scores: Float[Tensor, "rows vocab"],
-    params: SamplingParams,
-    history: History,
-    drafted: Int[Tensor, " drafts"],
-) -> Float[Tensor, "rows vocab"]:
-    """Repetition, frequency and presence penalties, each row with its own prefix."""
-    counts = _output_counts(scores, history, drafted)
-    seen = counts > 0
-    if params.repetition_penalty != 1:
-        vocab = scores.shape[-1]
-        in_prompt = torch.bincount(history.prompt, minlength=vocab)[:vocab] > 0
-        divided = torch.where(
-            scores > 0, scores / params.repetition_penalty, scores * params.repetition_penalty
-        )
-        scores = torch.where(seen | in_prompt, divided, scores)
-    return scores - params.frequency_penalty * counts - params.presence_penalty * seen.float()
+def _occurs(tokens: Int[Tensor, " tokens"], vocab: int) -> Bool[Tensor, " vocab"]:
+    return torch.bincount(tokens, minlength=vocab)[:vocab] > 0
+
+
+def _divided(scores: Float[Tensor, "rows vocab"], penalty: float) -> Float[Tensor, "rows vocab"]:
+    """Positive scores divided, the others multiplied."""
+    return torch.where(scores > 0, scores / penalty, scores * penalty)
 
 
 def _output_counts(

@@ -1,32 +1,49 @@
 """What a user asks of one generation: how to sample and when to stop."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
+from draftsmith.core.demands import NO_DEMANDS, Demands
+from draftsmith.core.values import (
+    FrozenDict,
+    check_flag,
+    check_number,
+    check_token_ids,
+    check_whole,
+    is_whole,
+    require,
+)
 from draftsmith.errors import InvalidRequestError
 
-__all__ = ["MAX_GAMMA", "Gamma", "SamplingParams", "check_gamma"]
+__all__ = ["DEFAULT_MAX_TOKENS", "MAX_GAMMA", "Gamma", "SamplingParams", "check_gamma", "gamma_for"]
 
 MAX_GAMMA = 32
 """The longest draft of one round."""
 
+DEFAULT_MAX_TOKENS = 256
+"""The longest output where nothing else is asked and the context has room."""
+
 Gamma: TypeAlias = int | Literal["auto"]
 """Drafted tokens per round; "auto" leaves it to the measured costs and acceptance."""
 
+_DEFAULT_GAMMA = 4
 _VERIFIER_NAMES = ("rejection", "block", "coupled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How to sample and when to stop; the names are those of vLLM and the OpenAI API.
+    """How to sample and when to stop; the names are those of vLLM, `transformers` and OpenAI.
 
-    Order of the transform: bias and bans, penalties, temperature, top-k, top-p, min-p. Cut-offs
-    and the argmax break ties by the lowest id. Every field is honoured exactly under speculation:
-    penalties and minimum lengths see, at each drafted position, the prefix that holds if the
+    Order of the transform: bias and bans, penalties, repetition bans (n-grams and bad words),
+    minimum length, forced and suppressed ids, temperature, top-k, top-p, min-p. Cut-offs and the
+    argmax break ties by the lowest id. Every field is honoured exactly under speculation: whatever
+    looks at the tokens before a position sees, at each drafted one, the prefix that holds if the
     drafts before it are kept. The one field that is there to be inexact is `lossy_lenience`.
+
+    Where a field says "None is the model's", it takes what the model's `generation_config.json`
+    asks, or else does nothing.
 
     Example:
         >>> SamplingParams(temperature=0.8, top_p=0.95, seed=7).verifier_name
@@ -41,24 +58,52 @@ class SamplingParams:
     """Keep the smallest set of likeliest tokens with at least this mass."""
     min_p: float = 0.0
     """Drop tokens less likely than this share of the likeliest one."""
-    repetition_penalty: float = 1.0
-    """Divides (multiplies) positive (negative) logits of tokens in the prompt or the output."""
+    repetition_penalty: float | None = None
+    """Divides (multiplies) positive (negative) logits of tokens in the prompt or the output; 1 does
+    nothing, None is the model's."""
+    encoder_repetition_penalty: float | None = None
+    """Multiplies (divides) positive (negative) logits of tokens in the source (the prompt, if there
+    is no encoder); None is the model's."""
     presence_penalty: float = 0.0
     """Subtracted from the logits of tokens in the output."""
     frequency_penalty: float = 0.0
     """Subtracted from a token's logit once for each time that it occurs in the output."""
-    logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    no_repeat_ngram_size: int | None = None
+    """No n-gram of this size occurs twice, the prompt included; 0 allows, None is the model's."""
+    encoder_no_repeat_ngram_size: int | None = None
+    """No n-gram of this size of the source (the prompt, if there is no encoder) occurs in the
+    output; 0 allows, None is the model's."""
+    logit_bias: Mapping[int, float] = field(default_factory=lambda: FrozenDict())
     """Added to the logits of these ids."""
+    sequence_bias: Mapping[tuple[int, ...], float] | None = None
+    """Token sequences to what is added to the logit of the last token, where the others stand
+    before it; None is the model's."""
     banned_token_ids: tuple[int, ...] = ()
     """Ids that never occur."""
+    suppress_token_ids: tuple[int, ...] | None = None
+    """Further ids that never occur; None is the model's, `()` none."""
+    begin_suppress_token_ids: tuple[int, ...] | None = None
+    """Ids that the output does not begin with (behind a forced beginning); None is the model's."""
+    bad_words: Sequence[str | Sequence[int]] | None = None
+    """Strings or token sequences that never occur: the last token of one is banned where the others
+    stand before it. A string counts as the tokenizer cuts it, with and without a space before;
+    None is the model's."""
     allowed_token_ids: tuple[int, ...] | None = None
     """The only ids that may occur; None allows all."""
-    min_tokens: int = 0
-    """End-of-sequence and stop tokens are banned before this many tokens."""
-    max_tokens: int = 256
-    """The longest output."""
-    stop: str | Sequence[str] = ()
-    """A string or several that end the output; they are cut off the text."""
+    forced_bos_token_id: int | None = None
+    """An encoder-decoder's first output token; -1 forces none, None is the model's."""
+    forced_eos_token_id: int | tuple[int, ...] | None = None
+    """The token, or one of several, at the last place that `max_tokens` leaves; -1 forces none,
+    None is the model's."""
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    """(start, factor): with k tokens more than `start`, |logit| (factor^k - 1) is added to that of
+    the model's end-of-sequence ids; a factor of 1 does nothing, None is the model's."""
+    min_tokens: int | None = None
+    """End-of-sequence and stop tokens are banned before this many tokens; None is the model's."""
+    max_tokens: int | None = None
+    """The longest output; None is 256, or what the model's context leaves."""
+    stop: str | Sequence[str] | None = None
+    """A string or several that end the output; they are cut off the text. None is the model's."""
     stop_token_ids: tuple[int, ...] = ()
     """Further ids that end the output, beside the model's end-of-sequence ids."""
     ignore_eos: bool = False
@@ -82,20 +127,18 @@ class SamplingParams:
     gets more than 1 / lossy_lenience times its probability. Takes the `rejection` verifier."""
 
     def __post_init__(self) -> None:
-        """Check every field once.
+        """Check every field once, and keep it as a value that nobody can change.
 
         Raises:
-            InvalidRequestError: If a value is out of its range.
+            InvalidRequestError: If a value is of another type or out of its range.
         """
+        for item in fields(self):
+            object.__setattr__(self, item.name, _plain(item.name, getattr(self, item.name)))
         _check_sampling(self)
         _check_drafting(self)
         _check_token_sets(self)
         _check_length(self)
         object.__setattr__(self, "top_k", max(self.top_k, 0))
-        for name in ("banned_token_ids", "stop_token_ids"):
-            # A caller's list would stay the caller's to change.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "logit_bias", MappingProxyType(dict(self.logit_bias)))
 
     @classmethod
     def from_options(cls, **options: Any) -> "SamplingParams":  # noqa: ANN401 - any field's type
@@ -110,12 +153,17 @@ class SamplingParams:
                 raise InvalidRequestError(
                     f"unknown sampling option {name!r}: use {', '.join(sorted(known))}"
                 )
-        return cls(**options)
+        return cls(**{name: _plain(name, value) for name, value in options.items()})
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """`stop` as a tuple, also where it is one string."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def longest_output(self) -> int:
+        """`max_tokens`, or its default."""
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
     def is_greedy(self) -> bool:
@@ -124,9 +172,9 @@ class SamplingParams:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether the law depends on which tokens came before."""
+        """Whether the law depends on how often tokens came before."""
         return (
-            self.repetition_penalty != 1
+            self.repetition_penalty not in (None, 1)
             or self.presence_penalty != 0
             or self.frequency_penalty != 0
         )
@@ -141,6 +189,30 @@ class SamplingParams:
         # For point masses all verifiers give one verdict; `coupled` gets there without the laws.
         return "coupled" if self.seed is not None or self.is_greedy else "block"
 
+    def over(self, demands: Demands = NO_DEMANDS) -> Demands:
+        """What holds for a text: the model's demands, with this request's in their place.
+
+        Strings in `bad_words` count from when a tokenizer has made ids of them.
+
+        Example:
+            >>> SamplingParams(min_tokens=2).over(Demands(no_repeat_ngram_size=3)).min_tokens
+            2
+        """
+        own = {name: getattr(self, name) for name in _OWN_DEMANDS}
+        asked = {name: value for name, value in own.items() if value is not None}
+        if "min_tokens" in asked:
+            asked["min_length"] = 0
+        if asked.get("forced_bos_token_id") == -1:
+            asked["forced_bos_token_id"] = None
+        if "forced_eos_token_id" in asked:
+            asked["forced_eos_token_id"] = _as_forced(asked["forced_eos_token_id"])
+        if "bad_words" in asked:
+            words = asked["bad_words"]
+            asked["bad_words"] = tuple(word for word in words if not isinstance(word, str))
+        if self.stop is not None:
+            asked["stop"] = self.stop_strings
+        return replace(demands, **asked) if asked else demands
+
     def for_draft(self) -> "SamplingParams":
         """The same with the draft's own settings in the place of the target's.
 
@@ -152,53 +224,180 @@ class SamplingParams:
         return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
-def check_gamma(gamma: int | str) -> Gamma:
+def check_gamma(gamma: object) -> Gamma:
     """Return `gamma` if it is a legal draft length.
 
     Raises:
-        InvalidRequestError: If it is not an integer from 0 to `MAX_GAMMA`, nor "auto".
+        InvalidRequestError: If it is not a whole number from 0 to `MAX_GAMMA`, nor "auto".
     """
-    if gamma == "auto":
+    if isinstance(gamma, str) and gamma == "auto":
         return "auto"
-    if isinstance(gamma, str) or not 0 <= gamma <= MAX_GAMMA or gamma % 1:
-        raise InvalidRequestError(
-            f"gamma must be between 0 and {MAX_GAMMA}, or auto, got {gamma!r}"
-        )
-    return gamma
+    rule = f"between 0 and {MAX_GAMMA}, or auto"
+    number = check_whole("gamma", gamma, rule)
+    require(0 <= number <= MAX_GAMMA, "gamma", rule, gamma)
+    return number
 
 
-def _require(condition: bool, name: str, rule: str, value: object) -> None:
-    if not condition:
-        raise InvalidRequestError(f"{name} must be {rule}, got {value!r}")
+def gamma_for(gamma: object, *, has_draft: bool) -> Gamma:
+    """Gamma as it holds: by default 4 with a draft, and 0 without.
+
+    Raises:
+        InvalidRequestError: If it is illegal, or would draft without a draft.
+    """
+    if gamma is None:
+        return _DEFAULT_GAMMA if has_draft else 0
+    checked = check_gamma(gamma)
+    if checked and not has_draft:
+        raise InvalidRequestError(f"gamma={gamma!r} needs a draft: give one, or leave gamma out")
+    return checked
+
+
+# --- what a caller gives, as Python's own values that cannot change ---------------------------
+
+_OWN_DEMANDS = (
+    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size"),
+    *("encoder_no_repeat_ngram_size", "sequence_bias", "bad_words", "suppress_token_ids"),
+    *("begin_suppress_token_ids", "forced_bos_token_id", "forced_eos_token_id"),
+    *("exponential_decay_length_penalty", "min_tokens"),
+)
+_NUMBERS = (
+    *("temperature", "top_p", "min_p", "repetition_penalty", "encoder_repetition_penalty"),
+    *("presence_penalty", "frequency_penalty", "lossy_lenience", "draft_temperature"),
+    "draft_top_p",
+)
+_WHOLE = (
+    *("top_k", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "forced_bos_token_id"),
+    *("min_tokens", "max_tokens", "n", "seed", "logprobs", "draft_top_k"),
+)
+_ID_SETS = (
+    *("banned_token_ids", "suppress_token_ids", "begin_suppress_token_ids"),
+    *("allowed_token_ids", "stop_token_ids"),
+)
+_MAY_BE_NONE = frozenset(
+    {
+        *_OWN_DEMANDS,
+        *("allowed_token_ids", "max_tokens", "stop", "seed", "logprobs", "verifier"),
+        *("draft_temperature", "draft_top_k", "draft_top_p"),
+    }
+)
+
+
+def _plain(name: str, value: object) -> Any:  # noqa: ANN401 - any field's type
+    """A field as a value of Python's own: NumPy's scalars are numbers, lists are copied."""
+    if value is None and name in _MAY_BE_NONE:
+        return None
+    return _CONVERTERS[name](name, value)
+
+
+def _bias(name: str, value: object) -> FrozenDict:
+    require(isinstance(value, Mapping), name, "a mapping of token ids to numbers", value)
+    pairs = cast(Mapping[object, object], value).items()
+    ids = "keyed by token ids"
+    return FrozenDict({check_whole(name, t, ids): check_number(name, b) for t, b in pairs})
+
+
+def _sequence_bias(name: str, value: object) -> FrozenDict:
+    require(isinstance(value, Mapping), name, "a mapping of token sequences to numbers", value)
+    pairs = cast(Mapping[object, object], value).items()
+    found = {check_token_ids(name, word): check_number(name, bias) for word, bias in pairs}
+    require(all(found), name, "keyed by sequences of one token or more", value)
+    require(all(map(math.isfinite, found.values())), name, "finite (use bad_words)", value)
+    return FrozenDict(found)
+
+
+def _words(name: str, value: object) -> tuple[str | tuple[int, ...], ...]:
+    rule = "made of strings or token-id sequences"
+    if isinstance(value, str):
+        value = (value,)
+    is_list = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+    require(is_list, name, rule, value)
+    words: list[str | tuple[int, ...]] = []
+    for word in cast(Iterable[object], value):
+        require(not is_whole(word), name, rule, value)
+        words.append(word if isinstance(word, str) else check_token_ids(name, word))
+    require(all(words), name, "made of words that are not empty", value)
+    return tuple(words)
+
+
+def _forced_eos(name: str, value: object) -> int | tuple[int, ...]:
+    return check_whole(name, value) if is_whole(value) else check_token_ids(name, value)
+
+
+def _as_forced(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    ids = (value,) if isinstance(value, int) else value
+    return tuple(token for token in ids if token >= 0)
+
+
+def _decay(name: str, value: object) -> tuple[int, float]:
+    rule = "(start, factor), such as (15, 1.1)"
+    is_pair = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+    require(is_pair, name, rule, value)
+    start, factor = cast(Sequence[object], value)
+    pair = check_whole(name, start, rule), check_number(name, factor, rule)
+    require(pair[0] >= 0 and math.isfinite(pair[1]) and pair[1] > 0, name, rule, value)
+    return pair
+
+
+def _stop(name: str, value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return value
+    rule = "a string or several"
+    is_list = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+    require(is_list, name, rule, value)
+    items = tuple(cast(Iterable[object], value))
+    require(all(isinstance(item, str) for item in items), name, rule, value)
+    return cast(tuple[str, ...], items)
+
+
+def _verifier(name: str, value: object) -> str:
+    is_known = isinstance(value, str) and value in _VERIFIER_NAMES
+    require(is_known, name, f"one of {', '.join(_VERIFIER_NAMES)}", value)
+    return str(value)
+
+
+_CONVERTERS: dict[str, Callable[[str, object], Any]] = {
+    **dict.fromkeys(_NUMBERS, check_number),
+    **dict.fromkeys(_WHOLE, check_whole),
+    **dict.fromkeys(_ID_SETS, check_token_ids),
+    "ignore_eos": check_flag,
+    "logit_bias": _bias,
+    "sequence_bias": _sequence_bias,
+    "bad_words": _words,
+    "forced_eos_token_id": _forced_eos,
+    "exponential_decay_length_penalty": _decay,
+    "stop": _stop,
+    "verifier": _verifier,
+}
+
+
+# --- ranges -----------------------------------------------------------------------------------
 
 
 def _check_sampling(params: SamplingParams) -> None:
     finite = math.isfinite
     temperature = params.temperature
-    _require(finite(temperature) and temperature >= 0, "temperature", "0 or more", temperature)
-    _require(params.top_k >= -1, "top_k", "0 (all) or more", params.top_k)
-    _require(0 < params.top_p <= 1, "top_p", "above 0 and at most 1", params.top_p)
-    _require(0 <= params.min_p <= 1, "min_p", "between 0 and 1", params.min_p)
-    penalty = params.repetition_penalty
-    _require(finite(penalty) and penalty > 0, "repetition_penalty", "above 0", penalty)
+    require(finite(temperature) and temperature >= 0, "temperature", "0 or more", temperature)
+    require(params.top_k >= -1, "top_k", "0 (all) or more", params.top_k)
+    require(0 < params.top_p <= 1, "top_p", "above 0 and at most 1", params.top_p)
+    require(0 <= params.min_p <= 1, "min_p", "between 0 and 1", params.min_p)
+    for name in ("repetition_penalty", "encoder_repetition_penalty"):
+        penalty = getattr(params, name)
+        require(penalty is None or (finite(penalty) and penalty > 0), name, "above 0", penalty)
     for name in ("presence_penalty", "frequency_penalty"):
-        _require(finite(getattr(params, name)), name, "finite", getattr(params, name))
-    verifiers = f"one of {', '.join(_VERIFIER_NAMES)}"
-    is_known = params.verifier is None or params.verifier in _VERIFIER_NAMES
-    _require(is_known, "verifier", verifiers, params.verifier)
+        require(finite(getattr(params, name)), name, "finite", getattr(params, name))
     is_seed = params.seed is None or 0 <= params.seed < 2**64
-    _require(is_seed, "seed", "between 0 and 2**64 - 1", params.seed)
+    require(is_seed, "seed", "between 0 and 2**64 - 1", params.seed)
 
 
 def _check_drafting(params: SamplingParams) -> None:
     temperature = params.draft_temperature
     is_hot = temperature is None or (math.isfinite(temperature) and temperature >= 0)
-    _require(is_hot, "draft_temperature", "0 or more", temperature)
+    require(is_hot, "draft_temperature", "0 or more", temperature)
     top_k, top_p = params.draft_top_k, params.draft_top_p
-    _require(top_k is None or top_k >= -1, "draft_top_k", "0 (all) or more", top_k)
-    _require(top_p is None or 0 < top_p <= 1, "draft_top_p", "above 0 and at most 1", top_p)
+    require(top_k is None or top_k >= -1, "draft_top_k", "0 (all) or more", top_k)
+    require(top_p is None or 0 < top_p <= 1, "draft_top_p", "above 0 and at most 1", top_p)
     lenience = params.lossy_lenience
-    _require(0 < lenience <= 1, "lossy_lenience", "above 0 and at most 1 (exact)", lenience)
+    require(0 < lenience <= 1, "lossy_lenience", "above 0 and at most 1 (exact)", lenience)
     if lenience < 1 and params.verifier not in (None, "rejection"):
         raise InvalidRequestError(
             f"lossy_lenience changes the rejection verifier only: drop verifier={params.verifier!r}"
@@ -207,22 +406,27 @@ def _check_drafting(params: SamplingParams) -> None:
 
 def _check_token_sets(params: SamplingParams) -> None:
     for token, bias in params.logit_bias.items():
-        _require(token >= 0, "logit_bias", "keyed by token ids", token)
-        _require(math.isfinite(bias), "logit_bias", "finite (use banned_token_ids)", bias)
+        require(token >= 0, "logit_bias", "keyed by token ids", token)
+        require(math.isfinite(bias), "logit_bias", "finite (use banned_token_ids)", bias)
+    for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
+        size = getattr(params, name)
+        require(size is None or size >= 0, name, "0 (none) or more", size)
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        token = getattr(params, name)
+        is_id = not isinstance(token, int) or token >= -1
+        require(is_id, name, "a token id, or -1 for none", token)
     allowed = params.allowed_token_ids
-    for name in ("banned_token_ids", "stop_token_ids", "allowed_token_ids"):
-        ids = getattr(params, name) or ()
-        _require(all(token >= 0 for token in ids), name, "token ids", ids)
     if allowed is not None:
         left = set(allowed) - set(params.banned_token_ids)
-        _require(bool(left), "allowed_token_ids", "non-empty after the bans", allowed)
+        require(bool(left), "allowed_token_ids", "non-empty after the bans", allowed)
 
 
 def _check_length(params: SamplingParams) -> None:
-    _require(params.max_tokens >= 1, "max_tokens", "1 or more", params.max_tokens)
-    in_range = 0 <= params.min_tokens <= params.max_tokens
-    _require(in_range, "min_tokens", "between 0 and max_tokens", params.min_tokens)
-    _require(all(params.stop_strings), "stop", "made of non-empty strings", params.stop)
-    _require(params.n >= 1, "n", "1 or more", params.n)
+    require(params.longest_output >= 1, "max_tokens", "1 or more", params.max_tokens)
+    least = params.min_tokens or 0
+    in_range = 0 <= least <= params.longest_output
+    require(in_range, "min_tokens", "between 0 and max_tokens", params.min_tokens)
+    require(all(params.stop_strings), "stop", "made of non-empty strings", params.stop)
+    require(params.n >= 1, "n", "1 or more", params.n)
     is_count = params.logprobs is None or 0 <= params.logprobs <= 100
-    _require(is_count, "logprobs", "between 0 and 100", params.logprobs)
+    require(is_count, "logprobs", "between 0 and 100", params.logprobs)

@@ -142,6 +142,9 @@ class Drafter(ABC):
     name: str = "drafter"
     uses_torch_threads: bool = True
     """Whether it gains from torch's threads; False if they would only be in the way."""
+    draws_from_law: bool = True
+    """Whether tokens are drawn from a law (`DraftContext.draw`), which the draft's own temperature
+    would change; False for one that proposes without chance."""
 
     @abstractmethod
     def propose(self, context: DraftContext) -> Draft:

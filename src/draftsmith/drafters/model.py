@@ -3,8 +3,10 @@
 import torch
 
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
+from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["ModelDrafter"]
 
@@ -14,10 +16,16 @@ class ModelDrafter(Drafter):
 
     Args:
         model: Decoder-only for decoder-only targets, encoder-decoder for encoder-decoder ones.
+        tokenizer: Its own, to be compared with the target's; None compares sizes of vocabularies.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
+        if not isinstance(model, LanguageModel):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidRequestError(
+                f"model must be a loaded model, got {model!r:.80}: use load_engine(target, draft)"
+            )
         self.model = model
+        self.tokenizer = tokenizer
         self.name = model.traits.name
         self.uses_torch_threads = model.uses_torch_threads
         self._follower = Follower(model)

@@ -6,6 +6,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from draftsmith.core.values import check_whole
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.follower import common_prefix
@@ -55,8 +56,11 @@ class PromptLookupDrafter(Drafter):
 
     name = "prompt-lookup"
     uses_torch_threads = False
+    draws_from_law = False
 
     def __init__(self, min_ngram: int = 2, max_ngram: int = 16) -> None:
+        min_ngram = check_whole("min_ngram", min_ngram)
+        max_ngram = check_whole("max_ngram", max_ngram)
         if not 1 <= min_ngram <= max_ngram:
             raise InvalidRequestError(
                 f"min_ngram must be between 1 and max_ngram ({max_ngram}), got {min_ngram}"

@@ -9,12 +9,13 @@ target's, so the texts and scores are those of plain beam search; only the passe
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from draftsmith.core.beam import Beam, BeamRules, BeamState, Tokens, advance, best_continuations
+from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.params import SamplingParams, check_gamma
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.engine.beam_rows import BeamRows
@@ -22,6 +23,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import Prompt, Request, make_request
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.errors import InvalidRequestError, NotRollbackableError, NumericsError
+from draftsmith.models.tokenizer import decode_after
 
 __all__ = ["BeamResult", "BeamText", "beam_search"]
 
@@ -72,7 +74,7 @@ def beam_search(
     num_beams: int = 4,
     draft_beams: int | None = None,
     gamma: int | None = None,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
     ignore_eos: bool = False,
 ) -> BeamResult:
     """Find the likeliest texts by beam search, by drafts where the engine has a draft model.
@@ -86,7 +88,7 @@ def beam_search(
         num_beams: w, beams that are kept, and texts that are returned at most.
         draft_beams: u, beams of the draft, `num_beams` or more; None is twice as many.
         gamma: Steps that the draft searches ahead, 0 to 32; None is the engine's.
-        max_tokens: The longest output.
+        max_tokens: The longest output; None is 256, or what the context leaves.
         ignore_eos: Go on past the model's own end-of-sequence ids.
 
     Raises:
@@ -109,13 +111,14 @@ def beam_search(
     _check_rollback(engine)
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=ignore_eos)
     request = make_request(prompt, params, engine.target.traits, engine.tokenizer)
+    _check_demands(request, engine.target.traits.name)
     rules = _rules(request, num_beams)
     search = _Search(
         engine, request, rules, _draft_width(num_beams, draft_beams), _gamma(engine, gamma)
     )
     with one_torch_thread(not _uses_torch_threads(engine)):
         state = search.run()
-    texts = tuple(_text(engine, beam) for beam in state.finished)
+    texts = tuple(_text(engine, request, beam) for beam in state.finished)
     target = search.target
     return BeamResult(
         texts, search.num_steps, target.num_passes, target.num_rows, time.perf_counter() - start
@@ -207,6 +210,17 @@ def _gamma(engine: Engine, gamma: int | None) -> int:
     return _DEFAULT_GAMMA if engine.gamma == "auto" else engine.gamma
 
 
+def _check_demands(request: Request, name: str) -> None:
+    """Refuse a model whose files ask of every text what a search with beams would pass over."""
+    for item in fields(Demands):
+        asked = getattr(request.demands, item.name)
+        if asked != getattr(NO_DEMANDS, item.name):
+            raise InvalidRequestError(
+                f"{name}'s generation_config.json asks {item.name}={asked!r} of every text, which "
+                "beam search cannot honour: sample instead"
+            )
+
+
 def _check_rollback(engine: Engine) -> None:
     traits = engine.target.traits
     if not traits.can_rollback:
@@ -230,6 +244,7 @@ def _uses_torch_threads(engine: Engine) -> bool:
     )
 
 
-def _text(engine: Engine, beam: Beam) -> BeamText:
-    text = engine.tokenizer.decode(beam.tokens) if engine.tokenizer else ""
+def _text(engine: Engine, request: Request, beam: Beam) -> BeamText:
+    tokenizer = engine.tokenizer
+    text = decode_after(tokenizer, request.prompt, beam.tokens) if tokenizer else ""
     return BeamText(text, beam.tokens, beam.score)

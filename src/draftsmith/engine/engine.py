@@ -2,22 +2,31 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any
 
-from draftsmith.core.params import Gamma, SamplingParams, check_gamma
+from draftsmith.core.params import Gamma, SamplingParams, gamma_for
+from draftsmith.core.values import check_whole
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.engine.auto_gamma import AutoGamma
 from draftsmith.engine.control import Controller, FixedGamma
 from draftsmith.engine.generation import Generation, Job
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.request import Prompt, is_single, make_request
+from draftsmith.engine.prompts import PlainPrompt, Prompts, plain_prompts
+from draftsmith.engine.request import make_request
 from draftsmith.engine.result import GenerationResult, StreamEvent
-from draftsmith.errors import DraftsmithError, InvalidRequestError, NotRollbackableError
+from draftsmith.errors import (
+    DraftsmithError,
+    InvalidRequestError,
+    NotRollbackableError,
+    VocabularyMismatchError,
+)
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
 
 __all__ = ["Engine"]
+
+_DRAFT_SETTINGS = ("draft_temperature", "draft_top_k", "draft_top_p")
 
 
 class Engine:
@@ -32,13 +41,14 @@ class Engine:
         tokenizer: Turns text into ids and back; None serves token ids only.
         draft: What guesses; None decodes plainly.
         gamma: Drafted tokens per round, 0 to 32; "auto" drafts what pays, and nothing where
-            nothing does: see `AutoGamma`.
+            nothing does: see `AutoGamma`; None is 4 with a draft.
         max_batch_size: Sequences that run at once; the rest wait for their turn.
-        draft_tokenizer: The draft model's, to be checked against the target's.
+        draft_tokenizer: The draft model's, to be checked against the target's. Without it, the
+            vocabularies must be of one size.
 
     Raises:
-        InvalidRequestError: If gamma or the batch size is out of range, or only one of the two
-            models is an encoder-decoder.
+        InvalidRequestError: If gamma or the batch size is out of range, there is a gamma and no
+            draft, or only one of the two models is an encoder-decoder.
         NotRollbackableError: If drafts are wanted of a target (or a draft) that cannot roll back.
         VocabularyMismatchError: If the draft's tokenizer is not the target's.
     """
@@ -49,30 +59,30 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         draft: Drafter | None = None,
         *,
-        gamma: Gamma = 4,
+        gamma: Gamma | None = None,
         max_batch_size: int = 16,
         draft_tokenizer: Tokenizer | None = None,
     ) -> None:
-        if max_batch_size < 1:
+        _check_kinds(target, tokenizer, draft, draft_tokenizer)
+        self.gamma: Gamma = gamma_for(gamma, has_draft=draft is not None)
+        self.max_batch_size = check_whole("max_batch_size", max_batch_size)
+        if self.max_batch_size < 1:
             raise InvalidRequestError(f"max_batch_size must be 1 or more, got {max_batch_size}")
         self.target = target
         self.tokenizer = tokenizer
-        self.gamma: Gamma = check_gamma(gamma) if draft is not None else 0
         self.draft = draft if self.gamma else None
         self.controller: Controller = (
             AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
         )
-        self.max_batch_size = max_batch_size
         if self.draft is not None:
             _check_pair(target, self.draft)
-            if tokenizer and draft_tokenizer:
-                names = (target.traits.name, self.draft.name)
-                check_same_vocabulary(tokenizer, draft_tokenizer, *names)
+            _check_vocabularies(target, tokenizer, self.draft, draft_tokenizer)
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompts,
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **sampling: Any,  # noqa: ANN401 - any field's type
     ) -> list[GenerationResult]:
         """Generate for one prompt or many.
 
@@ -80,8 +90,10 @@ class Engine:
         others finish; a single prompt that cannot be served raises.
 
         Args:
-            prompts: Text, token ids, or a conversation; or a list of such.
+            prompts: Text, token ids, or a conversation; or a list of such. Ids may be a tensor, an
+                array, or a tokenizer's mapping with `input_ids` and `attention_mask`.
             params: For all of them, or one for each; None is greedy.
+            **sampling: Fields of `SamplingParams`, in the place of `params`.
 
         Returns:
             One result a prompt, in order.
@@ -89,41 +101,39 @@ class Engine:
         Raises:
             InvalidRequestError: If the only prompt, or the number of params, is not valid.
         """
-        run = self.start(prompts, params)
+        run = self.start(prompts, params, **sampling)
         for _ in run:
             pass
         return run.results()
 
     def stream(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompts,
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **sampling: Any,  # noqa: ANN401 - any field's type
     ) -> Iterator[StreamEvent]:
         """Generate as `generate` does, and yield text as the rounds make it certain.
 
         Characters are never split, and text that may become part of a stop string is held back.
         """
-        yield from self.start(prompts, params)
+        yield from self.start(prompts, params, **sampling)
 
     def start(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompts,
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **sampling: Any,  # noqa: ANN401 - any field's type
     ) -> Generation:
         """Set a run up: iterate over it for its events; it can be aborted."""
-        many = cast(Sequence[Prompt], [prompts] if is_single(prompts) else prompts)
-        if params is None or isinstance(params, SamplingParams):
-            params = [params or SamplingParams()] * len(many)
-        if len(params) != len(many):
-            raise InvalidRequestError(f"params must be one, or {len(many)}, got {len(params)}")
-        if not many:
-            raise InvalidRequestError("prompts is empty: give at least one")
+        many, _ = plain_prompts(prompts)
+        each = _params_for(params, sampling, len(many))
         may_raise = len(many) == 1
-        jobs = [self._job(*pair, may_raise=may_raise) for pair in zip(many, params, strict=True)]
+        jobs = [self._job(*pair, may_raise=may_raise) for pair in zip(many, each, strict=True)]
         return Generation(self.target, self.draft, self.controller, self.max_batch_size, jobs)
 
-    def _job(self, prompt: Prompt, params: SamplingParams, *, may_raise: bool) -> Job:
+    def _job(self, prompt: PlainPrompt, params: SamplingParams, *, may_raise: bool) -> Job:
         try:
+            self._check_draft_settings(params)
             request = make_request(prompt, params, self.target.traits, self.tokenizer)
         except DraftsmithError as error:
             if may_raise:
@@ -134,10 +144,83 @@ class Engine:
         samples = [request.sequence(i, seed, device, tokenizer) for i in range(params.n)]
         return Job(tuple(request.source or request.prompt), samples)
 
+    def _check_draft_settings(self, params: SamplingParams) -> None:
+        if self.draft is None or self.draft.draws_from_law:
+            return
+        odd = next((name for name in _DRAFT_SETTINGS if getattr(params, name) is not None), None)
+        if odd is not None:
+            raise InvalidRequestError(
+                f"{odd} is for drafts that are drawn, and {self.draft.name} draws none: "
+                f"leave {odd}={getattr(params, odd)} out"
+            )
+
+
+def _check_kinds(target: object, tokenizer: object, draft: object, draft_tokenizer: object) -> None:
+    """Refuse objects that are not ours, with the way to have them loaded or wrapped."""
+    for name, value, kind in (
+        ("target", target, LanguageModel),
+        ("tokenizer", tokenizer, Tokenizer | None),
+        ("draft", draft, Drafter | None),
+        ("draft_tokenizer", draft_tokenizer, Tokenizer | None),
+    ):
+        if not isinstance(value, kind):
+            text = value if isinstance(value, str) else type(value).__name__
+            raise InvalidRequestError(
+                f"{name} must be an object of draftsmith's, got {text!r}: use load_engine, which "
+                "takes names, paths and objects of transformers"
+            )
+
+
+def _params_for(
+    params: SamplingParams | Sequence[SamplingParams] | None, sampling: dict[str, Any], count: int
+) -> list[SamplingParams]:
+    """One for each prompt."""
+    if sampling:
+        if params is not None:
+            raise InvalidRequestError(
+                f"params and {next(iter(sampling))} were both given: put all options in one of them"
+            )
+        params = SamplingParams.from_options(**sampling)
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if not isinstance(params, list | tuple):
+        raise InvalidRequestError(
+            f"params must be SamplingParams, or a list of them, got {params!r:.80}"
+        )
+    odd = next((one for one in params if not isinstance(one, SamplingParams)), None)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if odd is not None:
+        raise InvalidRequestError(f"params must be made of SamplingParams, got {odd!r:.80}")
+    if len(params) != count:
+        raise InvalidRequestError(f"params must be one, or {count}, got {len(params)}")
+    return list(params)
+
+
+def _check_vocabularies(
+    target: LanguageModel,
+    tokenizer: Tokenizer | None,
+    draft: Drafter,
+    draft_tokenizer: Tokenizer | None,
+) -> None:
+    """Refuse a draft of another vocabulary: by its tokenizer, or else by its size."""
+    name = target.traits.name
+    for drafter in _model_drafters(draft):
+        theirs = drafter.tokenizer or (draft_tokenizer if drafter is draft else None)
+        traits = drafter.model.traits
+        if tokenizer is not None and theirs is not None:
+            # The same object: whoever loaded the draft has compared the two.
+            if theirs is not tokenizer:
+                check_same_vocabulary(tokenizer, theirs, name, traits.name)
+        elif traits.vocab_size != target.traits.vocab_size:
+            raise VocabularyMismatchError(
+                f"draft {traits.name} has {traits.vocab_size} ids and target {name} "
+                f"{target.traits.vocab_size}: use a draft of the target's family, or give both "
+                "tokenizers (tokenizer, draft_tokenizer) to show that it is"
+            )
+
 
 def _check_pair(target: LanguageModel, draft: Drafter) -> None:
     """Refuse speculation where it cannot be done."""
-    models = [target, *_models_of(draft)]
+    models = [target, *(drafter.model for drafter in _model_drafters(draft))]
     for model in models:
         if not model.traits.can_rollback:
             raise NotRollbackableError(
@@ -152,7 +235,8 @@ def _check_pair(target: LanguageModel, draft: Drafter) -> None:
             )
 
 
-def _models_of(draft: Drafter) -> list[LanguageModel]:
+def _model_drafters(draft: Drafter) -> list[ModelDrafter | SpeculativeDrafter]:
+    """Those that run a model, the outermost first."""
     if isinstance(draft, SpeculativeDrafter):
-        return [draft.model, *_models_of(draft.inner)]
-    return [draft.model] if isinstance(draft, ModelDrafter) else []
+        return [draft, *_model_drafters(draft.inner)]
+    return [draft] if isinstance(draft, ModelDrafter) else []

@@ -4,11 +4,13 @@ from itertools import repeat
 
 from draftsmith.core.lenience import exact_twin
 from draftsmith.core.params import MAX_GAMMA
+from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
 from draftsmith.engine.round import Outcome, RoundContext, Turn, check_contract, check_drafts
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
+from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["SpeculativeDrafter"]
 
@@ -23,12 +25,26 @@ class SpeculativeDrafter(Drafter):
         model: The draft model, which plays the target to `inner`.
         inner: The faster drafter.
         inner_gamma: Tokens that `inner` guesses in each inner round.
+        tokenizer: The model's, to be compared with the target's; None compares sizes.
+
+    Raises:
+        InvalidRequestError: If `inner_gamma` is no number from 1 to 32.
     """
 
-    def __init__(self, model: LanguageModel, inner: Drafter, inner_gamma: int = 4) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        inner: Drafter,
+        inner_gamma: int = 4,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        rule = f"between 1 and {MAX_GAMMA}"
+        inner_gamma = check_whole("inner_gamma", inner_gamma, rule)
+        require(1 <= inner_gamma <= MAX_GAMMA, "inner_gamma", rule, inner_gamma)
         self.model = model
         self.inner = inner
         self.inner_gamma = inner_gamma
+        self.tokenizer = tokenizer
         self.name = f"{model.traits.name} over {inner.name}"
         self.uses_torch_threads = model.uses_torch_threads or inner.uses_torch_threads
         self._follower = Follower(model)

@@ -81,6 +81,8 @@ class Completion:
     error: str | None = None
     ledger: Ledger | None = None
     """Time spent beside plain decoding's; with gamma "auto" only."""
+    prompt_tail: tuple[int, ...] = ()
+    """The last tokens before the output, which `Detokenizer` needs to read it piece by piece."""
 
     def __str__(self) -> str:
         return self.text

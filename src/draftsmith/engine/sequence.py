@@ -174,6 +174,7 @@ class Sequence:
             trace=tuple(self.trace),
             error=self.error,
             ledger=self.ledger,
+            prompt_tail=self.output.prompt_tail,
         )
 
     def _commit(self, trace: TokenTrace) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from draftsmith.models.tokenizer import Detokenizer, Tokenizer
+from draftsmith.models.tokenizer import Detokenizer, Tokenizer, prompt_tail
 
 __all__ = ["OutputText"]
 
@@ -13,10 +13,14 @@ class OutputText:
     Args:
         tokenizer: None for requests that live in token ids alone; the text is then empty.
         stop: Strings that end the text. The earliest wins, and is cut off with all after it.
+        prompt: Tokens that the text goes on from: its first space depends on them.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, stop: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer) if tokenizer else None
+    def __init__(
+        self, tokenizer: Tokenizer | None, stop: Sequence[str], prompt: Sequence[int] = ()
+    ) -> None:
+        self.prompt_tail = prompt_tail(tokenizer, prompt) if tokenizer else ()
+        self._detokenizer = Detokenizer(tokenizer, self.prompt_tail) if tokenizer else None
         self._stop = tuple(stop)
         self._num_shown = 0
         self.text = ""

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from draftsmith.core.demands import NO_DEMANDS, Demands
+
 __all__ = ["Cache", "CountedCache", "LanguageModel", "ModelTraits", "Rows", "free_number"]
 
 _PROMPT_CHUNK = 1024
@@ -41,6 +43,8 @@ class ModelTraits:
     """Whether the cache can forget its last tokens, which checking a draft needs."""
     why_no_rollback: str = ""
     """The reason, for the refusal's message."""
+    demands: Demands = NO_DEMANDS
+    """What the model's files ask of every text, where a request asks nothing."""
 
 
 @dataclass(frozen=True)

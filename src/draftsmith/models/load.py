@@ -10,16 +10,18 @@ needed.
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
 
+from draftsmith.core.values import check_whole, require
 from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.cpu.library import library, set_num_threads
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.folder import check_folder
+from draftsmith.models.generation_config import read_demands
 from draftsmith.models.gguf.read import read_gguf
 from draftsmith.models.gguf.tokenizer import open_gguf_tokenizer
 from draftsmith.models.native.config import DecoderConfig
@@ -74,27 +76,33 @@ class ModelSettings:
             weights in groups of 32: that is a different model.
         device: A torch device; `auto` is the GPU if there is one.
         activations: Of products with quantised weights on a CPU: `int8` rounds them in groups
-            of 32, each row by itself, as llama.cpp does; `float32` keeps them.
+            of 32, each row by itself, as llama.cpp does; `float32` keeps them; None is `int8`
+            where there are such products.
         threads: Of the CPU kernels and of torch; None leaves both as they are (at first, the
             physical cores).
     """
 
     dtype: Dtype = "auto"
     device: str = "auto"
-    activations: Activations = "int8"
+    activations: Activations | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("dtype", self.dtype, DTYPES),
-            ("activations", self.activations, ACTIVATIONS),
+            ("activations", self.activations, (None, *ACTIVATIONS)),
         ):
             if value not in known:
+                known = [one for one in known if one is not None]
                 raise InvalidRequestError(
                     f"{name} must be one of {', '.join(known)}, got {value!r}"
                 )
+        if not isinstance(self.device, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's
+            raise InvalidRequestError(
+                f"device must be a name such as 'cpu' or 'cuda', got {self.device!r}"
+            )
         if self.threads is not None:
-            _check_threads(self.threads)
+            object.__setattr__(self, "threads", _checked_threads(self.threads))
 
 
 def load_model(
@@ -120,7 +128,7 @@ def load_model(
     """
     settings = settings or ModelSettings()
     place = _device(settings.device)
-    if settings.threads is not None:
+    if settings.threads is not None and place.type == "cpu":
         set_num_threads(settings.threads)
         torch.set_num_threads(settings.threads)
     source = resolve(reference)
@@ -132,6 +140,7 @@ def load_model(
         if model is not None:
             return model
     dtype = _torch_dtype(settings.dtype, place, reference)
+    _check_unused(settings, dtype, place, reference)
     if path is not None and path.is_file():
         config, weights = read_gguf(path)
         return TorchDecoder.from_weights(weights, config, place, dtype, reference)
@@ -195,6 +204,16 @@ def _load_native(
         path = hub_folder(source, _is_native_config)
     if path is None:
         return None
+    model = _read_native(source, path, settings, num_head_ids)
+    if model is not None and path.is_dir():
+        demands = read_demands(path, model.traits.eos_token_ids, source.reference)
+        model.traits = replace(model.traits, demands=demands)
+    return model
+
+
+def _read_native(
+    source: ModelSource, path: Path, settings: ModelSettings, num_head_ids: int | None
+) -> LanguageModel | None:
     format = _FORMATS[settings.dtype]
     if path.is_dir() and _is_t5(path):
         return None if library() is None else read_t5(path, format, name=source.reference)
@@ -237,9 +256,28 @@ def _is_t5(folder: Path) -> bool:
         return False  # whoever reads it next says what is wrong
 
 
-def _check_threads(threads: int) -> None:
-    if not 1 <= threads <= 1024:
-        raise InvalidRequestError(f"threads must be between 1 and 1024, got {threads}")
+def _checked_threads(threads: object) -> int:
+    rule = "between 1 and 1024"
+    number = check_whole("threads", threads, rule)
+    require(1 <= number <= 1024, "threads", rule, threads)
+    return number
+
+
+def _check_unused(
+    settings: ModelSettings, dtype: torch.dtype, device: torch.device, name: str
+) -> None:
+    """Refuse settings of the native decoders where none runs the model."""
+    if settings.threads is not None and device.type != "cpu":
+        raise InvalidRequestError(
+            f"threads={settings.threads} are of a CPU, and {name!r} runs on {device}: leave it out"
+        )
+    # Float32 all through keeps activations as asked.
+    is_kept = settings.activations == "float32" and dtype == torch.float32
+    if settings.activations is not None and not is_kept:
+        raise InvalidRequestError(
+            f"activations={settings.activations!r} needs a native decoder on a CPU, and {name!r} "
+            "has none: leave it out"
+        )
 
 
 def _device(device: str) -> torch.device:

@@ -6,7 +6,17 @@ from os.path import commonprefix
 
 from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
 
-__all__ = ["Detokenizer", "Message", "Tokenizer", "check_same_vocabulary", "check_text"]
+__all__ = [
+    "Detokenizer",
+    "Message",
+    "Tokenizer",
+    "check_same_vocabulary",
+    "check_text",
+    "decode_after",
+    "prompt_tail",
+]
+
+_SHORTEST_TAIL = 8
 
 Message = Mapping[str, str]
 """One turn of a conversation: its `role` and its `content`."""
@@ -18,6 +28,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the special tokens that the model expects."""
+
+    @abstractmethod
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text and nothing else: no special token is added."""
 
     @abstractmethod
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
@@ -35,6 +49,10 @@ class Tokenizer(ABC):
     def token_strings(self) -> dict[int, str]:
         """The tokenizer's own name of each id."""
 
+    @abstractmethod
+    def special_tokens(self) -> dict[str, int]:
+        """What `decode` leaves out, by the string that a prompt names it by."""
+
     @property
     @abstractmethod
     def has_chat_template(self) -> bool:
@@ -47,7 +65,11 @@ class Detokenizer:
     The text of the last few tokens can change until the next one arrives (bytes of one character,
     joined words), so the end is held back while it may.
 
-    A character of three byte tokens gives "", "" and then the character.
+    Args:
+        tokenizer: Whose ids they are.
+        before: Tokens that the text goes on from, as `prompt_tail` has them. Without them the first
+            word would be read as the beginning of a text, and with many vocabularies lose its
+            space.
 
     Example:
         >>> from draftsmith.models.load import load_tokenizer
@@ -58,12 +80,12 @@ class Detokenizer:
         'un café'
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._tokens: list[int] = []
+        self._tokens = list(before)
         self._start = 0
         """First token of the window that is decoded again."""
-        self._settled = 0
+        self._settled = len(before)
         """Tokens whose text has been given out."""
 
     def push(self, token: int) -> str:
@@ -90,6 +112,20 @@ class Detokenizer:
         """Text of the window without and with the unsettled tokens."""
         before = self._tokenizer.decode(self._tokens[self._start : self._settled])
         return before, self._tokenizer.decode(self._tokens[self._start :])
+
+
+def prompt_tail(tokenizer: Tokenizer, prompt: Sequence[int]) -> tuple[int, ...]:
+    """The last tokens of a prompt, enough of them to have a text (special ones have none)."""
+    size = _SHORTEST_TAIL
+    while size < len(prompt) and not tokenizer.decode(prompt[-size:]):
+        size *= 2
+    return tuple(prompt[-size:])
+
+
+def decode_after(tokenizer: Tokenizer, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """The text that `tokens` add to a prompt, its first space included."""
+    detokenizer = Detokenizer(tokenizer, prompt_tail(tokenizer, prompt))
+    return "".join([*map(detokenizer.push, tokens), detokenizer.flush()])
 
 
 def check_same_vocabulary(

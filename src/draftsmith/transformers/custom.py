@@ -120,7 +120,7 @@ def _engine(
     if isinstance(drafter, ModelDrafter) and any(one is None for one in tokenizers):
         _check_sizes(target, drafter)
     ours, theirs = (wrap_tokenizer(one) if one is not None else None for one in tokenizers)
-    return Engine(target, ours, drafter, gamma=gamma, draft_tokenizer=theirs)
+    return Engine(target, ours, drafter, gamma=gamma if drafter else None, draft_tokenizer=theirs)
 
 
 def _check_sizes(target: LanguageModel, draft: ModelDrafter) -> None:

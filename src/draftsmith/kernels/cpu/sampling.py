@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.laws import History, Law, SamplingLaw
 from draftsmith.core.noise import CounterNoise, NoiseKeys, RoundNoise, Stream, stream_offset
 from draftsmith.core.params import SamplingParams
@@ -19,9 +20,14 @@ from draftsmith.kernels.cpu.library import Library, library
 __all__ = ["CpuCounterNoise", "CpuSamplingLaw", "counter_noise", "has_mass", "sampling_law"]
 
 
-def sampling_law(params: SamplingParams, eos_token_ids: tuple[int, ...]) -> Law:
-    """The law that `params` describe, fast for logits on a CPU."""
-    plain = SamplingLaw(params, eos_token_ids)
+def sampling_law(
+    params: SamplingParams,
+    eos_token_ids: tuple[int, ...],
+    demands: Demands = NO_DEMANDS,
+    source: tuple[int, ...] = (),
+) -> Law:
+    """The law that `SamplingLaw` of these arguments is, fast for logits on a CPU."""
+    plain = SamplingLaw(params, eos_token_ids, demands, source)
     loaded = library()
     return plain if loaded is None else CpuSamplingLaw(plain, loaded)
 

@@ -93,6 +93,10 @@ class GgufTokenizer(Tokenizer):
         """Token ids of a prompt, with the special tokens that the model expects."""
         return [*self._before, *self._ids(text), *self._after]
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text and nothing else: no special token is added."""
+        return self._ids(text)
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's chat template, ready for the answer."""
         # Here, because it imports transformers, which only a conversation needs.
@@ -108,6 +112,13 @@ class GgufTokenizer(Tokenizer):
     def token_strings(self) -> dict[int, str]:
         """The file's own name of each id."""
         return dict(enumerate(self._tokens))
+
+    def special_tokens(self) -> dict[str, int]:
+        """What `decode` leaves out, by the string that a prompt names it by."""
+        kinds = zip(self._tokens, self._types, strict=True)
+        return {
+            text: token for token, (text, kind) in enumerate(kinds) if kind in (CONTROL, UNKNOWN)
+        }
 
     @property
     def has_chat_template(self) -> bool:

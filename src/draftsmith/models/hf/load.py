@@ -4,6 +4,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from draftsmith.core.demands import Demands
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.folder import check_folder, check_vocabulary
+from draftsmith.models.generation_config import demands_of
 from draftsmith.models.hf.adapt import adapted
 from draftsmith.models.hf.faults import check_reachable, check_type, named_errors, quiet
 from draftsmith.models.hf.gguf_model import load_gguf_model
@@ -100,15 +103,24 @@ def wrap_tokenizer(tokenizer: Any) -> TransformersTokenizer:
     return TransformersTokenizer(tokenizer)
 
 
-def wrap_model(model: Any, name: str | None = None) -> LanguageModel:
+def wrap_model(
+    model: Any, name: str | None = None, *, demands: Demands | None = None
+) -> LanguageModel:
     """Put our contract around a model object of `transformers`.
+
+    Args:
+        model: The object.
+        name: What messages call it; None is its own.
+        demands: What holds for every text; None is what its `generation_config` asks.
 
     Raises:
         ModelFormatError: If the model is of a kind that cannot generate here.
     """
-    return adapted(
-        model, traits_of(model, name or model.config.name_or_path or type(model).__name__)
-    )
+    traits = traits_of(model, name or model.config.name_or_path or type(model).__name__)
+    if demands is None:
+        asked = model.generation_config.to_dict()
+        demands = demands_of(asked, traits.eos_token_ids, traits.name)
+    return adapted(model, replace(traits, demands=demands))
 
 
 def _from_pretrained(path: Path | None, source: ModelSource, dtype: torch.dtype) -> Any:

@@ -21,6 +21,10 @@ class TransformersTokenizer(Tokenizer):
         """Token ids of a prompt, with the special tokens that the model expects."""
         return list(self.tokenizer(check_text(text)).input_ids)
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of a text and nothing else: no special token is added."""
+        return list(self.tokenizer(check_text(text), add_special_tokens=False).input_ids)
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's chat template, ready for the answer."""
         text = check_text(render_chat(self.tokenizer, messages))
@@ -35,6 +39,14 @@ class TransformersTokenizer(Tokenizer):
     def token_strings(self) -> dict[int, str]:
         """The tokenizer's own name of each id."""
         return {index: token for token, index in self.tokenizer.get_vocab().items()}
+
+    def special_tokens(self) -> dict[str, int]:
+        """What `decode` leaves out, by the string that a prompt names it by."""
+        added = self.tokenizer.added_tokens_decoder
+        specials = {token.content: index for index, token in added.items() if token.special}
+        # A slow tokenizer leaves out its named ones, however they were added.
+        ids = self.tokenizer.all_special_ids
+        return specials | dict(zip(self.tokenizer.all_special_tokens, ids, strict=True))
 
     @property
     def has_chat_template(self) -> bool:
