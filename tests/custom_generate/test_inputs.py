@@ -150,6 +150,48 @@ def test_a_pictures_prompt_may_end_in_the_picture() -> None:
     )
 
 
+_EYE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 8,
+    "patch_size": 4,
+}
+_TEXT: dict[str, Any] = _SMALL | {"num_key_value_heads": 2, "head_dim": 8}
+
+
+def gemma3() -> Any:
+    """Its prompt's picture sees itself whole; layers slide and do not in turn."""
+    layers = ["sliding_attention", "full_attention"]
+    text = _TEXT | {"sliding_window": 6, "layer_types": layers}
+    config = tf.Gemma3Config(
+        text_config=text, vision_config=_EYE, mm_tokens_per_image=4, image_token_index=90
+    )
+    return lively(tf.Gemma3ForConditionalGeneration(config))
+
+
+def paligemma() -> Any:
+    """It counts positions from 1."""
+    config = tf.PaliGemmaConfig(
+        text_config=_TEXT | {"model_type": "gemma"},
+        vision_config=_EYE | {"model_type": "siglip_vision_model", "projection_dim": 32},
+        image_token_index=90,
+        projection_dim=32,
+    )
+    return lively(tf.PaliGemmaForConditionalGeneration(config))
+
+
+def test_pictures_of_other_families_are_honoured_or_refused_never_dropped() -> None:
+    ids = torch.tensor([[5, 90, 90, 90, 90, 6, 7]])
+    inputs = {"input_ids": ids, "attention_mask": mask(ids), "pixel_values": picture(0)}
+    same_for_every_draft(gemma3(), llama(), **inputs, token_type_ids=(ids == 90).long())
+    types = torch.zeros_like(ids)
+    refused(paligemma(), "pixel_values, token_type_ids cannot", **inputs, token_type_ids=types)
+    # Without a picture nothing has to be read by transformers.
+    same_for_every_draft(paligemma(), llama(), input_ids=IDS, attention_mask=mask(IDS))
+
+
 @pytest.mark.parametrize("ids", [IDS, PADDED])
 def test_embeddings_beside_ids_and_alone_are_read(ids: Tensor) -> None:
     embeds = (1.5 * llama().get_input_embeddings()(ids)).detach()

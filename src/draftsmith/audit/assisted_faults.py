@@ -7,6 +7,7 @@ what `draftsmith.transformers.generate` does there.
 # pyright: basic
 
 import importlib.util
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -73,10 +74,16 @@ def faults_record() -> Record:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's warnings about toys."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without the library's warnings and notes about toys."""
+    notes = logging.getLogger("transformers")
+    level = notes.level
+    notes.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        notes.setLevel(level)
 
 
 def _generate(model: Any, **options: Any) -> Any:

@@ -129,12 +129,14 @@ def take_prompts(
     if target.traits.is_encoder_decoder:
         return _encoded(target, input_ids, inputs_tensor, arguments, model_kwargs)
     _check_positions(input_ids, model_kwargs)
-    special = {
-        name for name in _PICTURES | {"inputs_embeds", "token_type_ids"} if name in model_kwargs
-    }
+    given = {name: model_kwargs.get(name) for name in _PROMPT_ONLY}
+    # Beside text alone, mm_encoder_outputs is there and empty.
+    special = {name for name, value in given.items() if value is not None and len(value) > 0}
     has_cache = any(arguments.get(name) is not None for name in _CACHES)
     if special or has_cache or (config.return_dict_in_generate and target.traits.can_rollback):
-        return _read(model, target, input_ids, config, has_cache, special, model_kwargs)
+        # transformers has replaced pictures by what their encoder made of them: say what was typed.
+        typed = {name for name in _PROMPT_ONLY if arguments.get(name) is not None} or special
+        return _read(model, target, input_ids, config, has_cache, typed, model_kwargs)
     rows = _rows(input_ids, model_kwargs.get("attention_mask"))
     return Prompts(target, rows, [[] for _ in rows], [0] * len(rows))
 
