@@ -19,6 +19,8 @@ from draftsmith.models.hf.read import (
     ReadModel,
     new_cache,
     read_prompts,
+    takes_prompts,
+    takes_sources,
     why_not_read,
 )
 
@@ -30,6 +32,8 @@ _PROMPT_ONLY = _PICTURES | {"inputs_embeds", "token_type_ids"}
 """Inputs of a decoder-only model's prompt that transformers has to read."""
 _TEXT = {"input_ids", "attention_mask", "use_cache", "inputs_embeds", "token_type_ids", *_CACHES}
 _DECODER_ONLY = _TEXT | _PICTURES | {"position_ids"}
+_ENCODED = {"encoder_outputs", "inputs_embeds", "global_attention_mask", "token_type_ids"}
+"""What an encoder reads beside ids, or has made."""
 _ENCODER_DECODER = _TEXT | {
     "decoder_input_ids",
     "decoder_attention_mask",
@@ -133,7 +137,7 @@ def take_prompts(
     # Beside text alone, mm_encoder_outputs is there and empty.
     special = {name for name, value in given.items() if value is not None and len(value) > 0}
     has_cache = any(arguments.get(name) is not None for name in _CACHES)
-    if special or has_cache or (config.return_dict_in_generate and target.traits.can_rollback):
+    if special or has_cache or (config.return_dict_in_generate and takes_prompts(target)):
         # transformers has replaced pictures by what their encoder made of them: say what was typed.
         typed = {name for name in _PROMPT_ONLY if arguments.get(name) is not None} or special
         return _read(model, target, input_ids, config, has_cache, typed, model_kwargs)
@@ -157,6 +161,8 @@ def _encoded(
         raise InvalidRequestError(
             "decoder_attention_mask cannot be honoured where it hides a token: all must be 1"
         )
+    if not takes_sources(target):
+        return _encoded_again(target, input_ids, inputs_tensor, arguments, model_kwargs)
     states = model_kwargs["encoder_outputs"][0]
     keep = model_kwargs.get("attention_mask")
     if states.ndim != 3 or (keep is not None and keep.shape != states.shape[:2]):
@@ -165,6 +171,26 @@ def _encoded(
     rows = [state[one.to(state.device)] for state, one in zip(states, kept, strict=True)]
     sources = _sources(inputs_tensor, kept)
     return Prompts(EncodedModel(target, rows), input_ids.tolist(), sources, [0] * len(rows))
+
+
+def _encoded_again(
+    target: LanguageModel,
+    input_ids: Tensor,
+    inputs_tensor: Tensor | None,
+    arguments: Mapping[str, Any],
+    model_kwargs: Mapping[str, Any],
+) -> Prompts:
+    """An encoder-decoder's that can only encode token ids by itself."""
+    for name in sorted(_ENCODED):
+        if arguments.get(name) is not None:
+            why = target.traits.why_no_rollback
+            raise InvalidRequestError(f"{name} cannot be honoured by {target.traits.name}: {why}")
+    keep = model_kwargs.get("attention_mask")
+    kept = torch.ones(model_kwargs["encoder_outputs"][0].shape[:2]) if keep is None else keep
+    if bool((kept.diff(dim=1) > 0).any()):
+        raise InvalidRequestError("pad an encoder's inputs on the right (padding_side='right')")
+    sources = _sources(inputs_tensor, kept)
+    return Prompts(target, input_ids.tolist(), sources, [0] * len(sources))
 
 
 def _sources(inputs_tensor: Tensor | None, kept: Tensor) -> list[list[int]]:
@@ -209,10 +235,10 @@ def _read(
 ) -> Prompts:
     """A decoder-only model's, read by `transformers`."""
     names = sorted(special) or ["a cache"]
-    if not target.traits.can_rollback:
-        raise InvalidRequestError(
-            f"{', '.join(names)} cannot be honoured: {target.traits.why_no_rollback}"
-        )
+    if not takes_prompts(target):
+        why = target.traits.why_no_rollback or "its keys and values depend on the text's length"
+        kind = model.config.model_type
+        raise InvalidRequestError(f"{', '.join(names)} cannot be honoured by {kind}: {why}")
     _check_types(model_kwargs)
     cache_name = next(name for name in (*_CACHES, "cache") if name in model_kwargs)
     if not has_cache:

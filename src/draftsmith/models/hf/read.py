@@ -18,11 +18,21 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import Cache, LanguageModel, Rows
+from draftsmith.models.hf.causal import CausalModel
 from draftsmith.models.hf.ragged_cache import RaggedCache
 from draftsmith.models.hf.recomputed import RecomputedModel
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 
-__all__ = ["EncodedModel", "ReadModel", "ReadPrompt", "new_cache", "read_prompts", "why_not_read"]
+__all__ = [
+    "EncodedModel",
+    "ReadModel",
+    "ReadPrompt",
+    "new_cache",
+    "read_prompts",
+    "takes_prompts",
+    "takes_sources",
+    "why_not_read",
+]
 
 KeysAndValues = tuple[Tensor, Tensor]
 
@@ -40,6 +50,16 @@ class ReadPrompt:
     def num_columns(self) -> int:
         """Tokens, pictures' and embeddings' places among them."""
         return self.layers[0][0].shape[-2]
+
+
+def takes_prompts(model: LanguageModel) -> bool:
+    """Whether `ReadModel` can give its cache what `transformers` has read."""
+    return isinstance(model, CausalModel)
+
+
+def takes_sources(model: LanguageModel) -> bool:
+    """Whether `EncodedModel` can give it what an encoder has made."""
+    return isinstance(model, EncoderDecoderModel)
 
 
 def new_cache(model: Any) -> Any:
