@@ -1,29 +1,14 @@
 """An option is one thing: the same names, and the same kind of value, in every command."""
 
-from collections.abc import Iterator
 from typing import get_args
 
 import pytest
-from cyclopts import App
 from cyclopts.argument import Argument
 
-from draftsmith.cli import app
 from tests.cli.outcome import Cli
+from tests.cli.reference import commands
 
-_BUILT_IN = {"--help", "--version"}
-
-
-def _commands(parent: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, App]]:
-    for name in parent:
-        if name.startswith("-"):
-            continue
-        command = parent[name]
-        if command.default_command is not None:
-            yield " ".join((*words, name)), command
-        yield from _commands(command, (*words, name))
-
-
-_COMMANDS = dict(_commands(app))
+_COMMANDS = dict(commands())
 _OPTIONS: list[tuple[str, Argument]] = [
     (name, argument)
     for name, command in _COMMANDS.items()

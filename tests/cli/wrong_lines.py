@@ -70,7 +70,7 @@ WITHOUT_MODELS = {
     "generate hi --logit-bias 3=nan": "--logit-bias must be finite (use --ban-token), got nan",
     "generate hi --logit-bias 3=": "--logit-bias must be ID=VALUE, such as 42=-1.5, got '3='",
     "generate hi --logit-bias -3=1": "--logit-bias needs a value: write --logit-bias=VALUE for one that begins with a dash",
-    "generate hi --logit-bias 3=1 --logit-bias 3=2": "--logit-bias gives id 3 two values, 1 and 2: give one",
+    "generate hi --logit-bias 3=1 --logit-bias 3=2": "--logit-bias gives 3 two values, 1 and 2: give one",
     "generate hi --verifier lucky": 'invalid value "lucky" for --verifier. Choose from: "rejection", "block", "coupled". Did you mean "block"?',
     "generate hi --draft-temperature -1": "--draft-temperature must be 0 or more, got -1.0",
     "generate hi --draft-temperature nan": "--draft-temperature must be 0 or more, got nan",

@@ -276,7 +276,7 @@ def _settings(arms: ArmOptions, requests: RequestOptions) -> dict[str, Any]:
         "ignore_eos": requests.ignore_eos,
         "dtype": runtime.dtype,
         "device": runtime.device,
-        "activations": runtime.activations,
+        "activations": runtime.activations or "int8",
         "threads": runtime.threads,
         "draft_vocab_size": runtime.draft_vocab_size,
     }

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -60,6 +60,12 @@ class RuntimeOptions:
     threads: Annotated[Whole | None, Parameter(alias="-t")] = None
     draft_vocab_size: Whole | None = None
 
+    @property
+    def _given(self) -> dict[str, Any]:
+        """What only some models have a use for, and is passed on only where it was asked for."""
+        asked = {"activations": self.activations, "draft_vocab_size": self.draft_vocab_size}
+        return {name: value for name, value in asked.items() if value is not None}
+
     def load_target(self, target: str, draft: str | None, gamma: Gamma) -> "Engine":
         """Load an engine, showing how a fetch gets on.
 
@@ -81,10 +87,9 @@ class RuntimeOptions:
                 gamma=gamma,
                 dtype=self.dtype,
                 device=self.device,
-                activations=self.activations,
                 threads=self.threads,
-                draft_vocab_size=self.draft_vocab_size,
                 on_progress=on_progress,
+                **self._given,
             )
         _log.info("loaded on %s in %.1f s", engine.target.device, time.monotonic() - start)
         return engine
@@ -99,10 +104,9 @@ class RuntimeOptions:
                 engine,
                 dtype=self.dtype,
                 device=self.device,
-                activations=self.activations,
                 threads=self.threads,
-                draft_vocab_size=self.draft_vocab_size,
                 on_progress=on_progress,
+                **self._given,
             )
 
 

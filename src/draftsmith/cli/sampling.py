@@ -1,8 +1,8 @@
 """How to sample and when to stop, as options."""
 
 import secrets
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -24,6 +24,18 @@ from draftsmith.errors import InvalidRequestError
 
 __all__ = ["DEFAULT_SAMPLING", "SamplingOptions", "seeded"]
 
+_PARAMETERS = {
+    "ban_token": "banned_token_ids",
+    "allow_token": "allowed_token_ids",
+    "stop_token": "stop_token_ids",
+    "suppress_token": "suppress_token_ids",
+    "begin_suppress_token": "begin_suppress_token_ids",
+    "bad_word": "bad_words",
+    "forced_bos_token": "forced_bos_token_id",
+    "forced_eos_token": "forced_eos_token_id",
+}
+"""Options whose parameter has another name."""
+
 
 @Parameter(name="*", group=SAMPLING)
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +45,49 @@ class SamplingOptions:
     Parameters
     ----------
     temperature
-        0 is greedy decoding.
+        0, the default, is greedy decoding.
     top_k
-        Keep this many of the likeliest tokens; 0 keeps all.
+        Keep this many of the likeliest tokens; 0, the default, keeps all.
     top_p
-        Keep the smallest set of likeliest tokens with at least this mass; 1 keeps all.
+        Keep the smallest set of likeliest tokens with at least this mass; 1, the default, keeps
+        all.
     min_p
-        Drop tokens less likely than this share of the likeliest; 0 drops none.
+        Drop tokens less likely than this share of the likeliest; 0, the default, drops none.
     repetition_penalty
         Above 1 discourages tokens of the prompt and the output; by default the model's own.
     presence_penalty
         Subtracted from the logits of tokens in the output.
     frequency_penalty
         Subtracted once for each time that a token occurs in the output.
+    encoder_repetition_penalty
+        Above 1 encourages tokens of the source, or of the prompt where there is no encoder; by
+        default the model's own.
+    no_repeat_ngram_size
+        No n-gram of this size occurs twice, the prompt included; 0 allows; by default the model's
+        own.
+    encoder_no_repeat_ngram_size
+        No n-gram of this size of the source, or of the prompt where there is no encoder, occurs in
+        the output; 0 allows; by default the model's own.
     logit_bias
         ID=VALUE, added to the logit of a token id; may be repeated.
+    sequence_bias
+        ID,ID,...=VALUE, added to the logit of the last id where the others stand before it; may be
+        repeated; by default the model's own.
     ban_token
         An id that never occurs; may be repeated.
+    suppress_token
+        The same, in the place of the model's own list; may be repeated.
+    begin_suppress_token
+        An id that the output does not begin with, in the place of the model's own list; may be
+        repeated.
+    bad_word
+        A text that never occurs, with and without a space before it, in the place of the model's
+        own list; may be repeated.
+    forced_bos_token
+        An encoder-decoder's first output id; -1 forces none; by default the model's own.
+    forced_eos_token
+        The id at the last place that --max-tokens leaves; -1 forces none; may be repeated, for one
+        of several; by default the model's own.
     allow_token
         If given, only these ids may occur; may be repeated.
     seed
@@ -77,22 +115,31 @@ class SamplingOptions:
         Go on past the model's end-of-sequence ids.
     """
 
-    temperature: Temperature = 0.0
-    top_k: Whole = 0
-    top_p: Real = 1.0
-    min_p: Real = 0.0
+    temperature: Temperature | None = None
+    top_k: Whole | None = None
+    top_p: Real | None = None
+    min_p: Real | None = None
     repetition_penalty: Annotated[Real | None, Parameter(alias="--repeat-penalty")] = None
-    presence_penalty: Real = 0.0
-    frequency_penalty: Real = 0.0
+    presence_penalty: Real | None = None
+    frequency_penalty: Real | None = None
+    encoder_repetition_penalty: Real | None = None
+    no_repeat_ngram_size: Whole | None = None
+    encoder_no_repeat_ngram_size: Whole | None = None
     logit_bias: Strings = ()
+    sequence_bias: Strings = ()
     ban_token: Annotated[Ids, Parameter(alias="--banned-token-ids")] = ()
+    suppress_token: Annotated[Ids, Parameter(alias="--suppress-token-ids")] = ()
+    begin_suppress_token: Annotated[Ids, Parameter(alias="--begin-suppress-token-ids")] = ()
+    bad_word: Annotated[Strings, Parameter(alias="--bad-words")] = ()
+    forced_bos_token: Annotated[Whole | None, Parameter(alias="--forced-bos-token-id")] = None
+    forced_eos_token: Annotated[Ids, Parameter(alias="--forced-eos-token-id")] = ()
     allow_token: Annotated[Ids, Parameter(alias="--allowed-token-ids")] = ()
     seed: Seed | None = None
     verifier: VerifierName | None = None
     draft_temperature: Real | None = None
     draft_top_k: Whole | None = None
     draft_top_p: Real | None = None
-    lossy_lenience: Real = 1.0
+    lossy_lenience: Real | None = None
     max_tokens: MaxTokens | None = None
     min_tokens: Annotated[Whole | None, Parameter(group=STOPPING)] = None
     stop: Annotated[Strings, Parameter(group=STOPPING)] = ()
@@ -102,41 +149,29 @@ class SamplingOptions:
     def params(
         self, *, max_tokens: int | None = None, n: int = 1, logprobs: int | None = None
     ) -> SamplingParams:
-        """The same as `SamplingParams`.
+        """The same as `SamplingParams`; what was not asked for keeps its default there.
 
         Args:
-            max_tokens: The command's default; None is that of `SamplingParams`.
+            max_tokens: The command's default; None is the parameters' own.
             n: Samples to draw.
             logprobs: Alternatives to report; None reports no log-probabilities.
 
         Raises:
             InvalidRequestError: If a value is out of its range.
         """
-        return SamplingParams(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            logit_bias=_biases(self.logit_bias),
-            banned_token_ids=self.ban_token,
-            allowed_token_ids=self.allow_token or None,
-            max_tokens=max_tokens if self.max_tokens is None else self.max_tokens,
-            min_tokens=self.min_tokens,
-            stop=self.stop or None,
-            stop_token_ids=self.stop_token,
-            ignore_eos=self.ignore_eos,
-            seed=self.seed,
-            verifier=self.verifier,
-            draft_temperature=self.draft_temperature,
-            draft_top_k=self.draft_top_k,
-            draft_top_p=self.draft_top_p,
-            lossy_lenience=self.lossy_lenience,
-            n=n,
-            logprobs=logprobs,
-        )
+        asked: dict[str, Any] = {
+            _PARAMETERS.get(one.name, one.name): getattr(self, one.name) for one in fields(self)
+        }
+        asked["logit_bias"] = {
+            ids[0]: bias for ids, bias in _biases(self.logit_bias, "--logit-bias").items()
+        }
+        asked["sequence_bias"] = _biases(self.sequence_bias, "--sequence-bias")
+        if len(self.forced_eos_token) == 1:
+            asked["forced_eos_token_id"] = self.forced_eos_token[0]  # -1 is no list of ids
+        if self.max_tokens is None:
+            asked["max_tokens"] = max_tokens
+        given = {name: value for name, value in asked.items() if value not in (None, (), {})}
+        return SamplingParams(n=n, logprobs=logprobs, **given)
 
 
 DEFAULT_SAMPLING = SamplingOptions()
@@ -153,20 +188,25 @@ def seeded(params: SamplingParams) -> SamplingParams:
     return replace(params, seed=secrets.randbits(53), verifier=params.verifier_name)
 
 
-def _biases(pairs: tuple[str, ...]) -> dict[int, float]:
-    biases: dict[int, float] = {}
+_FORMS = {
+    "--logit-bias": "ID=VALUE, such as 42=-1.5",
+    "--sequence-bias": "ID,ID,...=VALUE, such as 42,7=-1.5",
+}
+
+
+def _biases(pairs: tuple[str, ...], option: str) -> dict[tuple[int, ...], float]:
+    """Ids to what is added; one id only for --logit-bias."""
+    biases: dict[tuple[int, ...], float] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
+        names = name.split(",") if option == "--sequence-bias" else [name]
         try:
-            token, bias = int(name), float(value)
+            ids, bias = tuple(map(int, names)), float(value)
         except ValueError as error:
+            raise InvalidRequestError(f"{option} must be {_FORMS[option]}, got {pair!r}") from error
+        if ids in biases:
             raise InvalidRequestError(
-                f"--logit-bias must be ID=VALUE, such as 42=-1.5, got {pair!r}"
-            ) from error
-        if token in biases:
-            raise InvalidRequestError(
-                f"--logit-bias gives id {token} two values, {biases[token]:g} and {bias:g}: "
-                "give one"
+                f"{option} gives {name} two values, {biases[ids]:g} and {bias:g}: give one"
             )
-        biases[token] = bias
+        biases[ids] = bias
     return biases
