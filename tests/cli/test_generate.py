@@ -138,6 +138,19 @@ def test_biases_bans_and_limits_are_passed_on(cli: Cli, tiny: str) -> None:
     assert 7 not in document["token_ids"]
 
 
+def test_rules_of_the_text_are_passed_on(cli: Cli, tiny: str) -> None:
+    rules = "--no-repeat-ngram-size 2 --suppress-token 9 --begin-suppress-token 8 --bad-word the"
+    more = "--forced-eos-token 7 --sequence-bias 3,4=1.5 --encoder-repetition-penalty 1.2"
+    options = ("-m", tiny, "-n", "4", *rules.split(), *more.split(), "--json")
+    document = cli("generate", "hi", *options).document()
+    found = document["parameters"]
+    assert (found["no_repeat_ngram_size"], found["encoder_repetition_penalty"]) == (2, 1.2)
+    assert (found["suppress_token_ids"], found["begin_suppress_token_ids"]) == ([9], [8])
+    assert (found["bad_words"], found["forced_eos_token_id"]) == (["the"], 7)
+    assert found["sequence_bias"] == {"3,4": 1.5}
+    assert document["token_ids"][-1] == 7
+
+
 @pytest.mark.parametrize(
     "options",
     [

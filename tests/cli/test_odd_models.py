@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from draftsmith.models.hf import faults
 from tests.cli.outcome import Cli
+from tests.tiny import raw_model, raw_tokenizer
 
 Change = Callable[[Path], object]
 
@@ -148,9 +149,16 @@ def test_a_broken_template_is_one_line(cli: Cli, copied: Path, template: str, sa
     assert outcome.stdout == ""
 
 
-def test_an_adapted_model_without_a_tensor_is_no_random_model(cli: Cli, tmp_path: Path) -> None:
-    from tests.tiny import raw_model, raw_tokenizer
+def test_activations_of_a_model_without_such_products_are_refused(cli: Cli, tmp_path: Path) -> None:
+    tokenizer = raw_tokenizer()
+    raw_model("gpt2", vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    said = cli("generate", "hi", "-m", str(tmp_path), "--activations", "int8").refusal()
+    assert "--activations int8 needs a native decoder on a CPU" in said
+    assert "has none: leave it out" in said
 
+
+def test_an_adapted_model_without_a_tensor_is_no_random_model(cli: Cli, tmp_path: Path) -> None:
     tokenizer = raw_tokenizer()
     raw_model("gpt2", vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -169,7 +177,7 @@ def test_a_hub_out_of_reach_is_tried_once(cli: Cli, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(faults, "get_hf_file_metadata", get)
     monkeypatch.setattr(faults, "is_offline", lambda: False)
     said = cli("generate", "hi", "-m", "nobody/nothing").refusal()
-    assert "model 'nobody/nothing' is not kept here, and the Hub cannot be reached" in said
+    assert "-m 'nobody/nothing' is not kept here, and the Hub cannot be reached" in said
     assert "check the network, or give a local folder" in said
     assert len(tries) == 1
 

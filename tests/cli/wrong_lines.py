@@ -10,6 +10,14 @@ from pathlib import Path
 __all__ = ["WITHOUT_MODELS", "WITH_MODELS", "write_files"]
 
 WITHOUT_MODELS = {
+    "generate hi --encoder-repetition-penalty 0": "--encoder-repetition-penalty must be above 0, got 0.0",
+    "generate hi --sequence-bias 3,x=1": "--sequence-bias must be ID,ID,...=VALUE, such as 42,7=-1.5, got '3,x=1'",
+    "generate hi --forced-eos-token-id -7": "--forced-eos-token-id must be a token id, or -1 for none, got -7",
+    "generate hi --forced-bos-token -7": "--forced-bos-token must be a token id, or -1 for none, got -7",
+    "generate hi --bad-word ''": "--bad-word must be made of words that are not empty",
+    "generate hi --begin-suppress-token-ids -1": "--begin-suppress-token-ids must be token ids, got (-1,)",
+    "generate hi --suppress-token -3": "--suppress-token must be token ids, got (-3,)",
+    "generate hi --no-repeat-ngram-size -1": "--no-repeat-ngram-size must be 0 (none) or more, got -1",
     "generate": "no prompt: give one, or --file FILE (- is standard input), or --prompts FILE",
     "generate hi there": "unexpected argument 'there': put a prompt that has spaces in quotes",
     "generate -": "unknown option -: for standard input give --file -, or --prompts - for a batch",
@@ -129,7 +137,7 @@ WITHOUT_MODELS = {
     "generate hi --target {tmp}/p.txt": "--target: file {tmp}/p.txt does not end in .gguf; give a .gguf file, or the folder that holds config.json and the weights",
     "generate hi --target ./p.safetensors": "--target: no model './p.safetensors'; give a catalogue name, a Hub id (org/name), a local folder (./path) or a .gguf file",
     "generate hi --draft nosuch": "--draft: no model 'nosuch'; give a catalogue name, a Hub id (org/name), a local folder (./path) or a .gguf file",
-    "generate hi -md bigram": "-md: draft bigram needs a file: bigram:TABLE.npz or bigram:TEXT",
+    "generate hi -md bigram": "-md bigram needs a file: bigram:TABLE.npz or bigram:TEXT",
     "generate hi -md bigram:/nowhere.npz": "-md: n-gram file '/nowhere.npz' does not exist: check the path",
     "generate hi --draft-model unigram:{tmp}": "--draft-model: n-gram file '{tmp}' does not exist: check the path",
     "generate hi --trace-html /nowhere/t.html": "--trace-html /nowhere/t.html cannot be written: there is no folder /nowhere; make it first",
@@ -205,7 +213,7 @@ WITHOUT_MODELS = {
     "bench -n 0": "-n must be 1 or more, got 0",
     "bench --workload chatt": "--workload: no workload 'chatt': did you mean chat? choose default, chat, edit, summarise, humaneval, or a JSONL file",
     "bench --workload nowhere/w.jsonl": "--workload: workload file nowhere/w.jsonl does not exist, or is no file: check the path",
-    "bench --workload {tmp}/empty.txt": '--workload: workload {tmp}/empty.txt is empty: give lines such as {"prompt": "..."}',
+    "bench --workload {tmp}/empty.txt": '--workload {tmp}/empty.txt is empty: give lines such as {"prompt": "..."}',
     "bench --workload {tmp}/broken.jsonl": "--workload: workload {tmp}/broken.jsonl, line 2: not JSON (Expecting ':' delimiter: line 1 column 10 (char 9))",
     "bench --workload {tmp}": "--workload: workload file {tmp} does not exist, or is no file: check the path",
     "bench --json out.json": "unexpected argument 'out.json': --json prints; a file is --json-file out.json",
@@ -271,8 +279,12 @@ WITHOUT_MODELS = {
 """Refused at a glance."""
 
 WITH_MODELS = {
-    "generate hi -m {tiny} --device abacus": "--device: device 'abacus' is not available",
-    "generate hi -m {tiny} --device ''": "--device: device '' is not available",
+    "generate hi -m {tiny} --suppress-token 99999": "--suppress-token has id 99999, but",
+    "generate hi -m {tiny} --draft-vocab-size 100": "--draft-vocab-size 100 is for a draft model that is loaded by name, and the draft is prompt-lookup: leave it out",
+    "generate hi -m {tiny} -n 9999": "-n must be at most 126, which {tiny}'s context of 128 leaves after the prompt's 2 tokens, got 9999",
+    "generate hi -m {tiny} --draft-temperature 0.5 --temp 1": "--draft-temperature is for drafts that are drawn, and prompt-lookup draws none",
+    "generate hi -m {tiny} --device abacus": "--device 'abacus' is not available",
+    "generate hi -m {tiny} --device ''": "--device '' is not available",
     "generate hi -m {tiny} --ban-token 99999": "--ban-token has id 99999, but",
     "generate hi -m {tiny} --stop-token-ids 99999": "--stop-token-ids has id 99999, but",
     "generate hi -m {tiny} --allow-token 99999": "--allow-token has id 99999, but",

@@ -4,7 +4,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from draftsmith.cli.runtime import ModelOptions
@@ -54,7 +54,12 @@ def _versions() -> dict[str, str]:
     return {"draftsmith": __version__, "python": platform.python_version(), **found}
 
 
+def _key(key: object) -> str:
+    """As the option that gives it is typed: an id, or several with commas."""
+    return ",".join(map(str, cast(tuple[object, ...], key))) if isinstance(key, tuple) else str(key)
+
+
 def _plain(value: object) -> Any:  # noqa: ANN401 - what JSON takes
     if isinstance(value, Mapping):
-        return {str(key): one for key, one in value.items()}
+        return {_key(key): one for key, one in value.items()}
     return list(value) if isinstance(value, tuple) else value

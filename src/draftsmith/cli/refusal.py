@@ -21,8 +21,10 @@ _LONGEST = 600
 """Characters of a refusal: a value of a megabyte must not fill the terminal."""
 _PYTHON_NAMES = {"n": "--num-samples"}
 """Parameters whose option has another name."""
-_ONE_WORD = r"^{name}(?= (must|is|has|needs|changes|does)\b)|\b{name}(?==)"
+_ONE_WORD = r"^{name}(?= (\S+ )?(must|is|has|needs|changes|does)\b)|\b{name}(?==)"
 """Where a name that is also an English word means the parameter."""
+_NOUNS = {"file", "prompt", "prompts", "system"}
+"""Names of options that refusals use as plain words."""
 _SNAKE = r"(?<![\w./'\"-])-{{0,2}}{name}(?![\w./-])"
 _NAMES_ONE = re.compile(r"(?<![\w-])-{1,2}[a-z]")
 """An option in a refusal."""
@@ -56,6 +58,8 @@ def as_typed(message: str, app: App, arguments: Sequence[str]) -> str:
     """
     options, typed = options_of(app, arguments)
     for name, option in [*options.items(), *_PYTHON_NAMES.items()]:
+        if name in _NOUNS:
+            continue
         message = _replaced(message, name, _spelling(option, typed))
     if message.startswith(("the prompt", "prompt ")) or _NAMES_ONE.search(message):
         return message
