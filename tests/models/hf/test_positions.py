@@ -77,8 +77,10 @@ def test_a_decoder_may_be_shorter_than_its_encoder() -> None:
 
 def test_a_text_ends_with_its_decoders_positions() -> None:
     engine = Engine(wrap_model(led(), "led"))
-    result = engine.generate(list(range(5, 40)), SamplingParams(max_tokens=30, ignore_eos=True))[0]
+    result = engine.generate(list(range(5, 40)), SamplingParams(max_tokens=15, ignore_eos=True))[0]
     assert len(result.token_ids) == 15  # one of 16 is the start
+    with pytest.raises(InvalidRequestError, match=r"at most 15, .* led's context of 16"):
+        engine.generate([5, 6], SamplingParams(max_tokens=16))
     with pytest.raises(InvalidRequestError, match="65 tokens, but led has a context of 64"):
         engine.generate([5] * 65)
 

@@ -54,38 +54,57 @@ class CausalModel(LanguageModel):
             return self._pass(cache, batch)
         return in_groups(batch, cache, lambda group: self._pass(cache, group))
 
-    def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
-        """Append tokens to one row, without logits."""
+    def extend(
+        self, cache: Cache, row: int, tokens: Sequence[int], reach: int | None = None
+    ) -> None:
+        """Append tokens to one row, without logits.
+
+        Args:
+            cache: The rows.
+            row: One of them.
+            tokens: New ones.
+            reach: Largest position that the pass is to show, in a column that no token sees and
+                that is not kept; None is the tokens' own.
+        """
         assert isinstance(cache, RaggedCache)
-        self._pass(cache, Rows([row], [tokens]), num_logits=1)
+        self._pass(cache, Rows([row], [tokens]), num_logits=1, reach=reach)
 
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
         """Never called: there is no encoder."""
         raise AssertionError("a decoder-only model has no encoder")
 
     @torch.inference_mode()
-    def _pass(self, cache: RaggedCache, batch: Rows, num_logits: int = 0) -> Tensor:
+    def _pass(
+        self, cache: RaggedCache, batch: Rows, num_logits: int = 0, reach: int | None = None
+    ) -> Tensor:
         past = [cache.length(row) for row in batch.rows]
         check_positions(self.traits, past, batch)
-        cache.layout.begin(batch.rows, past, batch.width, self.device)
+        ids = batch.padded(self.device)
+        if reach is not None:
+            ids = torch.nn.functional.pad(ids, (0, 1))
+        width = ids.shape[1]
+        cache.layout.begin(batch.rows, past, width, self.device)
         options: dict[str, Any] = {self._cache_name: cache.for_model}
         if self._takes_positions:
-            options["position_ids"] = self._positions(past, batch)
+            options["position_ids"] = self._positions(past, batch, reach)
         if not cache.layout.is_aligned:
-            options["attention_mask"] = padding_mask(cache.layout.past, batch.width, self.device)
+            options["attention_mask"] = padding_mask(cache.layout.past, width, self.device)
         if self._can_skip_logits:
             options["logits_to_keep"] = num_logits
-        output = self.model(input_ids=batch.padded(self.device), use_cache=True, **options)
+        output = self.model(input_ids=ids, use_cache=True, **options)
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
         return output.logits
 
-    def _positions(self, past: Sequence[int], batch: Rows) -> Tensor:
+    def _positions(self, past: Sequence[int], batch: Rows, reach: int | None) -> Tensor:
         start = torch.tensor(past, device=self.device).unsqueeze(1)
         last = torch.tensor([len(tokens) - 1 for tokens in batch.tokens], device=self.device)
         offsets = torch.arange(batch.width, device=self.device)
         # The padding of a short row stays at its last token: no position is shown that it lacks.
-        return start + torch.minimum(offsets, last.unsqueeze(1))
+        positions = start + torch.minimum(offsets, last.unsqueeze(1))
+        return (
+            positions if reach is None else torch.nn.functional.pad(positions, (0, 1), value=reach)
+        )
 
 
 def check_positions(traits: ModelTraits, past: Sequence[int], batch: Rows) -> None:

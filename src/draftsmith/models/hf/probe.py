@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from draftsmith.errors import DraftsmithError, ModelFormatError
 from draftsmith.models.contract import LanguageModel, ModelTraits
@@ -145,9 +146,11 @@ def _undisturbed(model: Any) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     # Who counts a model's passes, or records them, means its texts.
     hooks, model._forward_hooks = model._forward_hooks, OrderedDict()
+    verbosity = transformers_logging.get_verbosity()
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        transformers_logging.set_verbosity_error()
         for module in training:
             module.training = False
         try:
@@ -156,3 +159,4 @@ def _undisturbed(model: Any) -> Iterator[None]:
             for module in training:
                 module.training = True
             model._forward_hooks = hooks
+            transformers_logging.set_verbosity(verbosity)

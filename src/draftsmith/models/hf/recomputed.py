@@ -98,13 +98,8 @@ class RecomputedModel(LanguageModel):
         assert isinstance(cache, _Texts)
         ids = torch.tensor([list(source)], device=self.device)
         encoder = self.model.get_encoder()
-        output = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
-        self.hold_source(cache, row, output.last_hidden_state[0])
-
-    def hold_source(self, cache: Cache, row: int, states: Float[Tensor, "source hidden"]) -> None:
-        """Keep a row's encoder states."""
-        assert isinstance(cache, _Texts)
-        cache.encoded[row] = EncoderOutput(last_hidden_state=states[None])
+        states = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        cache.encoded[row] = EncoderOutput(last_hidden_state=states)
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; a pass over the whole text for each of them."""
