@@ -33,10 +33,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, str]) -> Path:
-    """A folder with the files that examples name: `model.gguf`, `target` and `t5-small`."""
+    """A folder with what examples name: `model.gguf`, `target`, `t5-small`, a model of the Hub."""
     folder = tmp_path_factory.mktemp("workplace")
     write_gguf(folder / "model.gguf", raw_model("llama"))
     (folder / "target").symlink_to(checkpoints["causal"])
+    (folder / "HuggingFaceTB").mkdir()
+    (folder / "HuggingFaceTB" / "SmolLM2-135M-Instruct").symlink_to(checkpoints["causal"])
     (folder / "t5-small").symlink_to(checkpoints["encoder-decoder"])
     return folder
 

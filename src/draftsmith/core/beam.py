@@ -75,6 +75,7 @@ def advance(
         NumericsError: If no continuation has a finite score and nothing is finished.
 
     Example:
+        >>> import torch
         >>> laws = torch.tensor([[0.5, 0.3, 0.2]]).log()
         >>> state = advance(BeamState(), laws, BeamRules(2, 9, frozenset([1])))
         >>> [beam.tokens for beam in state.live], [beam.tokens for beam in state.finished]

@@ -71,6 +71,7 @@ class SamplingLaw:
     how many rows are transformed together.
 
     Example:
+        >>> from draftsmith.core.params import SamplingParams
         >>> import torch
         >>> law = SamplingLaw(SamplingParams(temperature=1.0, top_k=1), eos_token_ids=())
         >>> empty = torch.empty(0, dtype=torch.long)

@@ -43,6 +43,7 @@ class LenientVerifier(ThresholdVerifier):
         lenience: l, above 0 and at most 1; 1 is `RejectionVerifier`.
 
     Example:
+        >>> from draftsmith.core.verify import Check
         >>> import torch
         >>> draft, target = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.2, 0.8], [0.5, 0.5]]])
         >>> check = Check(torch.tensor([[0]]), torch.tensor([1]), draft, target)

@@ -20,6 +20,7 @@ def worst_ratio(
     """M, the largest target(x) / draft(x); infinite where the draft lacks a token of the target.
 
     Example:
+        >>> import torch
         >>> target, draft = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
         >>> worst_ratio(target, draft).tolist()
         [2.0]
@@ -37,6 +38,7 @@ def classical_acceptance(
     That is 1 / M, and never more than beta = sum of min(target, draft).
 
     Example:
+        >>> import torch
         >>> target, draft = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
         >>> classical_acceptance(target, draft).tolist()  # beta is 0.75
         [0.5]

@@ -40,6 +40,7 @@ def draw(
     """Invert the CDF: the first token whose cumulative mass exceeds u, never one of zero mass.
 
     Example:
+        >>> import torch
         >>> draw(torch.tensor([[0.0, 0.5, 0.5]]), torch.tensor([0.0])).tolist()
         [1]
     """

@@ -39,6 +39,7 @@ class Draft:
     """One proposal for each sequence of a batch: a chain of tokens and their laws.
 
     Example:
+        >>> import torch
         >>> Draft.certain([[5, 6], []], torch.device("cpu")).num_drafted.tolist()
         [2, 0]
     """
@@ -62,7 +63,16 @@ class Draft:
         device: torch.device,
         confidences: Sequence[Sequence[float]] | None = None,
     ) -> "Draft":
-        """A deterministic draft: tokens without a law, `[]` for none."""
+        """A deterministic draft: tokens without a law.
+
+        Args:
+            tokens: For each sequence, `[]` for none.
+            device: Where the draft is wanted: `DraftContext.device`.
+            confidences: How sure each token is; None does not say.
+
+        Returns:
+            The draft.
+        """
         width = max((len(row) for row in tokens), default=0)
         table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in tokens]
         return cls(
@@ -73,12 +83,26 @@ class Draft:
         )
 
     def cut(self, lengths: Sequence[int]) -> "Draft":
-        """The first so many tokens of each sequence of a deterministic draft."""
+        """The first so many tokens of each sequence of a deterministic draft.
+
+        Args:
+            lengths: For each sequence.
+
+        Returns:
+            A draft without laws.
+        """
         rows = zip(self.tokens.tolist(), lengths, strict=True)
         return Draft.certain([row[:length] for row, length in rows], self.tokens.device)
 
     def dense_probs(self, vocab: int) -> Float[Tensor, "batch gamma {vocab}"]:
-        """The laws as a tensor; point masses where the tokens were certain."""
+        """The laws as a tensor; point masses where the tokens were certain.
+
+        Args:
+            vocab: The target's number of ids.
+
+        Returns:
+            A law for each drafted token.
+        """
         if self.probs is not None:
             return self.probs
         index = self.tokens.clamp(min=0).unsqueeze(-1)
@@ -88,7 +112,22 @@ class Draft:
 
 @runtime_checkable
 class DraftContext(Protocol):
-    """One round, as the drafter sees it."""
+    """One round, as the drafter sees it.
+
+    Example:
+        >>> import torch
+        >>> class Favourite(Drafter):
+        ...     def propose(self, context):
+        ...         live = context.wanting(range(len(context.sequences)))
+        ...         while live:
+        ...             logits = torch.zeros(len(live), 8)
+        ...             logits[:, 3] = 2.0
+        ...             context.draw(live, logits)
+        ...             live = context.wanting(live)
+        ...         return context.drawn()
+        >>> from draftsmith.testing import check_drafter
+        >>> check_drafter(Favourite(), vocab_size=8, num_draws=64)
+    """
 
     @property
     def sequences(self) -> Sequence[SequenceView]:
@@ -110,6 +149,9 @@ class DraftContext(Protocol):
         Args:
             rows: Indices into `sequences`, each with room left for a token.
             logits: The drafter's logits, a row for each of them.
+
+        Returns:
+            The drawn ids.
         """
         ...
 
@@ -119,11 +161,21 @@ class DraftContext(Protocol):
         Where gamma is a number, those with fewer tokens than that. Where it is "auto", a draft
         also ends when it has become unlikely to be kept; then it has ended for this round. Ask
         for all sequences that go on at once, after each of their tokens.
+
+        Args:
+            rows: Indices into `sequences`.
+
+        Returns:
+            Some of them.
         """
         ...
 
     def drawn(self) -> Draft:
-        """Everything that `draw` has recorded in this round."""
+        """Everything that `draw` has recorded in this round.
+
+        Returns:
+            The draft to hand back from `Drafter.propose`.
+        """
         ...
 
 
@@ -153,4 +205,10 @@ class Drafter(ABC):
         Ask `context.wanting` who wants another token. If you stop by a rule of your own, it may
         look at everything but the token that it leaves out: a token that was drawn must be
         proposed, unless the draft is deterministic (`Draft.certain`) or the verifier is `coupled`.
+
+        Args:
+            context: The round: what was committed, how much is wanted, and where to draw.
+
+        Returns:
+            A proposal for each sequence; it may be empty.
         """

@@ -17,6 +17,11 @@ class ModelDrafter(Drafter):
     Args:
         model: Decoder-only for decoder-only targets, encoder-decoder for encoder-decoder ones.
         tokenizer: Its own, to be compared with the target's; None compares sizes of vocabularies.
+
+    Example:
+        >>> from draftsmith.models.load import load_model
+        >>> ModelDrafter(load_model("qwen2.5-coder-0.5b-instruct")).name
+        'qwen2.5-coder-0.5b-instruct'
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
@@ -31,7 +36,14 @@ class ModelDrafter(Drafter):
         self._follower = Follower(model)
 
     def propose(self, context: DraftContext) -> Draft:
-        """Run the model token by token; each token is drawn from its law."""
+        """Run the model token by token; each token is drawn from its law.
+
+        Args:
+            context: The round.
+
+        Returns:
+            What was drawn, with its laws; nothing for a sequence that the model has no room for.
+        """
         self._follower.release_all_but(context.sequences)
         wanted = [i for i, view in enumerate(context.sequences) if self._is_wanted(view)]
         feeds = {i: self._follower.catch_up(context.sequences[i]) for i in wanted}

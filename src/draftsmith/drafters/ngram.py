@@ -34,6 +34,11 @@ class NgramTable:
         counts: How often each token occurred.
         pairs: Distinct (first, second) pairs, sorted by first; None for a unigram.
         pair_counts: How often each pair occurred.
+
+    Example:
+        >>> table = NgramTable.from_tokens([[0, 1, 0, 1, 0, 2]], vocab_size=4)
+        >>> table.law(0).argmax().item(), table.law(0)[3].item()
+        (1, 0.0)
     """
 
     def __init__(
@@ -57,6 +62,14 @@ class NgramTable:
         """Count tokens (order 1) or pairs (order 2) in tokenised texts.
 
         A text may be a corpus, or what a target generated.
+
+        Args:
+            texts: Token ids of each.
+            vocab_size: The target's number of ids.
+            order: 1 for a unigram, 2 for a bigram.
+
+        Returns:
+            The table.
 
         Raises:
             InvalidRequestError: If there is not one token, or one is not of the vocabulary.
@@ -85,7 +98,14 @@ class NgramTable:
         return 1 if self.pairs is None else 2
 
     def law(self, token: int) -> Float[Tensor, " vocab"]:
-        """The law of the token after `token`."""
+        """The law of the token after another.
+
+        Args:
+            token: An id; one that is not of the table has the unigram after it.
+
+        Returns:
+            Probabilities of all ids; those never seen have none.
+        """
         if self.pairs is None or token >= len(self.counts):
             return self._unigram
         assert self.pair_counts is not None
@@ -96,7 +116,16 @@ class NgramTable:
         return counts / (self.pair_counts[start:stop].sum() + 1)
 
     def save(self, path: str | Path) -> None:
-        """Write the table as an `.npz` file."""
+        """Write the table as an `.npz` file.
+
+        Args:
+            path: Where to; a file that is there is replaced.
+
+        Example:
+            >>> NgramTable.from_tokens([[0, 1, 2]], vocab_size=4).save("table.npz")
+            >>> NgramTable.load("table.npz").order
+            2
+        """
         arrays = {"format": np.array(_FORMAT), "counts": self.counts.numpy()}
         if self.pairs is not None and self.pair_counts is not None:
             arrays |= {"pairs": self.pairs.numpy(), "pair_counts": self.pair_counts.numpy()}
@@ -106,6 +135,12 @@ class NgramTable:
     @classmethod
     def load(cls, path: str | Path) -> "NgramTable":
         """Read a table that `save` wrote.
+
+        Args:
+            path: The `.npz` file.
+
+        Returns:
+            The table.
 
         Raises:
             ModelNotFoundError: If there is no such file.
@@ -151,7 +186,15 @@ def _check_table(table: NgramTable) -> None:
 
 
 class NgramDrafter(Drafter):
-    """Drafts from a table, through the target's own sampling transform."""
+    """Drafts from a table, through the target's own sampling transform.
+
+    Args:
+        table: Of the target's vocabulary.
+
+    Example:
+        >>> NgramDrafter(NgramTable.from_tokens([[0, 1, 2]], vocab_size=4)).name
+        'bigram'
+    """
 
     def __init__(self, table: NgramTable) -> None:
         self.table = table
@@ -159,7 +202,14 @@ class NgramDrafter(Drafter):
         self.uses_torch_threads = False
 
     def propose(self, context: DraftContext) -> Draft:
-        """Draw token after token, each from the law after the one before."""
+        """Draw token after token, each from the law after the one before.
+
+        Args:
+            context: The round.
+
+        Returns:
+            What was drawn, with its laws.
+        """
         last = [view.tokens[-1] for view in context.sequences]
         live: Sequence[int] = range(len(last))
         while live := context.wanting(live):

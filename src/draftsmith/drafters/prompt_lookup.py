@@ -52,6 +52,16 @@ class PromptLookupDrafter(Drafter):
     Args:
         min_ngram: Shortest match that is followed, in tokens.
         max_ngram: Longest match that is told apart from longer ones.
+
+    Raises:
+        InvalidRequestError: If `min_ngram` is not between 1 and `max_ngram`.
+
+    Example:
+        >>> import draftsmith
+        >>> draft = PromptLookupDrafter(min_ngram=1)
+        >>> engine = draftsmith.load_engine("smollm2-135m-instruct", draft, gamma=8)
+        >>> engine.draft.name
+        'prompt-lookup'
     """
 
     name = "prompt-lookup"
@@ -70,7 +80,14 @@ class PromptLookupDrafter(Drafter):
         self._indices: dict[int, _Index] = {}
 
     def propose(self, context: DraftContext) -> Draft:
-        """Copy up to gamma tokens for each sequence that has a match."""
+        """Copy up to gamma tokens for each sequence that has a match.
+
+        Args:
+            context: The round.
+
+        Returns:
+            The copies, which are certain; the longer its match, the surer a token.
+        """
         present = {view.id for view in context.sequences}
         self._indices = {id: index for id, index in self._indices.items() if id in present}
         copies = [self._copy(view) for view in context.sequences]

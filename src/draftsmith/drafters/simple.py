@@ -17,16 +17,39 @@ class BlockDrafter(Drafter):
 
     Override `block_logits`. The tokens are drawn in order, so that penalties and bans see the
     ones before, but no law may depend on a token that is drawn in the same round.
+
+    Example:
+        >>> import torch
+        >>> class Heads(BlockDrafter):
+        ...     def block_logits(self, sequences, gamma):
+        ...         return torch.eye(8)[:gamma].expand(len(sequences), gamma, 8)
+        >>> from draftsmith.testing import check_drafter
+        >>> check_drafter(Heads(), vocab_size=8, num_draws=64)
     """
 
     @abstractmethod
     def block_logits(
         self, sequences: Sequence[SequenceView], gamma: int
     ) -> Float[Tensor, "batch {gamma} vocab"]:
-        """Logits of the next `gamma` tokens of every sequence, from one pass."""
+        """Logits of the next `gamma` tokens of every sequence, from one pass.
+
+        Args:
+            sequences: The batch, in order; some may want fewer tokens, or none.
+            gamma: The most tokens that any of them wants, 1 or more.
+
+        Returns:
+            A row for each sequence and token; ids that the target does not know lose their mass.
+        """
 
     def propose(self, context: DraftContext) -> Draft:
-        """One pass, then gamma draws."""
+        """Call `block_logits` once, then draw up to gamma tokens for each sequence.
+
+        Args:
+            context: The round.
+
+        Returns:
+            What was drawn, with its laws.
+        """
         gamma = max(view.gamma for view in context.sequences)
         if not gamma:
             return context.drawn()
@@ -41,7 +64,15 @@ class BlockDrafter(Drafter):
 
 
 class RandomDrafter(BlockDrafter):
-    """Uniformly random tokens: the theoretical case of Leviathan et al., section 3.6."""
+    """Uniformly random tokens: the theoretical case of Leviathan et al., section 3.6.
+
+    Args:
+        vocab_size: The target's number of ids.
+
+    Example:
+        >>> RandomDrafter(vocab_size=8).block_logits([], 2).shape
+        torch.Size([0, 2, 8])
+    """
 
     name = "random"
     uses_torch_threads = False

@@ -91,6 +91,9 @@ def beam_search(
         max_tokens: The longest output; None is 256, or what the context leaves.
         ignore_eos: Go on past the model's own end-of-sequence ids.
 
+    Returns:
+        The best texts, and what the search cost.
+
     Raises:
         InvalidRequestError: If a number is out of range, the prompt is not valid, or the engine's
             draft is no model.

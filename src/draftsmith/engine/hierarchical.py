@@ -29,6 +29,15 @@ class SpeculativeDrafter(Drafter):
 
     Raises:
         InvalidRequestError: If `inner_gamma` is no number from 1 to 32.
+
+    Example:
+        >>> from draftsmith import PromptLookupDrafter, load_engine
+        >>> from draftsmith.models.load import load_model
+        >>> middle = load_model("qwen2.5-coder-0.5b-instruct")
+        >>> draft = SpeculativeDrafter(middle, PromptLookupDrafter())
+        >>> engine = load_engine("qwen2.5-coder-1.5b-instruct", draft)
+        >>> len(engine.generate(["def add(a, b):"])[0].token_ids) > 0
+        True
     """
 
     def __init__(
@@ -50,7 +59,17 @@ class SpeculativeDrafter(Drafter):
         self._follower = Follower(model)
 
     def propose(self, context: DraftContext) -> Draft:
-        """Run inner rounds until every sequence has its gamma tokens."""
+        """Run inner rounds until every sequence has its gamma tokens.
+
+        Args:
+            context: The round of an engine.
+
+        Returns:
+            What the inner rounds committed, with the model's laws.
+
+        Raises:
+            DraftError: Outside an `Engine`, which alone keeps the noise of the levels apart.
+        """
         if not isinstance(context, RoundContext):
             raise DraftError("a hierarchical drafter runs inside an Engine only")
         self._follower.release_all_but(context.sequences)

@@ -66,7 +66,15 @@ class TokenTrace(NamedTuple):
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled text."""
+    """One sampled text.
+
+    Example:
+        >>> import draftsmith
+        >>> engine = draftsmith.load_engine("smollm2-135m-instruct", "prompt-lookup")
+        >>> params = draftsmith.SamplingParams(temperature=1.0, seed=1, n=2, max_tokens=4)
+        >>> [one.index for one in engine.generate(["a b a"], params)[0].completions]
+        [0, 1]
+    """
 
     index: int
     """Which of the request's `n` samples."""
@@ -90,7 +98,15 @@ class Completion:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """All samples of one prompt."""
+    """All samples of one prompt.
+
+    Example:
+        >>> import draftsmith
+        >>> engine = draftsmith.load_engine("smollm2-135m-instruct", "prompt-lookup")
+        >>> (result,) = engine.generate(["a b a"], draftsmith.SamplingParams(max_tokens=4))
+        >>> str(result) == result.text, result.statistics.num_committed
+        (True, 4)
+    """
 
     prompt_token_ids: tuple[int, ...]
     completions: tuple[Completion, ...]
@@ -140,7 +156,16 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """New text of one sample, as a round makes it certain."""
+    """New text of one sample, as a round makes it certain.
+
+    Example:
+        >>> import draftsmith
+        >>> engine = draftsmith.load_engine("smollm2-135m-instruct", "prompt-lookup")
+        >>> params = draftsmith.SamplingParams(max_tokens=4)
+        >>> events = list(engine.stream("a b a", params))
+        >>> "".join(event.text for event in events) == events[-1].result.text
+        True
+    """
 
     prompt_index: int
     sample_index: int

@@ -74,6 +74,16 @@ def generate(
     Raises:
         InvalidRequestError: If an option or an input cannot be honoured exactly.
         VocabularyMismatchError: If the draft's tokenizer is not the target's.
+
+    Example:
+        >>> import draftsmith.transformers, torch, transformers
+        >>> model = transformers.AutoModelForCausalLM.from_pretrained("./target")
+        >>> output = model.generate(
+        ...     torch.tensor([[5, 6, 7, 5, 6]]),
+        ...     custom_generate=draftsmith.transformers.generate,
+        ...     prompt_lookup_num_tokens=3, max_new_tokens=8)
+        >>> output.shape
+        torch.Size([1, 13])
     """
     named = {
         "assistant_model": assistant_model,

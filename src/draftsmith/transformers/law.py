@@ -18,6 +18,16 @@ class ProcessorLaw:
 
     Some processors know a row by its number, or count the columns of the padded prompt. So they
     are shown a batch of the shape that they were made for, with this row in every place.
+
+    Example:
+        >>> import torch
+        >>> from draftsmith.core.laws import History
+        >>> nothing = lambda input_ids, scores: scores
+        >>> prompt = torch.tensor([5, 6])
+        >>> law = ProcessorLaw(nothing, is_greedy=False, prompt=prompt, row=0, batch=1)
+        >>> none = torch.empty(0, dtype=torch.long)
+        >>> law(torch.zeros(1, 4), History(prompt, none), none).tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
     """
 
     processors: Callable[[Tensor, Tensor], Tensor]
@@ -44,7 +54,16 @@ class ProcessorLaw:
         history: History,
         drafted: Int[Tensor, " drafts"],
     ) -> Int[Tensor, " rows"]:
-        """Where the point masses of a greedy law stand; `NO_TOKEN` for a law without mass."""
+        """Where the point masses of a greedy law stand.
+
+        Args:
+            logits: Of consecutive positions.
+            history: The committed tokens.
+            drafted: Tokens after them; the last row follows all of these.
+
+        Returns:
+            An id for each row; `NO_TOKEN` for a law without mass.
+        """
         return best_tokens(self._processed(logits, history, drafted))
 
     def _processed(

@@ -57,6 +57,9 @@ def stateless(rule: _T) -> _T:
     The same prefix must always give the same answer, whatever was asked before. Then it may be
     asked about drafted tokens, and speculation goes on beside it.
 
+    Args:
+        rule: Yours.
+
     Returns:
         What was passed, marked.
 

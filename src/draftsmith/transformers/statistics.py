@@ -34,7 +34,11 @@ class Statistics:
         return sum(self.rows, SpeculationStatistics())
 
     def add(self, rows: Sequence[SpeculationStatistics]) -> None:
-        """Note the sequences of a call."""
+        """Note the sequences of a call.
+
+        Args:
+            rows: What the rounds of each did.
+        """
         self.rows += rows
 
     def __repr__(self) -> str:

@@ -97,6 +97,7 @@ def read_header(path: Path) -> GgufHeader:
         ModelFormatError: As `check_gguf`.
 
     Example:
+        >>> from pathlib import Path
         >>> read_header(Path("model.gguf")).values["llama.block_count"]
         2
     """

@@ -41,6 +41,7 @@ def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, Dec
         InvalidRequestError: `format` is unknown, or would quantise quantised weights again.
 
     Example:
+        >>> from pathlib import Path
         >>> config, weights = read_gguf(Path("model.gguf"))
         >>> config.architecture, len(weights.layers)
         ('llama', 2)

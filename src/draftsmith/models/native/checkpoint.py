@@ -36,6 +36,7 @@ def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
             malformed; the message names the file and the remedy.
 
     Example:
+        >>> from pathlib import Path
         >>> open_checkpoint(Path("t5-small"))["shared.weight"].tensor().ndim
         2
     """

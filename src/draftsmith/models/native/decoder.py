@@ -86,6 +86,7 @@ class TorchDecoder(LanguageModel):
             name: For messages; None is the architecture's.
 
         Example:
+            >>> import torch
             >>> from pathlib import Path
             >>> from draftsmith.models.gguf.read import read_gguf
             >>> config, weights = read_gguf(Path("model.gguf"))

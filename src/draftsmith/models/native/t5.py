@@ -49,6 +49,7 @@ def read_t5(folder: Path, format: str | None = None, *, name: str | None = None)
         ModelFormatError: The folder is not a T5 that can run here; the message says why.
 
     Example:
+        >>> from pathlib import Path
         >>> read_t5(Path("t5-small")).traits.is_encoder_decoder
         True
     """
