@@ -14,7 +14,7 @@ WORDS: dict[Status, str] = {
 }
 """How each status is written."""
 
-MARKS: dict[Status, str] = {"pass": "✓", "fail": "✗", "info": "i", "untested": "?"}
+MARKS: dict[Status, str] = {"pass": "✓", "fail": "✗", "info": "•", "untested": "?"}
 """What stands before the word, for a glance."""
 
 
