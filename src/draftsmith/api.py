@@ -111,6 +111,9 @@ def generate(
         threads: Of the CPU kernels; None is the physical cores.
         **sampling: Fields of `SamplingParams`.
 
+    Returns:
+        The result of one prompt, or a list of results, one a prompt.
+
     Raises:
         DraftsmithError: One line that names what is wrong and the remedy.
 
@@ -177,8 +180,18 @@ def load_engine(
         max_batch_size: Sequences that run at once.
         on_progress: Called while a catalogue model is fetched.
 
+    Returns:
+        An engine for any number of prompts.
+
     Raises:
         DraftsmithError: One line that names what is wrong and the remedy.
+
+    Example:
+        >>> import draftsmith
+        >>> engine = draftsmith.load_engine("smollm2-135m-instruct", "prompt-lookup", gamma=4)
+        >>> results = engine.generate(["one prompt", "another"], max_tokens=4)
+        >>> [len(result.token_ids) for result in results]
+        [4, 4]
     """
     # What can be refused without the weights is refused before they are read.
     settings = ModelSettings(dtype, device, activations, threads)
@@ -225,8 +238,16 @@ def load_drafter(
         draft_vocab_size: Ids that a draft model considers.
         on_progress: Called while a catalogue model is fetched.
 
+    Returns:
+        The drafter.
+
     Raises:
         DraftsmithError: One line that names what is wrong and the remedy.
+
+    Example:
+        >>> engine = load_engine("smollm2-135m-instruct")
+        >>> load_drafter("prompt-lookup", engine).name
+        'prompt-lookup'
     """
     settings = ModelSettings(dtype, device, activations, threads)
     named = _draft_reference(draft, draft_vocab_size, draft_tokenizer)

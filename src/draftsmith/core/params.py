@@ -144,6 +144,12 @@ class SamplingParams:
     def from_options(cls, **options: Any) -> "SamplingParams":  # noqa: ANN401 - any field's type
         """Build from loose options, naming the unknown one.
 
+        Args:
+            **options: Fields of this class; a list stands for a tuple.
+
+        Returns:
+            The parameters.
+
         Raises:
             InvalidRequestError: If an option is unknown or out of range.
         """
@@ -194,7 +200,14 @@ class SamplingParams:
 
         Strings in `bad_words` count from when a tokenizer has made ids of them.
 
+        Args:
+            demands: The model's.
+
+        Returns:
+            What the text is held to.
+
         Example:
+            >>> from draftsmith.core.demands import Demands
             >>> SamplingParams(min_tokens=2).over(Demands(no_repeat_ngram_size=3)).min_tokens
             2
         """
@@ -215,6 +228,9 @@ class SamplingParams:
 
     def for_draft(self) -> "SamplingParams":
         """The same with the draft's own settings in the place of the target's.
+
+        Returns:
+            What the draft is sampled with.
 
         Example:
             >>> SamplingParams(temperature=0.8, draft_temperature=0.6).for_draft().temperature

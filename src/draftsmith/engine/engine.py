@@ -51,6 +51,15 @@ class Engine:
             draft, or only one of the two models is an encoder-decoder.
         NotRollbackableError: If drafts are wanted of a target (or a draft) that cannot roll back.
         VocabularyMismatchError: If the draft's tokenizer is not the target's.
+
+    Example:
+        >>> import draftsmith
+        >>> from draftsmith.models.load import load_model, load_tokenizer
+        >>> name = "smollm2-135m-instruct"
+        >>> engine = Engine(
+        ...     load_model(name), load_tokenizer(name), draftsmith.PromptLookupDrafter(), gamma=3)
+        >>> len(engine.generate("one prompt", max_tokens=4)[0].token_ids)
+        4
     """
 
     def __init__(
@@ -115,6 +124,25 @@ class Engine:
         """Generate as `generate` does, and yield text as the rounds make it certain.
 
         Characters are never split, and text that may become part of a stop string is held back.
+        Leaving the loop ends the run.
+
+        Args:
+            prompts: As `generate` takes them.
+            params: As `generate` takes them.
+            **sampling: As `generate` takes them.
+
+        Yields:
+            New text of one sample; the last event of a sample has its whole completion, the last
+            of a prompt its whole result.
+
+        Raises:
+            InvalidRequestError: As `generate` does, when the first event is asked for.
+
+        Example:
+            >>> import draftsmith
+            >>> engine = draftsmith.load_engine("smollm2-135m-instruct", "prompt-lookup")
+            >>> sum(len(event.tokens) for event in engine.stream("one prompt", max_tokens=4))
+            4
         """
         yield from self.start(prompts, params, **sampling)
 
@@ -124,7 +152,19 @@ class Engine:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         **sampling: Any,  # noqa: ANN401 - any field's type
     ) -> Generation:
-        """Set a run up: iterate over it for its events; it can be aborted."""
+        """Set a run up: iterate over it for its events; it can be aborted.
+
+        Args:
+            prompts: As `generate` takes them.
+            params: As `generate` takes them.
+            **sampling: As `generate` takes them.
+
+        Returns:
+            The run, with nothing done yet.
+
+        Raises:
+            InvalidRequestError: As `generate` does.
+        """
         many, _ = plain_prompts(prompts)
         each = _params_for(params, sampling, len(many))
         may_raise = len(many) == 1
