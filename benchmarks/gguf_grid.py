@@ -37,7 +37,7 @@ from draftsmith.models.native.decoder import TorchDecoder
 TOLERANCE, LEAST_SAME = 1e-3, 0.97
 TOKENS = [1] + [3 + (7 * i * i + 5 * i) % (NUM_IDS - 3) for i in range(80)]
 _PEER_CONTEXT = 256
-_SAMPLED_IDS = (3, 70, 150, 280)
+SAMPLED_IDS = (3, 70, 150, 280)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def main() -> None:
         "one_tensor_left_out": dict(left_out),
         "by_family": _by_family(rows),
         "points": rows,
-        "sampled_ids": list(_SAMPLED_IDS),
+        "sampled_ids": list(SAMPLED_IDS),
         "peer_logits_of_last_token": samples,
     }
     print(write_result("gguf_grid", document), document["counts"], document["one_tensor_left_out"])
@@ -145,6 +145,16 @@ def _points(formats: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
         for format, scaling in itertools.product(formats, SCALINGS):
             if format in ("F32", "IQ4_NL") or scaling in _IN_ALL_FORMATS:
                 yield family, format, scaling
+
+
+def write_point(path: Path, family: str, format: str, scaling: str, **options: Any) -> list[str]:
+    """Write the model of one point; options as `write_model` takes them. Returns the names."""
+    extra = SCALINGS[scaling]
+    tensors = {
+        f"{name}.weight": np.linspace(1.0, most, _num_angles(family, extra))
+        for name, most in extra.factors.items()
+    }
+    return write_model(path, FAMILIES[family], format, extra.metadata, tensors, **options)
 
 
 def _by_family(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -166,8 +176,8 @@ class _Grid:
     def point(self, family: str, format: str, scaling: str) -> tuple[dict[str, Any], list[float]]:
         """One row of the result, and some of llama.cpp's logits."""
         path, floats = self._folder / "model.gguf", self._folder / "floats.gguf"
-        names = self._write(path, family, format, scaling)
-        self._write(floats, family, format, scaling, as_floats=True)
+        names = write_point(path, family, format, scaling)
+        write_point(floats, family, format, scaling, as_floats=True)
         row: dict[str, Any] = {"family": family, "format": format, "scaling": scaling}
         theirs, why = self._theirs(floats)
         if theirs is not None and scaling == "none" and format == "F32":
@@ -191,18 +201,8 @@ class _Grid:
             self._turn += 1
             names = [names[self._turn % len(names)]]
         row["left_out"] = self._left_out(path, names, family, format, scaling)
-        sample = [] if theirs is None else [float(theirs[-1, id]) for id in _SAMPLED_IDS]
+        sample = [] if theirs is None else [float(theirs[-1, id]) for id in SAMPLED_IDS]
         return row, sample if format in ("F32", "IQ4_NL") else []
-
-    def _write(
-        self, path: Path, family: str, format: str, scaling: str, **options: Any
-    ) -> list[str]:
-        extra = SCALINGS[scaling]
-        tensors = {
-            f"{name}.weight": np.linspace(1.0, most, _num_angles(family, extra))
-            for name, most in extra.factors.items()
-        }
-        return write_model(path, FAMILIES[family], format, extra.metadata, tensors, **options)
 
     def _theirs(self, path: Path) -> tuple[np.ndarray | None, str]:
         try:
@@ -240,7 +240,7 @@ class _Grid:
         """What becomes of the file without one of its tensors, for each of them."""
         outcomes = {}
         for name in names:
-            self._write(path, family, format, scaling, without=name)
+            write_point(path, family, format, scaling, without=name)
             try:
                 read_gguf(path)
                 outcomes[name] = "read"
@@ -265,7 +265,7 @@ def _num_angles(family: str, scaling: Scaling) -> int:
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one - other).max() / np.abs(other).max())
+    return float(f"{np.abs(one - other).max() / np.abs(other).max():.3g}")
 
 
 def _logits(model: LanguageModel) -> np.ndarray:

@@ -2,12 +2,16 @@
 # transformers' objects have looser annotations than pyright's strict mode asks:
 # pyright: basic
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.common import RESULTS
+from benchmarks.gguf_grid import SAMPLED_IDS, TOLERANCE, write_point
+from benchmarks.gguf_grid import TOKENS as GRID_TOKENS
 from benchmarks.gguf_models import FAMILIES, NUM_IDS, write_model
 from torch import Tensor
 
@@ -162,6 +166,42 @@ def test_floats_that_would_not_fit_in_memory_are_refused(
         load_model(str(path), ModelSettings(device="cpu"))
     monkeypatch.setattr("draftsmith.models.load.available_memory", lambda: floats)
     load_model(str(path), ModelSettings(device="cpu"))
+
+
+GRID = json.loads((RESULTS / "gguf_grid.json").read_text())
+
+
+def test_the_grid_beside_llamacpp_has_no_difference() -> None:
+    assert set(GRID["counts"]) == {"equal", "refused"}
+    assert set(GRID["one_tensor_left_out"]) == {"refused"}
+    assert {row["family"] for row in GRID["points"]} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("family", "scaling"),
+    [
+        *((family, "none") for family in FAMILIES),
+        ("llama", "scale_linear"),
+        ("llama", "rope_freqs, yarn"),
+        ("qwen2", "yarn, finetuned, attn_factor"),
+        ("granite", "longrope"),
+        ("granite", "attention.scale"),
+        ("phi3", "longrope, untyped"),
+        ("phi3", "dimension_count"),
+        ("gemma2", "attn_logit_softcapping"),
+        ("gemma3", "freq_base_swa"),
+        ("gemma3", "linear"),
+    ],
+)
+def test_logits_are_those_that_llamacpp_gave(tmp_path: Path, family: str, scaling: str) -> None:
+    sample = GRID["peer_logits_of_last_token"][f"{family}, F32, {scaling}"]
+    path = tmp_path / "model.gguf"
+    write_point(path, family, "F32", scaling)
+    model = load_model(str(path), ModelSettings(activations="float32", device="cpu"))
+    cache = model.open_cache()
+    logits = model.forward(cache, Rows([cache.add()], [GRID_TOKENS]))[0, -1]
+    error = (logits[list(SAMPLED_IDS)] - torch.tensor(sample)).abs().max()
+    assert float(error / logits.abs().max()) <= TOLERANCE
 
 
 def test_other_families_are_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_yarn_file_is_a_yarn_config() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"general__architecture": "gemma3"}, "general.architecture is 'gemma3'"),
+        ({"general__architecture": "mamba"}, "general.architecture is 'mamba'"),
         ({"llama__attention__clamp_kqv": 8.0}, "llama.attention.clamp_kqv"),
         ({"llama__expert_count": 8}, "llama.expert_count"),
         ({"llama__rope__scaling__type": "longrope"}, r"lacks tensor 'rope_factors_long\.weight'"),

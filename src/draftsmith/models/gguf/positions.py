@@ -82,7 +82,7 @@ def gguf_rotary(
     """
     theta = number_option(options, "rope.freq_base", 10_000.0)
     kind = str(options.get(_TYPE, "linear"))
-    if is_long_by_tensor and read(_SHORT) is not None:
+    if is_long_by_tensor and any(read(name) is not None for name in LONGROPE_TENSORS):
         kind = _LONGROPE
     scaling, length = _scaling(options, kind, context_length)
     rotary = scaled_rotary(theta, num_elements, context_length, scaling)
