@@ -7,6 +7,7 @@ vocabulary of 152k tokens. This one steps over them, so that every load can affo
 import math
 import mmap
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -177,11 +178,12 @@ def _read_header(cursor: _Cursor, num_bytes: int) -> GgufPart:
     found = [_read_tensor(cursor, block_sizes) for _ in range(num_tensors)]
     alignment = _alignment(cursor.path, values)
     start = -(-cursor.position // alignment) * alignment
-    tensors = {one.name: one._replace(offset=start + one.offset) for one in found}
-    if len(tensors) != num_tensors:
-        twice = next(one.name for one in found if tensors[one.name].offset != start + one.offset)
-        raise malformed(cursor.path, f"tensor {twice!r} is there twice")
-    return GgufPart(cursor.path, values, arrays, list(tensors.values()), num_bytes)
+    names = Counter(one.name for one in found)
+    for name, count in names.items():
+        if count > 1:
+            raise malformed(cursor.path, f"tensor {name!r} is there twice")
+    tensors = [one._replace(offset=start + one.offset) for one in found]
+    return GgufPart(cursor.path, values, arrays, tensors, num_bytes)
 
 
 def _read_pair(cursor: _Cursor, values: dict[str, GgufValue], arrays: dict[str, GgufArray]) -> None:
