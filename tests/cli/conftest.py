@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from draftsmith.cli import main
+from draftsmith.cli import main, progress
 from tests.cli.outcome import Cli, Outcome
 from tests.tiny import raw_model, raw_tokenizer, save_checkpoint
 
@@ -70,6 +70,12 @@ def not_finite(folder: Path) -> str:
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
     return str(place)
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of progress, however slow the machine is."""
+    monkeypatch.setattr(progress, "DELAYS", (3600.0,))
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_two_documents_are_compared(cli: Cli, tiny: str, workload: str, tmp_path
         ("--top-p 0", "--top-p must be above 0"),
         ("--max-tokens 0", "--max-tokens must be 1 or more, got 0"),
         ("--workload chatt", "no workload 'chatt': did you mean chat?"),
-        ("--workload nowhere/w.jsonl", "nowhere/w.jsonl does not exist: check the path"),
+        ("--workload nowhere/w.jsonl", "nowhere/w.jsonl does not exist, or is no file: check"),
         ("--workload EMPTY", "is empty: give lines such as"),
         ("--workload BROKEN", "line 2: not JSON"),
         ("--json-file /nowhere/d.json", "there is no folder /nowhere; make it first"),
