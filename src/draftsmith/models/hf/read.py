@@ -20,7 +20,6 @@ from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.models.hf.causal import CausalModel
 from draftsmith.models.hf.ragged_cache import RaggedCache
-from draftsmith.models.hf.recomputed import RecomputedModel
 from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 
 __all__ = [
@@ -307,7 +306,7 @@ class EncodedModel(LanguageModel):
     """
 
     def __init__(self, inner: LanguageModel, states: Sequence[Tensor]) -> None:
-        assert isinstance(inner, EncoderDecoderModel | RecomputedModel)
+        assert isinstance(inner, EncoderDecoderModel)
         self._inner = inner
         self._states = list(states)
         self.traits = inner.traits
