@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from draftsmith.core.values import check_whole, is_whole, require
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter
 from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFoundError
 
@@ -74,8 +75,9 @@ class NgramTable:
         Raises:
             InvalidRequestError: If there is not one token, or one is not of the vocabulary.
         """
-        if order not in (1, 2):
-            raise InvalidRequestError(f"order must be 1 or 2, got {order}")
+        require(is_whole(order) and order in (1, 2), "order", "1 or 2", order)
+        vocab_size = check_whole("vocab_size", vocab_size)
+        require(vocab_size >= 1, "vocab_size", "1 or more", vocab_size)
         counts = torch.zeros(vocab_size, dtype=torch.long)
         codes: list[Tensor] = []
         for text in texts:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
 
 __all__ = ["BlockDrafter", "RandomDrafter"]
@@ -78,7 +79,8 @@ class RandomDrafter(BlockDrafter):
     uses_torch_threads = False
 
     def __init__(self, vocab_size: int) -> None:
-        self._vocab_size = vocab_size
+        self._vocab_size = check_whole("vocab_size", vocab_size)
+        require(self._vocab_size >= 1, "vocab_size", "1 or more", vocab_size)
 
     def block_logits(
         self, sequences: Sequence[SequenceView], gamma: int

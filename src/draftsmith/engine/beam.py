@@ -17,6 +17,7 @@ from torch import Tensor
 from draftsmith.core.beam import Beam, BeamRules, BeamState, Tokens, advance, best_continuations
 from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.values import check_whole
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.engine.beam_rows import BeamRows
 from draftsmith.engine.engine import Engine
@@ -111,6 +112,16 @@ def beam_search(
         arXiv:2211.17192, appendix A.4.
     """
     start = time.perf_counter()
+    if not isinstance(engine, Engine):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's
+        kind = type(engine).__name__
+        raise InvalidRequestError(
+            f"engine must be an Engine, got {kind}: make one with load_engine"
+        )
+    num_beams = check_whole("num_beams", num_beams)
+    if draft_beams is not None:
+        draft_beams = check_whole("draft_beams", draft_beams)
+    if gamma is not None:
+        check_gamma(gamma)
     _check_rollback(engine)
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=ignore_eos)
     request = make_request(prompt, params, engine.target.traits, engine.tokenizer)

@@ -227,9 +227,9 @@ def _params_for(
         raise InvalidRequestError(
             f"params must be SamplingParams, or a list of them, got {params!r:.80}"
         )
-    odd = next((one for one in params if not isinstance(one, SamplingParams)), None)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if odd is not None:
-        raise InvalidRequestError(f"params must be made of SamplingParams, got {odd!r:.80}")
+    odd: list[object] = [one for one in params if not isinstance(one, SamplingParams)]  # pyright: ignore[reportUnnecessaryIsInstance]
+    if odd:
+        raise InvalidRequestError(f"params must be made of SamplingParams, got {odd[0]!r:.80}")
     if len(params) != count:
         raise InvalidRequestError(f"params must be one, or {count}, got {len(params)}")
     return list(params)
