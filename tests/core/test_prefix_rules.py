@@ -204,7 +204,7 @@ def test_a_draft_obeys_the_same_rules_as_the_target() -> None:
 RULES: dict[str, dict[str, Any]] = {
     "no repeated pairs": {"no_repeat_ngram_size": 2},
     "no repeated token": {"no_repeat_ngram_size": 1},
-    "bad words": {"bad_words": [(0, 1), (2,), (1, 1, 0)]},
+    "bad words": {"bad_words": [(1, 0), (2,), (0, 0, 1)]},
     "biased words": {"sequence_bias": {(0, 1): 2.0, (1, 0): -1.0}},
     "forced and suppressed": {
         "forced_bos_token_id": 1,
@@ -240,17 +240,25 @@ class RuledWorld:
         params = SamplingParams.from_options(**{"temperature": 1.0, "min_tokens": 0, **options})
         self._law = SamplingLaw(params, (2,), source=(0,))
         self._num_settled = num_settled
+        self._known: dict[tuple[bool, tuple[int, ...]], Tensor] = {}
 
     def target(self, history: tuple[int, ...]) -> Tensor:
-        return self._ruled(self._free.target(history), history)
+        return self._ruled(history, is_draft=False)
 
     def draft(self, history: tuple[int, ...]) -> Tensor:
-        return self._ruled(self._free.draft(history), history)
+        return self._ruled(history, is_draft=True)
 
     def drawn_from(self, history: tuple[int, ...]) -> Tensor:
         return self.draft(history)
 
-    def _ruled(self, law: Tensor, history: tuple[int, ...]) -> Tensor:
+    def _ruled(self, history: tuple[int, ...], *, is_draft: bool) -> Tensor:
+        key = (is_draft, history)
+        if key not in self._known:
+            free = self._free.draft(history) if is_draft else self._free.target(history)
+            self._known[key] = self._rule(free, history)
+        return self._known[key]
+
+    def _rule(self, law: Tensor, history: tuple[int, ...]) -> Tensor:
         if self._num_settled is not None:
             history = history[: self._num_settled]
         logits = (law + 0.01).log().float().unsqueeze(0)

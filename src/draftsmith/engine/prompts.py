@@ -74,8 +74,11 @@ def _one(items: list[object], what: str) -> list[int] | list[Message]:
         return [int(cast(int, item)) for item in items]
     if items and all(isinstance(item, Mapping) for item in items):
         return [_message(cast(Mapping[str, Any], item), what) for item in items]
-    odd = next(item for item in items if not is_whole(item))
-    raise InvalidRequestError(f"{what} holds {_shown(odd)}, which is no token id: {_HOW}")
+    is_talk = bool(items) and isinstance(items[0], Mapping)
+    fits = [isinstance(item, Mapping) if is_talk else is_whole(item) for item in items]
+    odd = items[fits.index(False)] if items else items
+    kind = "message" if is_talk else "token id"
+    raise InvalidRequestError(f"{what} holds {_shown(odd)}, which is no {kind}: {_HOW}")
 
 
 def _message(message: Mapping[str, Any], what: str) -> Message:
@@ -148,7 +151,8 @@ def _table(value: object, what: str) -> list[list[int]]:
             raise InvalidRequestError(f"{what} has {ndim} dimensions: give one row of ids, or rows")
         value = cast(Any, value).tolist()
     items = _items(value, what)
-    if not items or is_whole(items[0]):
+    has_rows = bool(items) and (isinstance(items[0], list | tuple) or hasattr(items[0], "tolist"))
+    if not has_rows or is_whole(items[0]):
         return [_ids(items, what)]
     return [_ids(_items(row, what), what) for row in items]
 
