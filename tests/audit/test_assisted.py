@@ -68,3 +68,25 @@ def _their_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def test_texts_in_which_nothing_was_drafted_are_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
+
+    def nothing(self, input_ids, *args, **kwargs):
+        return input_ids, None
+
+    monkeypatch.setattr(PromptLookupCandidateGenerator, "get_candidates", nothing)
+    one = pair()
+    certificate = certify_assisted(one, "a pair", POWER, max_tokens=6)
+    assert [record.status for record in certificate.records[:2]] == ["untested", "untested"]
+    assert not any(one.checked)
+    assert "nothing was drafted in 2 of 2 texts" in certificate.verdict
+
+
+def test_assisted_drafts_are_seen_by_the_width_of_the_passes() -> None:
+    target = tiny.lively_model("llama")
+    one = pair(tiny.near_twin(target, 0.1))
+    one.generate(PROMPTS[0], {"max_new_tokens": 6, "do_sample": False}, is_assisted=True)
+    one.generate(PROMPTS[0], {"max_new_tokens": 6, "do_sample": False}, is_assisted=False)
+    assert one.checked == [True]

@@ -4,7 +4,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,10 @@ import torch
 from draftsmith.audit.assisted_faults import faults_record
 from draftsmith.audit.attribution import Attributor, Difference
 from draftsmith.audit.law import Power
-from draftsmith.audit.record import Certificate, Grid, Record
+from draftsmith.audit.record import Certificate, Grid, Record, judged
 from draftsmith.audit.significance import LawTest, detectable_distance, holm, judge_law
 from draftsmith.audit.subject import encode_prompts
+from draftsmith.audit.widths import has_checked, pass_widths
 from draftsmith.core.params import SamplingParams
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.load import Dtype, ModelSettings, load_adapted_model, load_tokenizer
@@ -38,6 +40,8 @@ class AssistedPair:
     assistant: Any
     """A model object; None is prompt lookup."""
     prompts: Sequence[Sequence[int]]
+    checked: list[bool] = field(default_factory=list)
+    """Of each assisted call so far, whether it checked any draft."""
 
     def generate(
         self, prompt: Sequence[int], options: dict[str, Any], *, is_assisted: bool
@@ -51,13 +55,17 @@ class AssistedPair:
         elif is_assisted:
             options["prompt_lookup_num_tokens"] = _LOOKUP_TOKENS
         pad = model.generation_config.pad_token_id
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pad_token_id=0 if pad is None else pad,
-            eos_token_id=None,
-            **options,
-        )[0].tolist()
+        with pass_widths(model) if is_assisted else nullcontext([]) as widths:
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pad_token_id=0 if pad is None else pad,
+                eos_token_id=None,
+                **options,
+            )[0].tolist()
+        if is_assisted:
+            num_read = 1 if model.config.is_encoder_decoder else len(prompt)
+            self.checked.append(has_checked(widths, num_read))
         return output[1:] if model.config.is_encoder_decoder else output[len(prompt) :]
 
     @property
@@ -102,6 +110,8 @@ class _Greedy(NamedTuple):
     plain: list[int]
     assisted: list[int]
     difference: Difference | None
+    is_tested: bool
+    """Whether a draft was checked."""
 
 
 def certify_assisted(
@@ -141,24 +151,27 @@ def _greedily(pair: AssistedPair, number: int, prompt: Sequence[int], max_tokens
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": max_tokens}
     plain, assisted = (pair.generate(prompt, options, is_assisted=flag) for flag in (False, True))
     why = Attributor(pair.target, SamplingParams(max_tokens=max_tokens, ignore_eos=True))
-    return _Greedy(plain, assisted, why.explain(number, prompt, plain, assisted))
+    difference = why.explain(number, prompt, plain, assisted)
+    return _Greedy(plain, assisted, difference, pair.checked[-1])
 
 
 def _greedy_record(greedy: Sequence[_Greedy]) -> Record:
     differences = [one.difference for one in greedy if one.difference is not None]
     by_numerics = sum(difference.is_numerics for difference in differences)
     num_same, num_tokens = len(greedy) - len(differences), sum(len(one.plain) for one in greedy)
+    num_idle = sum(not one.is_tested for one in greedy)
     rows = [[f"prompt {one.prompt}", str(one)] for one in differences]
     return Record(
         "assisted-equality",
         "Assisted greedy text",
-        "pass" if by_numerics == len(differences) else "fail",
+        judged(is_failed=by_numerics < len(differences), is_tested=num_idle < len(greedy)),
         f"{num_same} of {len(greedy)} texts ({num_tokens} tokens) are plain generation's; "
         f"{by_numerics} differ by numerics (top-2 margin below the measured logit error), "
         f"{len(differences) - by_numerics} do not.",
         "Any greedy token that assistance changes in these texts.",
         {
             "num_texts": len(greedy),
+            "num_idle": num_idle,
             "num_same": num_same,
             "num_tokens": num_tokens,
             "num_numerics": by_numerics,
@@ -167,6 +180,7 @@ def _greedy_record(greedy: Sequence[_Greedy]) -> Record:
             ],
         },
         [Grid("Where texts part", ["prompt", "where and why"], rows)] if rows else [],
+        untested=[f"nothing was drafted in {num_idle} of {len(greedy)} texts"] if num_idle else (),
     )
 
 
@@ -190,6 +204,7 @@ def _sampled(
         "min_new_tokens": _DEPTH + 1,
     }
     torch.manual_seed(seed)
+    before = len(pair.checked)
     for done in range(num_samples):
         tell("sampled tokens", done, num_samples)
         text = pair.generate(prompt, options, is_assisted=True)
@@ -198,10 +213,12 @@ def _sampled(
         _judged(_shortened(found, length), _shortened(law, length))
         for length in range(1, _DEPTH + 1)
     ]
-    return _law_record(tests, num_samples, power)
+    return _law_record(tests, num_samples, sum(pair.checked[before:]), power)
 
 
-def _law_record(tests: Sequence[LawTest], num_samples: int, power: Power) -> Record:
+def _law_record(
+    tests: Sequence[LawTest], num_samples: int, num_drafted: int, power: Power
+) -> Record:
     failed = holm([test.p_value for test in tests], power.rate)
     distance = detectable_distance(num_samples, _NUM_CELLS, power.rate / 2, power.power)
     names = ("first token", "first two tokens")
@@ -219,13 +236,14 @@ def _law_record(tests: Sequence[LawTest], num_samples: int, power: Power) -> Rec
     return Record(
         "assisted-law",
         "Law of assisted sampling",
-        "fail" if any(failed) else "pass",
+        judged(is_failed=any(failed), is_tested=num_drafted > 0),
         f"In {num_samples} samples the first token is {tests[0].distance:.3f}, the first two are "
         f"{tests[1].distance:.3f} away (total variation) from the target's exact law.",
         f"A law that is {distance:.3f} or more away, with probability {power.power:g}; an exact "
         f"system fails with probability {power.rate:.1g} at most (bounds; Holm).",
         {
             "num_samples": num_samples,
+            "num_drafted": num_drafted,
             "detectable_distance": distance,
             "tests": [
                 {"of": name, **test._asdict(), "is_rejected": fails}
@@ -233,6 +251,7 @@ def _law_record(tests: Sequence[LawTest], num_samples: int, power: Power) -> Rec
             ],
         },
         [Grid("Beside the exact law", ["of the", "texts", "G", "TV", "p at most", "law"], rows)],
+        untested=() if num_drafted else ["nothing was drafted"],
     )
 
 

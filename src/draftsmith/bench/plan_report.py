@@ -141,6 +141,7 @@ def _speedups(found: Plan) -> Figure:
 
 def _acceptance(found: Plan) -> Figure:
     series: list[Series] = []
+    left_out: list[str] = []
     for draft in found.drafts:
         counts = max(draft.predictions, key=lambda one: one.gamma).statistics
         tested = zip(counts.acceptance_per_position, counts.tested_per_position, strict=True)
@@ -152,7 +153,14 @@ def _acceptance(found: Plan) -> Figure:
         ]
         if rates:
             series.append(Series(draft.name, [at for at, _ in rates], [rate for _, rate in rates]))
-    caption = "Share of the drafts at a position that are kept, of those whose predecessors were."
+        else:
+            left_out.append(draft.name)
+    caption = (
+        "Share of the drafts at a position that are kept, of those whose predecessors were; the "
+        f"first {_SHOWN} positions, where {_FEW} or more were tested."
+    )
+    if left_out:
+        caption += f" Too few drafts were tested of: {'; '.join(left_out)}."
     return Figure("Acceptance by position", "position in the draft", "kept", series, caption)
 
 
