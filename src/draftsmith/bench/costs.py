@@ -132,11 +132,13 @@ def measure_rounds(
     length = target.traits.context_length
     # A round emits at least one token; the longest check needs room behind it.
     most = (repeats + 1) * len(_GAMMAS) + 1
+    longest = most + MAX_GAMMA + 1
     if length is not None:
         prompt = prompt[-max(1, length - most - MAX_GAMMA) :]
+        longest = min(longest, length - len(prompt))
     sweep = _Sweep(_GAMMAS, clock)
     engine.controller = sweep
-    options = replace(params, max_tokens=most + MAX_GAMMA + 1, ignore_eos=True, stop=())
+    options = replace(params, max_tokens=longest, ignore_eos=True, stop=())
     run = engine.start(list(prompt), options)
     for _ in run:
         if sweep.number > most:
