@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.gguf.read import read_gguf
+from draftsmith.models.hf.attention import attention_options
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.names import TRANSFORMERS, Naming, check_names
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
@@ -54,7 +55,8 @@ def load_gguf_model(path: Path, dtype: torch.dtype) -> Any:
     weights = {name: tensor.to(dtype) for name, tensor in _weights(shape, packed)}
     kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
     _check_all(kind, config, weights)
-    model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
+    options = attention_options(config)
+    model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **options)
     _set_positions(model, shape)
     return model
 

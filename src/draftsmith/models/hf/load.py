@@ -18,6 +18,7 @@ from draftsmith.models.contract import LanguageModel
 from draftsmith.models.folder import check_folder, check_vocabulary
 from draftsmith.models.generation_config import demands_of
 from draftsmith.models.hf.adapt import adapted
+from draftsmith.models.hf.attention import attention_options
 from draftsmith.models.hf.faults import check_reachable, check_type, named_errors, quiet
 from draftsmith.models.hf.gguf_model import load_gguf_model
 from draftsmith.models.hf.positions import context_length
@@ -128,7 +129,11 @@ def _from_pretrained(path: Path | None, source: ModelSource, dtype: torch.dtype)
     config = AutoConfig.from_pretrained(**options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     loaded: Any = kind.from_pretrained(
-        **options, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        **options,
+        **attention_options(config),
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
     )
     model, found = loaded
     _check_found(source.reference, found)
