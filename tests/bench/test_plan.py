@@ -90,7 +90,9 @@ def test_a_plan_foretells_the_rounds_of_a_run(found: Plan) -> None:
     assert itself.overlap == pytest.approx(1, abs=1e-4)
     assert all(one.statistics.alpha == 1 for one in itself.predictions)
     assert by_name["random"].overlap < 0.5
-    assert set(itself.observed) >= {itself.best.gamma}
+    # Which one is the best depends on what this machine's passes cost.
+    best = max(found.drafts, key=lambda draft: draft.best.speedup)
+    assert best.best.gamma in best.observed
     total = sum((one.statistics for one in itself.predictions), SpeculationStatistics())
     assert total.num_committed == found.num_tokens * len(itself.predictions)
 
