@@ -256,11 +256,11 @@ def test_a_model_is_probed_once_and_again_when_it_was_changed() -> None:
     model, passes = tiny.raw_model("llama"), [0]
     model.model.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
     wrap_model(model)
-    assert passes == [5]
+    assert passes == [6]
     wrap_model(model)
-    assert passes == [5]
+    assert passes == [6]
     wrap_model(model.to(torch.bfloat16))
-    assert passes == [10]
+    assert passes == [12]
 
 
 def test_a_model_without_weights_is_not_run() -> None:

@@ -4,8 +4,8 @@ A few tokens go through it in the ways that a run may feed them: three at once, 
 a ragged pair, after a rollback. Each time its logits must be those of a plain pass over the same
 text. What differs is not speculated with, and what cannot even be decoded is refused.
 
-Cost, once a model object: five passes over at most two rows of six tokens for a decoder, eleven for
-an encoder-decoder, its encoder's among them.
+Cost, once a model object: six passes over at most two rows of six tokens for a decoder; the decoder
+of an encoder-decoder runs eight times and its encoder four.
 """
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic

@@ -87,10 +87,12 @@ def _speculated(trial: Trial) -> Iterator[tuple[bool, str]]:
     yield trial.is_alike(pair[0, :1], 0, 3), "gives other logits over a cache"
     yield trial.is_alike(pair[1], 1, 0), "gives other logits to a row beside a longer one"
     cache.rollback(first, 4)
+    alone = trial.model.forward(cache, Rows([first], [one[4:5]]))[0]
+    yield trial.is_alike(alone, 0, 4), "gives other logits after a rollback"
     cache.rollback(second, 2)
-    pair = trial.model.forward(cache, Rows([second, first], [other[2:3], one[4:]]))
-    yield trial.is_alike(pair[1], 0, 4), "gives other logits after a rollback"
-    yield trial.is_alike(pair[0, :1], 1, 2), "gives other logits after a rollback"
+    pair = trial.model.forward(cache, Rows([second, first], [other[2:4], one[5:]]))
+    yield trial.is_alike(pair[0], 1, 2), "gives other logits after a rollback beside another row"
+    yield trial.is_alike(pair[1, :1], 0, 5), "gives other logits to a row beside a shorter one"
 
 
 def _plain(trial: Trial) -> Iterator[tuple[bool, str]]:
