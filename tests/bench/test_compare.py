@@ -21,6 +21,8 @@ def _arm(name: str, seconds: float, num_items: int = 3) -> dict[str, Any]:
     ]
     return {
         "name": name,
+        "draft": None if name == "plain" else "x",
+        "statistics": {"num_drafted": 0 if name == "plain" else 40},
         "error": None,
         "is_identical": True,
         "is_promised_identical": True,
@@ -112,8 +114,11 @@ def test_the_comparison_is_json() -> None:
     ("text", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "is not a document of draftsmith bench --json"),
-        ('{"schema": "draftsmith.passrate"}', "is not a document of draftsmith bench --json"),
+        ("[]", "is not a benchmark: give what draftsmith bench --json-file wrote"),
+        (
+            '{"schema": "draftsmith.passrate"}',
+            "is not a benchmark: give what draftsmith bench --json-file wrote",
+        ),
         (json.dumps({"schema": SCHEMA, "version": 0}), "has version 0 of the format, and this"),
         (json.dumps({"schema": SCHEMA}), "has version None of the format"),
     ],
@@ -138,7 +143,7 @@ def test_the_verdict_names_the_fastest_and_doubts_what_may_be_chance() -> None:
     assert "nothing beats plain decoding" in verdict(slow)
     broken = copy.deepcopy(document)
     broken["cells"][0]["arms"][1]["is_identical"] = False
-    assert "1 arms gave another text than plain decoding, and should not" in verdict(broken)
+    assert "1 arm gave another text than plain decoding, and should not" in verdict(broken)
     assert "token for token" in verdict(document)
 
 
