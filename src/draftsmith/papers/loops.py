@@ -109,7 +109,10 @@ def _time(
     num_tokens: int,
     clock: Callable[[], float],
 ) -> TextTiming:
-    run = engine.start(prompt, params)
+    try:
+        run = engine.start(prompt, params)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"prompt {number}: {error}") from error
     events = iter(run)
     next(events)
     start, count, loops = clock(), 0, 0
