@@ -75,7 +75,14 @@ def check_drafter(
     """
     check_gamma(gamma)
     require(gamma > 0, "gamma must be 1 or more, so that something is drafted")
-    traits = ModelTraits("the target", vocab_size, (), None, is_encoder_decoder, 0)
+    traits = ModelTraits(
+        name="the target",
+        vocab_size=vocab_size,
+        eos_token_ids=(),
+        context_length=None,
+        is_encoder_decoder=is_encoder_decoder,
+        decoder_start_token_id=0,
+    )
     bench = _Bench(drafter, gamma, traits, device or torch.device("cpu"), random.Random(0))
     for params in _MODES:
         survivors = _walk(bench, params)
