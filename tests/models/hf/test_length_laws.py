@@ -21,6 +21,7 @@ from draftsmith.models.hf.rotary_laws import LengthLaw, length_law
 from draftsmith.testing import check_model
 from tests import tiny
 from tests.models.hf.test_probe import lively, text_of_generate
+from tests.versions import text_of_newest
 
 SWITCH = 16
 PROMPTS = [[5, 6, 7, 5, 6, 7, 5, 6, 7, 5], list(range(10, 26)), list(range(9, 26)), [8] * 14]
@@ -92,6 +93,7 @@ def texts(model: Any, prompts: list[list[int]], draft: Drafter | None, gamma: in
 # --- two sets of frequencies ----------------------------------------------------------------
 
 
+@text_of_newest
 def test_long_rope_has_one_text_for_every_draft_and_batch() -> None:
     expected = [text_of_generate(phi3(), prompt, NUM_TOKENS) for prompt in [*PROMPTS, LONG]]
     assert len({token for text in expected for token in text}) > 8
@@ -142,6 +144,7 @@ def test_a_long_prompt_is_read_in_chunks_as_the_long_text_that_it_is() -> None:
     assert torch.allclose(logits, whole, atol=1e-4)
 
 
+@text_of_newest
 def test_custom_generate_gives_a_dict_and_refuses_embeddings_by_name() -> None:
     ids = torch.tensor(PROMPTS[:1])
     options: dict[str, Any] = {"max_new_tokens": NUM_TOKENS, "do_sample": False}
