@@ -43,7 +43,7 @@ def test_a_biased_acceptance_fails_the_law(monkeypatch: pytest.MonkeyPatch) -> N
     """Every drafted token is kept, whatever the target says."""
     from transformers.generation import utils
 
-    def keep_all(ids, logits, length, new_logits, assistant_ensemble_weight=None):
+    def keep_all(ids, logits, length, new_logits, *rest, **options):
         bonus = new_logits[:, -1].softmax(-1).multinomial(1)
         return torch.cat([ids[:, -length:], bonus], dim=-1), torch.tensor(length)
 
