@@ -7,10 +7,16 @@ import select
 import subprocess
 import sys
 import time
+from types import TracebackType
+from typing import Self
 
 _WAIT_S = 120.0
 _CTRL_C = b"\x03"
 _CTRL_D = b"\x04"
+# Its standard input becomes its session's terminal, and its output too; then it is the program.
+_AT_THE_TERMINAL = (
+    "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
 
 class _Keyboard:
@@ -18,13 +24,25 @@ class _Keyboard:
 
     def __init__(self, *arguments: str) -> None:
         self._master, slave = pty.openpty()
-        # Opened by the leader of a session without a terminal, it becomes that session's terminal.
-        shell = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(slave))
-        command = (*shell, sys.executable, "-m", "draftsmith", *arguments)
+        # By descriptor, not by name: a container may show another /dev/pts than the terminal's.
+        command = (sys.executable, "-c", _AT_THE_TERMINAL, "-m", "draftsmith", *arguments)
         environment = {**os.environ, "TERM": "dumb", "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, start_new_session=True, env=environment)
+        self.process = subprocess.Popen(command, stdin=slave, env=environment)
         os.close(slave)
         self.shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
 
     def press(self, keys: str | bytes) -> None:
         os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
@@ -48,42 +66,42 @@ class _Keyboard:
             self.shown += os.read(self._master, 64).decode(errors="replace")
 
     def end(self) -> int:
-        status = self.process.wait(timeout=_WAIT_S)
-        os.close(self._master)
-        return status
+        return self.process.wait(timeout=_WAIT_S)
 
 
 def test_a_whole_talk(roomy: str) -> None:
-    talk = _Keyboard("chat", "-m", roomy, "--max-tokens", "6000", "--ignore-eos", "--temp", "1")
-    talk.wait_for("/help lists the commands")
-    talk.wait_for("> ")
-    talk.press(_CTRL_C)
-    talk.wait_for("Ctrl-C again, or Ctrl-D, leaves; the conversation is kept")
-    talk.wait_for("> ")
-    talk.press("/hlep\n")
-    talk.wait_for("unknown command /hlep: did you mean /help?")
-    talk.wait_for("> ")
-    talk.press("one\\\n")
-    talk.wait_for(". ")
-    talk.press("two\n")
-    talk.wait_for("two")
-    talk.wait_for_letters(20)
-    talk.press(_CTRL_C)
-    talk.wait_for("[stopped]")
-    talk.wait_for("tok/s")
-    talk.wait_for("> ")
-    talk.press("/stats\n")
-    talk.wait_for("1 answers, ")
-    talk.wait_for("> ")
-    talk.press(_CTRL_C)
-    talk.wait_for("Ctrl-C again")
-    talk.wait_for("> ")
-    talk.press(_CTRL_C)
-    assert talk.end() == 0
+    with _Keyboard(
+        "chat", "-m", roomy, "--max-tokens", "6000", "--ignore-eos", "--temp", "1"
+    ) as talk:
+        talk.wait_for("/help lists the commands")
+        talk.wait_for("> ")
+        talk.press(_CTRL_C)
+        talk.wait_for("Ctrl-C again, or Ctrl-D, leaves; the conversation is kept")
+        talk.wait_for("> ")
+        talk.press("/hlep\n")
+        talk.wait_for("unknown command /hlep: did you mean /help?")
+        talk.wait_for("> ")
+        talk.press("one\\\n")
+        talk.wait_for(". ")
+        talk.press("two\n")
+        talk.wait_for("two")
+        talk.wait_for_letters(20)
+        talk.press(_CTRL_C)
+        talk.wait_for("[stopped]")
+        talk.wait_for("tok/s")
+        talk.wait_for("> ")
+        talk.press("/stats\n")
+        talk.wait_for("1 answers, ")
+        talk.wait_for("> ")
+        talk.press(_CTRL_C)
+        talk.wait_for("Ctrl-C again")
+        talk.wait_for("> ")
+        talk.press(_CTRL_C)
+        assert talk.end() == 0
 
 
 def test_ctrl_d_leaves(roomy: str) -> None:
-    talk = _Keyboard("chat", "-m", roomy, "--quiet")
-    talk.wait_for("> ")
-    talk.press(_CTRL_D)
-    assert talk.end() == 0
+    with _Keyboard("chat", "-m", roomy, "--quiet") as talk:
+        talk.wait_for("> ")
+        talk.press(_CTRL_D)
+        assert talk.end() == 0
