@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.common import environment, write_result
 from draftsmith import Drafter, Engine, ModelDrafter, PromptLookupDrafter, SamplingParams
 from draftsmith.bench.prompts import encode
-from draftsmith.core.params import Gamma
+from draftsmith.core.gamma import Gamma
 from draftsmith.engine import generation
 from draftsmith.engine import round as rounds
 from draftsmith.engine.threads import one_torch_thread

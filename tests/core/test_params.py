@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from draftsmith.core.params import MAX_GAMMA, SamplingParams, check_gamma
+from draftsmith.core.gamma import MAX_GAMMA, check_gamma
+from draftsmith.core.params import SamplingParams
 from draftsmith.core.verify import VERIFIERS
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 

@@ -326,33 +326,31 @@ def test_embeddings_of_an_encoder_are_read_but_no_model_drafts_from_them() -> No
         bart().generate(**inputs, **GREEDY, **OURS, assistant_model=bart())
 
 
-def fsmt() -> Any:
+def prophet_net() -> Any:
     """An encoder-decoder that can only be run by reading its whole text again."""
-    config = tf.FSMTConfig(
-        langs=["en", "de"],
-        src_vocab_size=96,
-        tgt_vocab_size=96,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
+    config = tf.ProphetNetConfig(
+        vocab_size=96,
+        hidden_size=32,
         encoder_ffn_dim=64,
         decoder_ffn_dim=64,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        num_encoder_attention_heads=4,
+        num_decoder_attention_heads=4,
         max_position_embeddings=64,
+        decoder_start_token_id=1,
     )
-    config.decoder_start_token_id = 1
-    return lively(tf.FSMTForConditionalGeneration(config))
+    return lively(tf.ProphetNetForConditionalGeneration(config))
 
 
 def test_an_encoder_decoder_without_our_cache_takes_ids_only() -> None:
     inputs = {"input_ids": IDS, "attention_mask": mask(IDS)}
-    # Over its own cache it is another model (its positions start again).
-    plain = fsmt().generate(**inputs, **GREEDY, use_cache=False)
-    assert torch.equal(fsmt().generate(**inputs, **GREEDY, **OURS), plain)
+    # Over its own cache it is another model.
+    plain = prophet_net().generate(**inputs, **GREEDY, use_cache=False)
+    assert torch.equal(prophet_net().generate(**inputs, **GREEDY, **OURS), plain)
     with torch.no_grad():
-        states = fsmt().get_encoder()(input_ids=IDS)
-    refused(fsmt(), "encoder_outputs cannot be honoured by", encoder_outputs=states)
+        states = prophet_net().get_encoder()(input_ids=IDS)
+    refused(prophet_net(), "encoder_outputs cannot be honoured by", encoder_outputs=states)
 
 
 def test_global_attention_is_the_encoders_own_matter() -> None:

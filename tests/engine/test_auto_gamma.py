@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from draftsmith import Engine, SamplingParams
-from draftsmith.core.params import Gamma
+from draftsmith.core.gamma import Gamma
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
 from draftsmith.engine.auto_gamma import AutoGamma
 from draftsmith.engine.costs import CheckCost, DraftCost

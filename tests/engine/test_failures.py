@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from draftsmith.core.params import Gamma, SamplingParams
+from draftsmith.core.gamma import Gamma
+from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import (
     Draft,
     DraftContext,

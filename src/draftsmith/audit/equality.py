@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from draftsmith.audit.attribution import Attributor, Difference
 from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
-from draftsmith.core.params import Gamma, SamplingParams
+from draftsmith.core.gamma import Gamma
+from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.engine import Engine
@@ -158,27 +159,8 @@ def equality_record(comparisons: Sequence[Comparison]) -> Record:
             f"; of the others {by_numerics} differ by numerics (top-2 margin below the measured "
             f"logit error) and {len(differences) - by_numerics} do not"
         )
-    rows = [
-        [
-            one.drafter,
-            str(one.gamma),
-            str(one.batch),
-            f"{one.temperature:g}",
-            f"{one.num_same}/{one.num_texts}",
-            str(one.num_idle),
-            str(one.num_accepted),
-            str(one.num_tested - one.num_accepted),
-            one.result,
-        ]
-        for one in comparisons
-    ]
-    columns = [
-        "draft", "gamma", "batch", "temperature", "same", "nothing drafted", "drafts kept",
-        "rejected", "text",
-    ]  # fmt: skip
     statuses: list[Status] = [one.status for one in comparisons]
-    caption = "Texts that are plain decoding's, token by token, where a draft was tested"
-    grids = [Grid(caption, columns, rows, statuses)]
+    grids = [_grid(comparisons, statuses)]
     if differences:
         shown = [[f"{one.drafter}, gamma {one.gamma}", str(why)] for one, why in differences]
         grids.append(Grid("The first differences", ["draft", "where and why"], shown[:_SHOWN]))
@@ -199,6 +181,30 @@ def equality_record(comparisons: Sequence[Comparison]) -> Record:
         grids,
         untested=_untested(comparisons),
     )
+
+
+def _grid(comparisons: Sequence[Comparison], statuses: list[Status]) -> Grid:
+    """A row for each comparison."""
+    rows = [
+        [
+            one.drafter,
+            str(one.gamma),
+            str(one.batch),
+            f"{one.temperature:g}",
+            f"{one.num_same}/{one.num_texts}",
+            str(one.num_idle),
+            str(one.num_accepted),
+            str(one.num_tested - one.num_accepted),
+            one.result,
+        ]
+        for one in comparisons
+    ]
+    columns = [
+        "draft", "gamma", "batch", "temperature", "same", "nothing drafted", "drafts kept",
+        "rejected", "text",
+    ]  # fmt: skip
+    caption = "Texts that are plain decoding's, token by token, where a draft was tested"
+    return Grid(caption, columns, rows, statuses)
 
 
 def _untested(comparisons: Sequence[Comparison]) -> list[str]:

@@ -276,18 +276,7 @@ def _later_tokens(answers: Sequence[Answer], power: Power) -> Record:
         judged(is_failed=fails, is_tested=shift < 1)
         for shift, fails in zip(shifts, failed, strict=True)
     ]
-    rows = [
-        [
-            f"token {event.position + 1}, rank {event.rank + 1}",
-            str(event.test.num_tested),
-            f"{event.test.observed:.4f}",
-            f"{event.test.expected:.4f}",
-            f"{event.test.p_value:.2g}",
-            f"{shift:.3f}" if shift < 1 else "nothing",
-            HOLDS[status],
-        ]
-        for event, shift, status in zip(events, shifts, statuses, strict=True)
-    ]
+    grid = _later_grid(events, shifts, statuses)
     gap = max((abs(one.test.observed - one.test.expected) for one in events), default=0.0)
     return Record(
         "server-later-tokens",
@@ -307,19 +296,33 @@ def _later_tokens(answers: Sequence[Answer], power: Power) -> Record:
                 for one, shift, fails in zip(events, shifts, failed, strict=True)
             ]
         },
-        [
-            Grid(
-                "Sampled tokens beside the server's own probabilities",
-                ["event", "samples", "share", "probability", "p at most", "would see", "law"],
-                rows,
-                statuses,
-            )
-        ],
+        [grid],
         untested=[
-            row[0] for row, status in zip(rows, statuses, strict=True) if status == "untested"
+            row[0] for row, status in zip(grid.rows, statuses, strict=True) if status == "untested"
         ]
         if events
         else ["no later token was sampled"],
+    )
+
+
+def _later_grid(events: Sequence[_Event], shifts: Sequence[float], statuses: list[Status]) -> Grid:
+    rows = [
+        [
+            f"token {event.position + 1}, rank {event.rank + 1}",
+            str(event.test.num_tested),
+            f"{event.test.observed:.4f}",
+            f"{event.test.expected:.4f}",
+            f"{event.test.p_value:.2g}",
+            f"{shift:.3f}" if shift < 1 else "nothing",
+            HOLDS[status],
+        ]
+        for event, shift, status in zip(events, shifts, statuses, strict=True)
+    ]
+    return Grid(
+        "Sampled tokens beside the server's own probabilities",
+        ["event", "samples", "share", "probability", "p at most", "would see", "law"],
+        rows,
+        statuses,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from draftsmith.core.params import Gamma, check_gamma
+from draftsmith.core.gamma import Gamma, check_gamma
 from draftsmith.errors import InvalidRequestError
 
 __all__ = ["PLAIN", "Arm", "Cell", "make_arms"]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftsmith.bench.clock import Clock, ClockedModel
-from draftsmith.core.params import MAX_GAMMA, SamplingParams
+from draftsmith.core.gamma import MAX_GAMMA
+from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter
 from draftsmith.engine.control import Controller, RoundReport
 from draftsmith.engine.engine import Engine

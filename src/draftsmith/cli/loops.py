@@ -10,7 +10,8 @@ from draftsmith.cli.messages import warn
 from draftsmith.cli.options import NumPrompts, Real, Seed, Temperature, VerifierName, Whole
 from draftsmith.cli.progress import working
 from draftsmith.cli.runtime import ModelOptions
-from draftsmith.core.params import MAX_GAMMA, SamplingParams
+from draftsmith.core.gamma import MAX_GAMMA
+from draftsmith.core.params import SamplingParams
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import Group, Parameter, Token
 
-from draftsmith.core.params import Gamma
+from draftsmith.core.gamma import Gamma
 
 __all__ = [
     "BEAMS",

@@ -226,11 +226,27 @@ def passrate(
     with steps("passrate", num_texts, "programs") as step:
         found = pass_rates(run, problems, style, limits, lambda: step("running programs"))
     is_interrupted = is_interrupted or not found["is_judged"]
-    settings = {"target": pair.target, "style": style, "samples": sampling.num_samples}
-    settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    settings |= {"seed": sampling.seed, "verifier": sampling.verifier}
-    settings |= {"max_tokens": sampling.max_tokens, "batch_size": pair.batch_size}
-    _finish(measured, programs, {**found, "settings": settings}, is_interrupted=is_interrupted)
+    _finish(
+        measured,
+        programs,
+        {**found, "settings": _settings(pair, sampling, style)},
+        is_interrupted=is_interrupted,
+    )
+
+
+def _settings(pair: PairOptions, sampling: SampleOptions, style: str) -> dict[str, object]:
+    """What the report says of how its figures were made."""
+    return {
+        "target": pair.target,
+        "style": style,
+        "samples": sampling.num_samples,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "verifier": sampling.verifier,
+        "max_tokens": sampling.max_tokens,
+        "batch_size": pair.batch_size,
+    }
 
 
 def _style(wanted: str, engine: "Engine", target: str) -> Literal["completion", "chat"]:

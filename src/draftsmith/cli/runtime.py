@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from draftsmith.cli.options import MODELS, GammaChoice, SingleDraft, Target, Whole
 from draftsmith.cli.progress import loading
-from draftsmith.core.params import Gamma, check_gamma
+from draftsmith.core.gamma import Gamma, check_gamma
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:

@@ -1,35 +1,19 @@
 """What a user asks of one generation: how to sample and when to stop."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any
 
 from draftsmith.core.demands import NO_DEMANDS, Demands
-from draftsmith.core.values import (
-    FrozenDict,
-    check_flag,
-    check_number,
-    check_token_ids,
-    check_whole,
-    is_whole,
-    require,
-)
+from draftsmith.core.param_values import OWN_DEMANDS, plain_value
+from draftsmith.core.values import FrozenDict, require
 from draftsmith.errors import InvalidRequestError
 
-__all__ = ["DEFAULT_MAX_TOKENS", "MAX_GAMMA", "Gamma", "SamplingParams", "check_gamma", "gamma_for"]
-
-MAX_GAMMA = 32
-"""The longest draft of one round."""
+__all__ = ["DEFAULT_MAX_TOKENS", "SamplingParams"]
 
 DEFAULT_MAX_TOKENS = 256
 """The longest output where nothing else is asked and the context has room."""
-
-Gamma: TypeAlias = int | Literal["auto"]
-"""Drafted tokens per round; "auto" leaves it to the measured costs and acceptance."""
-
-_DEFAULT_GAMMA = 4
-_VERIFIER_NAMES = ("rejection", "block", "coupled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +117,7 @@ class SamplingParams:
             InvalidRequestError: If a value is of another type or out of its range.
         """
         for item in fields(self):
-            object.__setattr__(self, item.name, _plain(item.name, getattr(self, item.name)))
+            object.__setattr__(self, item.name, plain_value(item.name, getattr(self, item.name)))
         _check_sampling(self)
         _check_drafting(self)
         _check_token_sets(self)
@@ -159,7 +143,7 @@ class SamplingParams:
                 raise InvalidRequestError(
                     f"unknown sampling option {name!r}: use {', '.join(sorted(known))}"
                 )
-        return cls(**{name: _plain(name, value) for name, value in options.items()})
+        return cls(**{name: plain_value(name, value) for name, value in options.items()})
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -211,7 +195,7 @@ class SamplingParams:
             >>> SamplingParams(min_tokens=2).over(Demands(no_repeat_ngram_size=3)).min_tokens
             2
         """
-        own = {name: getattr(self, name) for name in _OWN_DEMANDS}
+        own = {name: getattr(self, name) for name in OWN_DEMANDS}
         asked = {name: value for name, value in own.items() if value is not None}
         if "min_tokens" in asked:
             asked["min_length"] = 0
@@ -240,150 +224,9 @@ class SamplingParams:
         return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
-def check_gamma(gamma: object) -> Gamma:
-    """Return `gamma` if it is a legal draft length.
-
-    Raises:
-        InvalidRequestError: If it is not a whole number from 0 to `MAX_GAMMA`, nor "auto".
-    """
-    if isinstance(gamma, str) and gamma == "auto":
-        return "auto"
-    rule = f"between 0 and {MAX_GAMMA}, or auto"
-    number = check_whole("gamma", gamma, rule)
-    require(0 <= number <= MAX_GAMMA, "gamma", rule, gamma)
-    return number
-
-
-def gamma_for(gamma: object, *, has_draft: bool) -> Gamma:
-    """Gamma as it holds: by default 4 with a draft, and 0 without.
-
-    Raises:
-        InvalidRequestError: If it is illegal, or would draft without a draft.
-    """
-    if gamma is None:
-        return _DEFAULT_GAMMA if has_draft else 0
-    checked = check_gamma(gamma)
-    if checked and not has_draft:
-        raise InvalidRequestError(f"gamma={gamma!r} needs a draft: give one, or leave gamma out")
-    return checked
-
-
-# --- what a caller gives, as Python's own values that cannot change ---------------------------
-
-_OWN_DEMANDS = (
-    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size"),
-    *("encoder_no_repeat_ngram_size", "sequence_bias", "bad_words", "suppress_token_ids"),
-    *("begin_suppress_token_ids", "forced_bos_token_id", "forced_eos_token_id"),
-    *("exponential_decay_length_penalty", "min_tokens"),
-)
-_NUMBERS = (
-    *("temperature", "top_p", "min_p", "repetition_penalty", "encoder_repetition_penalty"),
-    *("presence_penalty", "frequency_penalty", "lossy_lenience", "draft_temperature"),
-    "draft_top_p",
-)
-_WHOLE = (
-    *("top_k", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "forced_bos_token_id"),
-    *("min_tokens", "max_tokens", "n", "seed", "logprobs", "draft_top_k"),
-)
-_ID_SETS = (
-    *("banned_token_ids", "suppress_token_ids", "begin_suppress_token_ids"),
-    *("allowed_token_ids", "stop_token_ids"),
-)
-_MAY_BE_NONE = frozenset(
-    {
-        *_OWN_DEMANDS,
-        *("allowed_token_ids", "max_tokens", "stop", "seed", "logprobs", "verifier"),
-        *("draft_temperature", "draft_top_k", "draft_top_p"),
-    }
-)
-
-
-def _plain(name: str, value: object) -> Any:  # noqa: ANN401 - any field's type
-    """A field as a value of Python's own: NumPy's scalars are numbers, lists are copied."""
-    if value is None and name in _MAY_BE_NONE:
-        return None
-    return _CONVERTERS[name](name, value)
-
-
-def _bias(name: str, value: object) -> FrozenDict:
-    require(isinstance(value, Mapping), name, "a mapping of token ids to numbers", value)
-    pairs = cast(Mapping[object, object], value).items()
-    ids = "keyed by token ids"
-    return FrozenDict({check_whole(name, t, ids): check_number(name, b) for t, b in pairs})
-
-
-def _sequence_bias(name: str, value: object) -> FrozenDict:
-    require(isinstance(value, Mapping), name, "a mapping of token sequences to numbers", value)
-    pairs = cast(Mapping[object, object], value).items()
-    found = {check_token_ids(name, word): check_number(name, bias) for word, bias in pairs}
-    require(all(found), name, "keyed by sequences of one token or more", value)
-    require(all(map(math.isfinite, found.values())), name, "finite (use bad_words)", value)
-    return FrozenDict(found)
-
-
-def _words(name: str, value: object) -> tuple[str | tuple[int, ...], ...]:
-    rule = "made of strings or token-id sequences"
-    if isinstance(value, str):
-        value = (value,)
-    is_list = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
-    require(is_list, name, rule, value)
-    words: list[str | tuple[int, ...]] = []
-    for word in cast(Iterable[object], value):
-        require(not is_whole(word), name, rule, value)
-        words.append(word if isinstance(word, str) else check_token_ids(name, word))
-    require(all(words), name, "made of words that are not empty", value)
-    return tuple(words)
-
-
-def _forced_eos(name: str, value: object) -> int | tuple[int, ...]:
-    return check_whole(name, value) if is_whole(value) else check_token_ids(name, value)
-
-
 def _as_forced(value: int | tuple[int, ...]) -> tuple[int, ...]:
     ids = (value,) if isinstance(value, int) else value
     return tuple(token for token in ids if token >= 0)
-
-
-def _decay(name: str, value: object) -> tuple[int, float]:
-    rule = "(start, factor), such as (15, 1.1)"
-    is_pair = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
-    require(is_pair, name, rule, value)
-    start, factor = cast(Sequence[object], value)
-    pair = check_whole(name, start, rule), check_number(name, factor, rule)
-    require(pair[0] >= 0 and math.isfinite(pair[1]) and pair[1] > 0, name, rule, value)
-    return pair
-
-
-def _stop(name: str, value: object) -> str | tuple[str, ...]:
-    if isinstance(value, str):
-        return value
-    rule = "a string or several"
-    is_list = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
-    require(is_list, name, rule, value)
-    items = tuple(cast(Iterable[object], value))
-    require(all(isinstance(item, str) for item in items), name, rule, value)
-    return cast(tuple[str, ...], items)
-
-
-def _verifier(name: str, value: object) -> str:
-    is_known = isinstance(value, str) and value in _VERIFIER_NAMES
-    require(is_known, name, f"one of {', '.join(_VERIFIER_NAMES)}", value)
-    return str(value)
-
-
-_CONVERTERS: dict[str, Callable[[str, object], Any]] = {
-    **dict.fromkeys(_NUMBERS, check_number),
-    **dict.fromkeys(_WHOLE, check_whole),
-    **dict.fromkeys(_ID_SETS, check_token_ids),
-    "ignore_eos": check_flag,
-    "logit_bias": _bias,
-    "sequence_bias": _sequence_bias,
-    "bad_words": _words,
-    "forced_eos_token_id": _forced_eos,
-    "exponential_decay_length_penalty": _decay,
-    "stop": _stop,
-    "verifier": _verifier,
-}
 
 
 # --- ranges -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from draftsmith.core.params import MAX_GAMMA
+from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.engine.drift import Drift
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence as Many
 
 import numpy as np
 
-from draftsmith.core.params import MAX_GAMMA
+from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.scheduling import Candidate, Schedule, best_schedule
 from draftsmith.engine.acceptance import Acceptance
 from draftsmith.engine.confidence import Confidence

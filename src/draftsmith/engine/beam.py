@@ -16,7 +16,8 @@ from torch import Tensor
 
 from draftsmith.core.beam import Beam, BeamRules, BeamState, Tokens, advance, best_continuations
 from draftsmith.core.demands import NO_DEMANDS, Demands
-from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.gamma import check_gamma
+from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_whole
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.engine.beam_rows import BeamRows

@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from draftsmith.core.params import Gamma, SamplingParams, gamma_for
+from draftsmith.core.gamma import Gamma, gamma_for
+from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_whole
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter

@@ -2,8 +2,8 @@
 
 from itertools import repeat
 
+from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.lenience import exact_twin
-from draftsmith.core.params import MAX_GAMMA
 from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
 from draftsmith.engine.round import Outcome, RoundContext, Turn, check_contract, check_drafts

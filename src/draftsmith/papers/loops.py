@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.gamma import check_gamma
+from draftsmith.core.params import SamplingParams
 from draftsmith.core.theory import chen_efficiency
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import Prompt

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.core.params import SamplingParams, check_gamma
+from draftsmith.core.gamma import check_gamma
+from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, Drafter
 from draftsmith.engine.request import make_request
 from draftsmith.engine.result import Origin, TokenTrace

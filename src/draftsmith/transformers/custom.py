@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from draftsmith.core.params import Gamma, SamplingParams, check_gamma
+from draftsmith.core.gamma import Gamma, check_gamma
+from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError, VocabularyMismatchError

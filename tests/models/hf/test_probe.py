@@ -109,6 +109,21 @@ def fsmt() -> Any:
     return lively("FSMT", _TRANSLATOR, "ForConditionalGeneration")
 
 
+def cpm_ant() -> Any:
+    options = {
+        "vocab_size": tiny.VOCAB,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "dim_head": 8,
+        "dim_ff": 64,
+        "num_hidden_layers": 2,
+        "prompt_types": 8,
+        "prompt_length": 4,
+        "segment_types": 8,
+    }
+    return lively("CpmAnt", options)
+
+
 def text_of_generate(model: Any, prompt: list[int], count: int, **options: Any) -> list[int]:
     ids = torch.tensor([prompt])
     text = model.generate(
@@ -123,8 +138,7 @@ def text_of_generate(model: Any, prompt: list[int], count: int, **options: Any) 
 
 PLAIN_ONLY: list[tuple[str, Callable[[], Any], str, bool]] = [
     ("no cache", openai_gpt, "has no cache", True),
-    # FSMT needs all earlier ids beside its cache; transformers' generate hands it the last one.
-    ("sees drafts ahead", fsmt, "three tokens at once", False),
+    ("puts a prompt of its own before", cpm_ant, "fails as it is fed here", False),
     ("an indexed cache", lambda: lively("DeepseekV32", _INDEXED), "DynamicIndexedLayer", True),
     ("counts by its first layer", lambda: lively("Bamba", _HYBRID), "recurrent state", True),
     (
@@ -163,7 +177,22 @@ def test_what_cannot_be_speculated_with_decodes_plainly(
         Engine(model, draft=RandomDrafter(tiny.VOCAB), gamma=2)
 
 
-@pytest.mark.parametrize("make", [fsmt, lambda: lively("DeepseekV32", _INDEXED)])
+@pytest.mark.parametrize("source", [[5, 6, 7, 8], [6, 7, 8], [9, 10, 11, 12, 13, 14]])
+def test_a_pair_is_held_to_a_pass_of_the_whole_model(source: list[int]) -> None:
+    """FSMT, handed its encoder's output alone, sees the tokens ahead."""
+    raw = fsmt()
+    model = wrap_model(raw, "tiny")
+    assert "three tokens at once" in model.traits.why_no_rollback
+    [result] = Engine(model).generate(source, SamplingParams(max_tokens=8, ignore_eos=True))
+    text, ids = [2], torch.tensor([source])
+    for _ in range(8):
+        decoder = torch.tensor([text])
+        logits = raw(input_ids=ids, decoder_input_ids=decoder, use_cache=False).logits
+        text.append(int(logits[0, -1].argmax()))
+    assert list(result.token_ids) == text[1:]
+
+
+@pytest.mark.parametrize("make", [fsmt, cpm_ant, lambda: lively("DeepseekV32", _INDEXED)])
 def test_what_decodes_plainly_keeps_the_contract(make: Callable[[], Any]) -> None:
     check_model(wrap_model(make(), "tiny"))
 

@@ -2,12 +2,8 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.contract import LanguageModel, ModelTraits
@@ -18,10 +14,10 @@ from draftsmith.models.hf.long_rope import LongRopeModel
 from draftsmith.models.hf.probe import Candidate, first_that_holds
 from draftsmith.models.hf.recomputed import RecomputedModel, plain_pass
 from draftsmith.models.hf.rotary_laws import LengthLaw, length_law
-from draftsmith.models.hf.seq2seq import EncoderDecoderModel, EncoderOutput
+from draftsmith.models.hf.seq2seq import EncoderDecoderModel
 from draftsmith.models.hf.stateful import StatefulModel
 
-__all__ = ["adapted", "plain_logits"]
+__all__ = ["adapted"]
 
 
 def adapted(model: Any, traits: ModelTraits) -> LanguageModel:
@@ -42,7 +38,7 @@ def adapted(model: Any, traits: ModelTraits) -> LanguageModel:
     ways = _pair_ways(model, traits) if traits.is_encoder_decoder else _decoder_ways(model, traits)
     # Right for every model that runs at all: nothing is kept from step to step.
     ways.append(Candidate(partial(RecomputedModel, model), False))
-    return first_that_holds(model, traits, ways, partial(plain_logits, model))
+    return first_that_holds(model, traits, ways, partial(plain_pass, model))
 
 
 def _decoder_ways(model: Any, traits: ModelTraits) -> list[Candidate]:
@@ -80,14 +76,3 @@ def _pair_ways(model: Any, traits: ModelTraits) -> list[Candidate]:
         return []
     make = partial(EncoderDecoderModel, model)
     return [Candidate(make, True), Candidate(make, False)]
-
-
-@torch.inference_mode()
-def plain_logits(model: Any, tokens: Sequence[int], source: Sequence[int]) -> Tensor:
-    """Logits of a text after its source, if it has one, in passes without a cache."""
-    if not source:
-        return plain_pass(model, tokens)
-    ids = torch.tensor([list(source)], device=model.device)
-    output = model.get_encoder()(input_ids=ids, attention_mask=torch.ones_like(ids))
-    states = EncoderOutput(last_hidden_state=output.last_hidden_state)
-    return plain_pass(model, tokens, states)

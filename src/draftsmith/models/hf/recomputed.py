@@ -13,26 +13,29 @@ from draftsmith.errors import NotRollbackableError
 from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.arguments import accepted_arguments
 from draftsmith.models.hf.causal import check_positions
-from draftsmith.models.hf.seq2seq import EncoderOutput
 
 __all__ = ["RecomputedModel", "plain_pass"]
 
 
 @torch.inference_mode()
-def plain_pass(model: Any, tokens: Sequence[int], encoded: Any = None) -> Tensor:
+def plain_pass(model: Any, tokens: Sequence[int], source: Sequence[int] = ()) -> Tensor:
     """Logits of a pass over a whole text without a cache, as `transformers` prepares it.
 
     Args:
         model: A model of `transformers`.
         tokens: The text; the decoder's where there is an encoder.
-        encoded: The encoder's output.
+        source: The encoder's tokens.
 
     Returns:
         `[tokens, vocab]`; the last token's only, where a model gives no more.
     """
     ids = torch.tensor([list(tokens)], device=model.device)
-    if encoded is not None:
-        output = model(encoder_outputs=encoded, decoder_input_ids=ids, use_cache=False)
+    if source:
+        # The whole model, as it was trained: FSMT, handed its encoder's output alone, has no
+        # causal mask.
+        read = torch.tensor([list(source)], device=model.device)
+        shown = torch.ones_like(read)
+        output = model(input_ids=read, attention_mask=shown, decoder_input_ids=ids, use_cache=False)
         return output.logits[0]
     options: dict[str, Tensor] = {"attention_mask": torch.ones_like(ids)}
     if "position_ids" in accepted_arguments(model):
@@ -44,13 +47,13 @@ def plain_pass(model: Any, tokens: Sequence[int], encoded: Any = None) -> Tensor
 
 
 class _Texts(CountedCache):
-    """The tokens of every row, and the encoder's output of its source."""
+    """The tokens of every row, and of its source."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
         self.tokens: dict[int, list[int]] = {}
-        self.encoded: dict[int, Any] = {}
+        self.sources: dict[int, list[int]] = {}
 
     def add(self) -> int:
         """Open an empty row and return its number."""
@@ -62,7 +65,7 @@ class _Texts(CountedCache):
         """Close a row."""
         super().remove(row)
         del self.tokens[row]
-        self.encoded.pop(row, None)
+        self.sources.pop(row, None)
 
     def take(self, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to a row."""
@@ -80,7 +83,7 @@ class _Texts(CountedCache):
 class RecomputedModel(LanguageModel):
     """A model of `transformers` without a cache: plain decoding only, one row after another.
 
-    Every step is the pass that `transformers`' own `generate(use_cache=False)` makes.
+    Every step is a pass of the whole model over the whole text.
     """
 
     def __init__(self, model: Any, traits: ModelTraits) -> None:
@@ -92,14 +95,10 @@ class RecomputedModel(LanguageModel):
         """An empty cache of this model."""
         return _Texts(self.traits.name)
 
-    @torch.inference_mode()
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
-        """Run the encoder once over the source of a row."""
+        """Keep the source of a row, which every pass encodes anew."""
         assert isinstance(cache, _Texts)
-        ids = torch.tensor([list(source)], device=self.device)
-        encoder = self.model.get_encoder()
-        states = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        cache.encoded[row] = EncoderOutput(last_hidden_state=states)
+        cache.sources[row] = list(source)
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; a pass over the whole text for each of them."""
@@ -118,4 +117,4 @@ class RecomputedModel(LanguageModel):
 
     def _next(self, cache: _Texts, row: int, token: int) -> Tensor:
         cache.take(row, [token])
-        return plain_pass(self.model, cache.tokens[row], cache.encoded.get(row))[-1]
+        return plain_pass(self.model, cache.tokens[row], cache.sources.get(row, ()))[-1]

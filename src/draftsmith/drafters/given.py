@@ -1,0 +1,189 @@
+"""A draft as a user gives it: by reference, loaded, or a drafter."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from draftsmith.core.demands import NO_DEMANDS
+from draftsmith.core.values import check_whole, require
+from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters.model import ModelDrafter
+from draftsmith.drafters.ngram import NgramDrafter, NgramTable
+from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
+from draftsmith.drafters.simple import RandomDrafter
+from draftsmith.errors import InvalidRequestError, ModelNotFoundError, VocabularyMismatchError
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.given import (
+    GivenModel,
+    GivenTokenizer,
+    as_loaded_model,
+    as_reference,
+    as_tokenizer,
+)
+from draftsmith.models.load import ModelSettings, load_model
+from draftsmith.models.native.cpu import CpuDecoder
+from draftsmith.models.pull import PullProgress
+from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
+
+__all__ = [
+    "DraftLoading",
+    "GivenDraft",
+    "OnProgress",
+    "as_drafter",
+    "draft_reference",
+    "draft_words",
+]
+
+OnProgress = Callable[[PullProgress], None]
+GivenDraft: TypeAlias = GivenModel | Drafter
+_TABLES = {"unigram": 1, "bigram": 2}
+_DRAFT_HEAD_IDS = 32_768
+"""Of a draft's head on a CPU, by default: of a large vocabulary, few ids are ever drafted."""
+
+
+class DraftLoading(NamedTuple):
+    """How a draft model is loaded."""
+
+    settings: ModelSettings
+    num_head_ids: int | None
+    on_progress: OnProgress | None
+
+
+def draft_reference(
+    draft: GivenDraft | None, num_head_ids: object, tokenizer: object
+) -> str | None:
+    """A draft model's reference; None if the draft is loaded, or no model.
+
+    Raises:
+        DraftsmithError: If it is no draft, or has no use for an option of draft models.
+    """
+    is_free = isinstance(draft, str) and not _is_model(draft)
+    is_ours = draft is None or isinstance(draft, Drafter)
+    named = None if is_free or is_ours else as_reference(draft, "draft")
+    if num_head_ids is not None:
+        require(
+            check_whole("draft_vocab_size", num_head_ids) >= 0,
+            "draft_vocab_size",
+            "0 or more",
+            num_head_ids,
+        )
+        if named is None:
+            raise InvalidRequestError(
+                f"draft_vocab_size={num_head_ids} is for a draft model that is loaded by name, and "
+                f"the draft is {_named(draft)}: leave it out"
+            )
+    if tokenizer is not None and (is_free or is_ours):
+        raise InvalidRequestError(
+            f"draft_tokenizer is for a draft model, and the draft is {_named(draft)}: leave it out"
+        )
+    return named
+
+
+def _named(draft: GivenDraft | None) -> str:
+    return draft.name if isinstance(draft, Drafter) else str(draft).lower()
+
+
+def draft_words(
+    named: str | None,
+    given: GivenTokenizer | None,
+    words: Tokenizer | None,
+    target: str,
+    on_progress: OnProgress | None,
+) -> Tokenizer | None:
+    """A draft model's tokenizer: the target's own object where the two were found the same."""
+    theirs = as_tokenizer(named if given is None else given, "draft_tokenizer", on_progress)
+    if theirs is None or words is None:
+        return theirs
+    check_same_vocabulary(words, theirs, target, named or "model")
+    return words
+
+
+def as_drafter(
+    draft: GivenDraft,
+    named: str | None,
+    target: LanguageModel,
+    words: Tokenizer | None,
+    theirs: Tokenizer | None,
+    loading: DraftLoading,
+) -> Drafter:
+    """The drafter that a user's draft is, its model loaded.
+
+    Args:
+        draft: What the user gave.
+        named: Its reference, if it is a model that is loaded by name.
+        target: The model that it drafts for.
+        words: The target's tokenizer.
+        theirs: A draft model's tokenizer.
+        loading: How a draft model is loaded.
+
+    Raises:
+        DraftsmithError: If there is no such draft, or it is not for this target.
+    """
+    if isinstance(draft, Drafter):
+        return draft
+    if named is not None:
+        return ModelDrafter(_load_draft_model(named, loading), theirs)
+    if isinstance(draft, str):
+        return _free_drafter(draft, target.traits.vocab_size, words)
+    # What a draft's own files ask is no rule of the text: the target's are.
+    return ModelDrafter(as_loaded_model(draft, NO_DEMANDS), theirs)
+
+
+def _load_draft_model(named: str, loading: DraftLoading) -> LanguageModel:
+    asked = loading.num_head_ids
+    num_ids = _DRAFT_HEAD_IDS if asked is None else asked
+    settings, on_progress = loading.settings, loading.on_progress
+    model = load_model(named, settings, on_progress, num_head_ids=num_ids or None)
+    if asked and not isinstance(model, CpuDecoder):
+        raise InvalidRequestError(
+            f"draft_vocab_size={asked} needs a native decoder on a CPU, and {named!r} has none: "
+            "leave it out"
+        )
+    return model
+
+
+def _is_model(draft: str) -> bool:
+    """Whether a draft's name is a model's reference; a table's file must be there."""
+    kind, _, path = draft.partition(":")
+    if kind in _TABLES:
+        if not path:
+            raise InvalidRequestError(f"draft {kind} needs a file: {kind}:TABLE.npz or {kind}:TEXT")
+        if not Path(path).is_file():
+            raise ModelNotFoundError(f"n-gram file {path!r} does not exist: check the path")
+        return False
+    return draft not in ("prompt-lookup", "random")
+
+
+def _free_drafter(draft: str, vocab_size: int, tokenizer: Tokenizer | None) -> Drafter:
+    """A drafter that is no model."""
+    if draft == "prompt-lookup":
+        return PromptLookupDrafter()
+    if draft == "random":
+        return RandomDrafter(vocab_size)
+    kind, _, path = draft.partition(":")
+    return NgramDrafter(_table(path, _TABLES[kind], vocab_size, tokenizer))
+
+
+def _table(path: str, order: int, vocab_size: int, tokenizer: Tokenizer | None) -> NgramTable:
+    """A saved table, or one counted from a text file."""
+    if path.endswith(".npz"):
+        table = NgramTable.load(path)
+        if table.order != order:
+            raise InvalidRequestError(f"{path} holds a table of order {table.order}, not {order}")
+        if len(table.counts) != vocab_size:
+            raise VocabularyMismatchError(
+                f"{path} holds a table of {len(table.counts)} ids, and the target has "
+                f"{vocab_size}: count it anew with the target's tokenizer"
+            )
+        return table
+    if tokenizer is None:
+        raise InvalidRequestError(f"n-gram text {path!r} needs a tokenizer: give tokenizer=")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"n-gram text {path!r} cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"n-gram text {path!r} is not UTF-8 text") from error
+    return NgramTable.from_tokens([tokenizer.encode(text)], vocab_size, order)
