@@ -18,11 +18,10 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.core.verify import VERIFIERS, RejectionVerifier, ThresholdVerifier
 from draftsmith.drafters import Draft, DraftContext, Drafter, ModelDrafter
-from draftsmith.engine.control import FixedGamma
+from draftsmith.engine.control.contract import Choice, Pace, Sample
+from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.pacing import Choice, Pace
-from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.models.contract import LanguageModel, Rows
 from tests import tiny
 from tests.engine.kit import Ramp

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
+from draftsmith.engine.control.contract import Ledger
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.ledger import Ledger
 from draftsmith.errors import DraftsmithError
 
 __all__ = ["Batch", "Request", "run_batch"]

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.engine.control import Controller, RoundReport
-from draftsmith.engine.ledger import Ledger
-from draftsmith.engine.pacing import Choice
-from draftsmith.engine.sequence import Sequence
+from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport, Sample
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.models.passed_on import PassedOn
 
@@ -46,7 +43,7 @@ class ClockedController(Controller):
         self._inner = inner
         self._clock = clock
 
-    def choose(self, sequences: Many[Sequence]) -> Choice:
+    def choose(self, sequences: Many[Sample]) -> Choice:
         """As the inner controller has it."""
         return self._inner.choose(sequences)
 

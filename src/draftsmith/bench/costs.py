@@ -11,11 +11,8 @@ from draftsmith.bench.clock import Clock, ClockedModel
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter
-from draftsmith.engine.control import Controller, RoundReport
+from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport, Sample
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.ledger import Ledger
-from draftsmith.engine.pacing import Choice
-from draftsmith.engine.sequence import Sequence
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.tokenizer import Tokenizer
@@ -97,7 +94,7 @@ class _Sweep(Controller):
     check_s: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
     pass_s: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
 
-    def choose(self, sequences: Many[Sequence]) -> Choice:
+    def choose(self, sequences: Many[Sample]) -> Choice:
         self.clock.pending_pass_s = 0.0
         return Choice([self.gammas[self.number % len(self.gammas)]] * len(sequences))
 

@@ -12,7 +12,7 @@ from draftsmith.bench.resample import bootstrap
 from draftsmith.bench.run import CellRun, Track
 from draftsmith.bench.speed import Scope, cost_table, speedup, tokens_per_second
 from draftsmith.core.statistics import Interval, SpeculationStatistics
-from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.control.contract import Ledger
 
 __all__ = ["summarise"]
 

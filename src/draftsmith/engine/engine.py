@@ -9,8 +9,9 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_whole
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
-from draftsmith.engine.auto_gamma import AutoGamma
-from draftsmith.engine.control import Controller, FixedGamma
+from draftsmith.engine.control.auto import AutoGamma
+from draftsmith.engine.control.contract import Controller
+from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.generation import Generation, Job
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.prompts import PlainPrompt, Prompts, plain_prompts

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.drafters.contract import Drafter
-from draftsmith.engine.control import Controller, RoundReport
-from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport
 from draftsmith.engine.logprobs import traced
-from draftsmith.engine.pacing import Choice
 from draftsmith.engine.result import Completion, FinishReason, GenerationResult, StreamEvent
 from draftsmith.engine.round import run_round
 from draftsmith.engine.sequence import Sequence as Sample

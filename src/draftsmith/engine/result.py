@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from draftsmith.core.statistics import SpeculationStatistics
-from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.control.contract import Ledger
 
 __all__ = [
     "Completion",

@@ -14,7 +14,7 @@ from draftsmith.core.lenience import ArgmaxLenience
 from draftsmith.core.noise import RoundNoise
 from draftsmith.core.verify import Check, Verifier
 from draftsmith.drafters.contract import Draft, Drafter, SequenceView
-from draftsmith.engine.pacing import Pace
+from draftsmith.engine.control.contract import Pace
 from draftsmith.errors import DraftError
 from draftsmith.kernels.cpu.sampling import has_mass
 from draftsmith.models.follower import Follower, common_prefix

@@ -14,7 +14,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
-from draftsmith.engine.ledger import Ledger
+from draftsmith.engine.control.contract import Ledger
 from draftsmith.engine.result import Completion, FinishReason, TokenTrace
 from draftsmith.engine.round import Turn
 from draftsmith.engine.text import OutputText

@@ -13,7 +13,8 @@ from torch import Tensor
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.core.verify import verifier_named
-from draftsmith.engine.control import Controller, FixedGamma
+from draftsmith.engine.control.contract import Controller
+from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.generation import Generation, Job
 from draftsmith.engine.sequence import Limits

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.statistics import RoundRecord
-from draftsmith.engine.drift import Drift
+from draftsmith.engine.control.drift import Drift
 
 __all__ = ["Acceptance"]
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from draftsmith.engine.confidence import Confidence
-from draftsmith.engine.drift import Drift
+from draftsmith.engine.control.confidence import Confidence
+from draftsmith.engine.control.drift import Drift
 
 
 def logistic(log_odds: float) -> float:

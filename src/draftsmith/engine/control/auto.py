@@ -1,19 +1,18 @@
 """Gamma "auto": what pays, from measured costs and recent acceptance, within a ledger."""
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 import numpy as np
 
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.scheduling import Candidate, Schedule, best_schedule
-from draftsmith.engine.acceptance import Acceptance
-from draftsmith.engine.confidence import Confidence
-from draftsmith.engine.control import RoundReport, at_most
-from draftsmith.engine.costs import CheckCost, DraftCost
-from draftsmith.engine.gain import Gain
-from draftsmith.engine.ledger import Ledger
-from draftsmith.engine.pacing import Choice, Costs, RatePace
-from draftsmith.engine.sequence import Sequence
+from draftsmith.engine.control.acceptance import Acceptance
+from draftsmith.engine.control.confidence import Confidence
+from draftsmith.engine.control.contract import Choice, Ledger, RoundReport, Sample
+from draftsmith.engine.control.costs import CheckCost, DraftCost
+from draftsmith.engine.control.fixed import at_most
+from draftsmith.engine.control.gain import Gain
+from draftsmith.engine.control.pacing import Costs, RatePace
 
 __all__ = ["AutoGamma"]
 
@@ -84,7 +83,7 @@ class AutoGamma:
         self._num_unseen = 0
         """Tokens that the drafter must catch up on in the round in hand."""
 
-    def choose(self, sequences: Many[Sequence]) -> Choice:
+    def choose(self, sequences: Sequence[Sample]) -> Choice:
         """The best gammas, or zeros where plain decoding is best, due, or all that can be paid.
 
         With a drafter that tells how sure it is, they only say who is drafted for; a pace ends
@@ -109,7 +108,7 @@ class AutoGamma:
             num_left_out *= 2
         return choice or Choice([0] * size)
 
-    def _affordable(self, sequences: Many[Sequence]) -> Choice | None:
+    def _affordable(self, sequences: Sequence[Sample]) -> Choice | None:
         """The best choice, plain decoding included; None if the ledger does not bear it."""
         size = len(sequences)
         costs = self._costs(sequences)
@@ -131,7 +130,7 @@ class AutoGamma:
         return self._paced(sequences, gammas, costs, bearable_s)
 
     def _paced(
-        self, sequences: Many[Sequence], gammas: Many[int], costs: Costs, bearable_s: float
+        self, sequences: Sequence[Sample], gammas: Sequence[int], costs: Costs, bearable_s: float
     ) -> Choice:
         """Who is drafted for, as long as the pace lets them, and the ledger could bear."""
         plain_s = float(costs.check[0])
@@ -196,7 +195,7 @@ class AutoGamma:
             plain_s = report.total_s
         return Ledger(report.total_s, plain_s, report.draft_s, 1, int(is_plain))
 
-    def _retain(self, sequences: Many[Sequence]) -> None:
+    def _retain(self, sequences: Sequence[Sample]) -> None:
         ids = {sequence.id for sequence in sequences}
         self._acceptance.retain(ids)
         self._confidence.retain(ids)
@@ -212,7 +211,7 @@ class AutoGamma:
             return True
         return self.ledger.num_rounds - max(self._plain_at[n] for n in near) > _REFRESH
 
-    def _worthwhile(self, sequences: Many[Sequence], costs: Costs) -> Schedule:
+    def _worthwhile(self, sequences: Sequence[Sample], costs: Costs) -> Schedule:
         """The best draft, or none where plain decoding is expected to be faster."""
         if not self._confidence.is_known:
             return self._best(sequences, costs)
@@ -220,7 +219,7 @@ class AutoGamma:
         schedule = self._best(sequences, costs, min_depth=1)
         return schedule if is_worthwhile else schedule._replace(gammas=(0,) * len(sequences))
 
-    def _best(self, sequences: Many[Sequence], costs: Costs, min_depth: int = 0) -> Schedule:
+    def _best(self, sequences: Sequence[Sample], costs: Costs, min_depth: int = 0) -> Schedule:
         depths = [self._at_most(MAX_GAMMA, sequence) for sequence in sequences]
         candidates = [
             Candidate(
@@ -231,7 +230,7 @@ class AutoGamma:
         ]
         return best_schedule(candidates, costs.check, costs.draft, min_depth=min_depth)
 
-    def _costs(self, sequences: Many[Sequence]) -> Costs:
+    def _costs(self, sequences: Sequence[Sample]) -> Costs:
         size = len(sequences)
         check = self._check.table(size * (1 + MAX_GAMMA))[size:]
         draft = self._draft.step_s(float(check[0])) * np.arange(MAX_GAMMA + 1.0)
@@ -244,7 +243,7 @@ class AutoGamma:
         is_judged = self._pace is not None and self._pace.has_cut and self._confidence.is_known
         return is_judged and self._draft.round_s < _FREE * self._check.seconds(size)
 
-    def _probe(self, sequences: Many[Sequence], costs: Costs) -> Schedule:
+    def _probe(self, sequences: Sequence[Sample], costs: Costs) -> Schedule:
         """A draft that is not expected to pay, where the last one was long enough ago."""
         size = len(sequences)
         schedule = self._best(sequences, costs, min_depth=1)
@@ -260,7 +259,7 @@ class AutoGamma:
         """Plain rounds before something is tried that may lose so much."""
         return min(loss_s / (_CURIOSITY * plain_s), _MOST_PATIENCE)
 
-    def _bearable_s(self, sequences: Many[Sequence]) -> float:
+    def _bearable_s(self, sequences: Sequence[Sample]) -> float:
         """The longest round that the ledger bears if not one draft is kept."""
         plain_s = self._check.seconds(len(sequences))
         catch_up_s = self._catch_up_s(sequences, plain_s)
@@ -274,19 +273,19 @@ class AutoGamma:
             limit_s += catch_up_s + self._reading_s
         return limit_s - self.ledger.debt_s + plain_s - catch_up_s
 
-    def _horizon(self, sequences: Many[Sequence]) -> int:
+    def _horizon(self, sequences: Sequence[Sample]) -> int:
         """Tokens over which catching up must pay."""
         rooms = [one.room for one in sequences if one.id not in self._left_out]
         return max(1, min(_HORIZON, *rooms))
 
-    def _catch_up_s(self, sequences: Many[Sequence], plain_s: float) -> float:
+    def _catch_up_s(self, sequences: Sequence[Sample], plain_s: float) -> float:
         return self._draft.catch_up_s(sum(map(self._unseen, sequences)), plain_s)
 
-    def _unseen(self, sequence: Sequence) -> int:
+    def _unseen(self, sequence: Sample) -> int:
         unseen = len(sequence.tokens) - self._num_seen[sequence.id]
         return unseen if unseen > _USUAL and sequence.id not in self._left_out else 0
 
-    def _at_most(self, gamma: int, sequence: Sequence) -> int:
+    def _at_most(self, gamma: int, sequence: Sample) -> int:
         return 0 if sequence.id in self._left_out else at_most(gamma, sequence)
 
     def _learn_draft(self, report: RoundReport) -> None:

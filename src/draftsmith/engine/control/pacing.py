@@ -1,46 +1,15 @@
 """When the drafts of one round are long enough, by the confidence of the drafter so far."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from draftsmith.core.scheduling import Candidate, best_schedule
-from draftsmith.engine.confidence import Confidence
+from draftsmith.engine.control.confidence import Confidence
 
-__all__ = ["Choice", "Costs", "Pace", "RatePace"]
-
-
-@runtime_checkable
-class Pace(Protocol):
-    """Ends drafts early.
-
-    Whether a token is drafted, and then checked, may depend on all that was drawn before it and
-    on the laws so far, never on the token itself: so every verifier stays exact.
-    """
-
-    def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
-        """Those of the sequences `rows` that should draw another token, in order.
-
-        Args:
-            drafts: The confidences of the drafted tokens so far, for every sequence of the batch.
-            rows: Sequences that could.
-        """
-        ...
-
-    def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
-        """How much of each deterministic draft to check."""
-        ...
-
-
-class Choice(NamedTuple):
-    """How much a round drafts."""
-
-    gammas: list[int]
-    """At most, for each sequence."""
-    pace: Pace | None = None
-    """Who ends drafts earlier."""
+__all__ = ["Costs", "RatePace"]
 
 
 class Costs(NamedTuple):

@@ -12,8 +12,8 @@ from draftsmith.audit.proof import EXACT, a_world, distance_of_a_round
 from draftsmith.core.enumeration import Tokens
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.verify import BlockVerifier, RejectionVerifier, ThresholdVerifier
-from draftsmith.engine.confidence import Confidence
-from draftsmith.engine.pacing import Costs, RatePace
+from draftsmith.engine.control.confidence import Confidence
+from draftsmith.engine.control.pacing import Costs, RatePace
 from draftsmith.engine.request import make_request
 from draftsmith.engine.round import RoundContext, Turn
 from tests.engine.kit import PROMPTS, target

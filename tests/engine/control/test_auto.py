@@ -9,8 +9,8 @@ import pytest
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.gamma import Gamma
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
-from draftsmith.engine.auto_gamma import AutoGamma
-from draftsmith.engine.costs import CheckCost, DraftCost
+from draftsmith.engine.control.auto import AutoGamma
+from draftsmith.engine.control.costs import CheckCost, DraftCost
 from draftsmith.engine.result import GenerationResult
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
 from tests.engine.kit import DRAFTERS, PROMPTS, target, texts

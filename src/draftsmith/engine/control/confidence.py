@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from draftsmith.engine.drift import Drift, odds
+from draftsmith.engine.control.drift import Drift, odds
 
 __all__ = ["Confidence"]
 

@@ -1,0 +1,153 @@
+"""How many tokens each round drafts: who decides, what they hear of it, and the ledger."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from draftsmith.core.statistics import RoundRecord
+
+__all__ = ["Choice", "Controller", "Ledger", "Pace", "RoundReport", "Sample"]
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """What a controller sees of a sequence."""
+
+    @property
+    def id(self) -> int:
+        """Its number, which no other sequence has."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """All that is committed."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still come."""
+        ...
+
+
+@runtime_checkable
+class Pace(Protocol):
+    """Ends drafts early.
+
+    Whether a token is drafted, and then checked, may depend on all that was drawn before it and
+    on the laws so far, never on the token itself: so every verifier stays exact.
+    """
+
+    def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
+        """Those of the sequences `rows` that should draw another token, in order.
+
+        Args:
+            drafts: The confidences of the drafted tokens so far, for every sequence of the batch.
+            rows: Sequences that could.
+        """
+        ...
+
+    def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
+        """How much of each deterministic draft to check."""
+        ...
+
+
+class Choice(NamedTuple):
+    """How much a round drafts."""
+
+    gammas: list[int]
+    """At most, for each sequence."""
+    pace: Pace | None = None
+    """Who ends drafts earlier."""
+
+
+class RoundReport(NamedTuple):
+    """What one round did and took."""
+
+    sequences: Sequence[Sample]
+    gammas: Sequence[int]
+    """Tokens asked for."""
+    records: Sequence[RoundRecord]
+    confidences: Sequence[Sequence[float]]
+    """The drafter's, of the tokens it proposed; empty where it tells none."""
+    is_first: bool
+    """Whether a prompt was read in it."""
+    draft_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Seconds spent on tokens, and seconds that plain decoding would have spent on the same.
+
+    The second is an estimate: rounds of plain decoding are timed, at the start and now and then,
+    and checks of known size tell how the machine's speed has moved since. Ledgers add.
+    """
+
+    spent_s: float = 0.0
+    """Time of all rounds, prompts included."""
+    plain_s: float = 0.0
+    """Estimated time of plain decoding for the same tokens, prompts included."""
+    draft_s: float = 0.0
+    """Of `spent_s`, drafting."""
+    num_rounds: int = 0
+    num_plain_rounds: int = 0
+    """Rounds in which nothing was asked of the drafter."""
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        return Ledger(
+            self.spent_s + other.spent_s,
+            self.plain_s + other.plain_s,
+            self.draft_s + other.draft_s,
+            self.num_rounds + other.num_rounds,
+            self.num_plain_rounds + other.num_plain_rounds,
+        )
+
+    def share(self, num_sequences: int) -> "Ledger":
+        """One sequence's part of a round that several had together."""
+        part = 1 / num_sequences
+        return replace(
+            self,
+            spent_s=part * self.spent_s,
+            plain_s=part * self.plain_s,
+            draft_s=part * self.draft_s,
+        )
+
+    @property
+    def debt_s(self) -> float:
+        """Time lost to speculation so far; negative where it has won."""
+        return self.spent_s - self.plain_s
+
+    @property
+    def speedup(self) -> float | None:
+        """Plain decoding's estimated time over the time spent; None before the first round."""
+        return self.plain_s / self.spent_s if self.spent_s > 0 else None
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """By name, ready for JSON."""
+        return {
+            "spent_s": self.spent_s,
+            "plain_s": self.plain_s,
+            "draft_s": self.draft_s,
+            "debt_s": self.debt_s,
+            "speedup": self.speedup,
+            "num_rounds": self.num_rounds,
+            "num_plain_rounds": self.num_plain_rounds,
+        }
+
+
+@runtime_checkable
+class Controller(Protocol):
+    """Chooses each round's draft lengths, and hears what came of them.
+
+    A choice sees only what was committed in earlier rounds, and its pace what was drawn before
+    the token in question. So whether a token is checked never depends on that token, and every
+    verifier stays exact.
+    """
+
+    def choose(self, sequences: Sequence[Sample]) -> Choice:
+        """Tokens to draft for each sequence, at most its room less one, and who ends earlier."""
+        ...
+
+    def observe(self, report: RoundReport) -> Ledger | None:
+        """Learn from a round; its line in the ledger, if one is kept."""
+        ...
