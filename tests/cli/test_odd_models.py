@@ -91,6 +91,26 @@ ODD: dict[str, tuple[Change, str]] = {
         _config(model_type="own", auto_map={"AutoModelForCausalLM": "x.Y"}),
         "of type 'own' runs only by Python code of its own, which is never run here",
     ),
+    "code in a known type's place": (
+        _config(auto_map={"AutoModelForCausalLM": "modeling.MyForCausalLM"}),
+        "has 'MyForCausalLM' of Python code of its own for 'llama', which is never run here",
+    ),
+    "a tokenizer's code": (
+        _text("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["own.Mine", null]}}'),
+        "has no tokenizer_class 'Mine', and code of a checkpoint is never run here",
+    ),
+    "an unknown tokenizer": (
+        _text("tokenizer_config.json", '{"tokenizer_class": "WobbleTokenizer"}'),
+        "has no tokenizer_class 'WobbleTokenizer'",
+    ),
+    "an end beyond the vocabulary": (
+        _config(eos_token_id=[1, 400]),
+        "config.json: eos_token_id 400 is beyond the vocabulary of",
+    ),
+    "an end beyond it elsewhere": (
+        _text("generation_config.json", '{"eos_token_id": 9000}'),
+        "generation_config.json: eos_token_id 9000 is beyond the vocabulary of",
+    ),
     "size a text": (_config(hidden_size="big"), "hidden_size must be a whole number, 1 or more"),
     "no layers": (_config(num_hidden_layers=0), "num_hidden_layers must be a whole number"),
     "negative layers": (_config(num_hidden_layers=-1), "1 or more, got -1: fetch it again"),
@@ -147,6 +167,23 @@ def test_a_broken_template_is_one_line(cli: Cli, copied: Path, template: str, sa
     outcome = cli("generate", "hi", "-n", "2", "-m", str(copied), "--chat")
     assert said in outcome.refusal()
     assert outcome.stdout == ""
+
+
+def test_code_that_the_library_has_as_well_is_left_alone(cli: Cli, copied: Path) -> None:
+    (copied / "modeling_llama.py").write_text("raise SystemExit('the code ran')")
+    _config(auto_map={"AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM"})(copied)
+    outcome = cli("generate", "hi", "-n", "2", "-m", str(copied), stdin="y\n")
+    assert outcome.status == 0
+    assert "code" not in outcome.stdout + outcome.stderr
+
+
+def test_no_code_runs_and_nothing_is_asked_of_stdin(cli: Cli, copied: Path) -> None:
+    (copied / "own.py").write_text("raise SystemExit('the code ran')")
+    for kind in ("own", "llama", "gpt2"):
+        _config(model_type=kind, auto_map={"AutoModelForCausalLM": "own.Mine"})(copied)
+        for command in (("generate", "hi", "-m"), ("models", "show"), ("chat", "-m")):
+            said = cli(*command, str(copied), stdin="y\ny\n").refusal()
+            assert "which is never run here" in said
 
 
 def test_activations_of_a_model_without_such_products_are_refused(cli: Cli, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A request is checked once, and a refusal names the field and the value."""
 
+import copy
 import math
-from dataclasses import FrozenInstanceError
+import pickle
+from dataclasses import FrozenInstanceError, asdict
 from typing import Any
 
 import pytest
@@ -202,6 +204,18 @@ def test_an_illegal_gamma_is_refused_with_its_bounds(gamma: int) -> None:
     message = rf"gamma must be between 0 and 32, or auto, got {gamma}$"
     with pytest.raises(InvalidRequestError, match=message):
         check_gamma(gamma)
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "stop_token_ids", "banned_token_ids", "stop"])
+def test_none_asks_nothing_where_others_libraries_take_it(name: str) -> None:
+    assert SamplingParams.from_options(**{name: None}) == SamplingParams()
+
+
+def test_parameters_are_pickled_copied_hashed_and_turned_into_a_dict() -> None:
+    params = SamplingParams(logit_bias={3: 1.0}, stop=["a"], allowed_token_ids=(3, 4))
+    assert pickle.loads(pickle.dumps(params)) == copy.deepcopy(params) == params
+    assert hash(copy.copy(params)) == hash(params)
+    assert SamplingParams.from_options(**asdict(params)) == params
 
 
 def test_one_stop_string_is_one_string_and_not_its_letters() -> None:

@@ -150,6 +150,14 @@ def test_a_plot_is_written_in_the_form_that_its_name_asks_for(tmp_path: Path, su
     assert path.read_bytes() == first
 
 
+@pytest.mark.parametrize("name", [r"a $\frac{b$ c", "$x^$", "cost $5 and $6"])
+def test_a_dollar_in_a_name_is_a_dollar(name: str) -> None:
+    figure = Figure(name, name, name, [Series(name, [0], [1], style="bars")], x_ticks=[name])
+    assert plots.svg(figure).startswith("<svg")
+    plain, priced = (Figure(title, "x", "y", figure.series) for title in ("$5", "$5$"))
+    assert plots.svg(plain).count("<use") == plots.svg(priced).count("<use") - 1
+
+
 def test_another_suffix_or_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"must end in \.svg or \.png"):
         plots.save(_FIGURES["bars"], tmp_path / "plot.jpg")

@@ -66,7 +66,7 @@ class RuntimeOptions:
         asked = {"activations": self.activations, "draft_vocab_size": self.draft_vocab_size}
         return {name: value for name, value in asked.items() if value is not None}
 
-    def load_target(self, target: str, draft: str | None, gamma: Gamma) -> "Engine":
+    def load_target(self, target: str, draft: str | None, gamma: Gamma | None) -> "Engine":
         """Load an engine, showing how a fetch gets on.
 
         Raises:
@@ -74,7 +74,8 @@ class RuntimeOptions:
         """
         from draftsmith.models.reference import resolve
 
-        check_gamma(gamma)
+        if gamma is not None:
+            check_gamma(gamma)
         resolve(target)
         from draftsmith.api import load_engine
 
@@ -182,7 +183,7 @@ class ModelOptions:
         """Load the engine, showing how a fetch gets on."""
         self.check()
         draft = self.drafted_by
-        gamma = self.num_drafted
+        gamma = self.gamma if self.draft == "none" else self.num_drafted
         return self.runtime.load_target(self.target, None if draft == "none" else draft, gamma)
 
 

@@ -10,6 +10,7 @@ from draftsmith.core.values import (
     check_number,
     check_token_ids,
     check_whole,
+    is_moderate,
     is_whole,
     require,
 )
@@ -46,6 +47,8 @@ _MAY_BE_NONE = frozenset(
         *("draft_temperature", "draft_top_k", "draft_top_p"),
     }
 )
+_NONE_IS_EMPTY = frozenset({"logit_bias", "banned_token_ids", "stop_token_ids"})
+"""Fields of which None asks nothing, as it does in OpenAI's and vLLM's requests."""
 
 
 def plain_value(name: str, value: object) -> Any:  # noqa: ANN401 - any field's type
@@ -63,6 +66,8 @@ def plain_value(name: str, value: object) -> Any:  # noqa: ANN401 - any field's 
     """
     if value is None and name in _MAY_BE_NONE:
         return None
+    if value is None and name in _NONE_IS_EMPTY:
+        value = {} if name == "logit_bias" else ()
     return _CONVERTERS[name](name, value)
 
 
@@ -78,7 +83,8 @@ def _sequence_bias(name: str, value: object) -> FrozenDict:
     pairs = cast(Mapping[object, object], value).items()
     found = {check_token_ids(name, word): check_number(name, bias) for word, bias in pairs}
     require(all(found), name, "keyed by sequences of one token or more", value)
-    require(all(map(math.isfinite, found.values())), name, "finite (use bad_words)", value)
+    rule = "finite, and between -1e30 and 1e30 (use bad_words)"
+    require(all(map(is_moderate, found.values())), name, rule, value)
     return FrozenDict(found)
 
 

@@ -16,9 +16,13 @@ __all__ = [
     "check_number",
     "check_token_ids",
     "check_whole",
+    "is_moderate",
     "is_whole",
     "require",
 ]
+
+_MOST = 1e30
+"""Of what is added to a logit or multiplies it: float32 ends at 3.4e38."""
 
 
 class FrozenDict(dict[Any, Any]):
@@ -93,6 +97,16 @@ def check_whole(name: str, value: object, rule: str = "a whole number") -> int:
     """
     require(is_whole(value), name, rule, value)
     return operator.index(cast(Any, value))
+
+
+def is_moderate(*numbers: float) -> bool:
+    """Whether sums and products of float32 logits with these numbers stay finite.
+
+    Example:
+        >>> is_moderate(2.0, -1e30), is_moderate(1e39), is_moderate(float("nan"))
+        (True, False, False)
+    """
+    return all(abs(number) <= _MOST for number in numbers)
 
 
 def check_number(name: str, value: object, rule: str = "a number") -> float:

@@ -82,6 +82,7 @@ class Engine:
         self.target = target
         self.tokenizer = tokenizer
         self.draft = draft if self.gamma else None
+        self._is_plain_on_purpose = gamma is not None and not self.gamma
         self.controller: Controller = (
             AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
         )
@@ -187,10 +188,14 @@ class Engine:
         return Job(tuple(request.source or request.prompt), samples)
 
     def _check_draft_settings(self, params: SamplingParams) -> None:
-        if self.draft is None or self.draft.draws_from_law:
-            return
         odd = next((name for name in _DRAFT_SETTINGS if getattr(params, name) is not None), None)
-        if odd is not None:
+        if odd is None:
+            return
+        # gamma=0 switches drafting off, whoever the draft was: its settings wait.
+        if self.draft is None and not self._is_plain_on_purpose:
+            value = getattr(params, odd)
+            raise InvalidRequestError(f"{odd}={value} needs a draft: give one, or leave {odd} out")
+        if self.draft is not None and not self.draft.draws_from_law:
             raise InvalidRequestError(
                 f"{odd} is for drafts that are drawn, and {self.draft.name} draws none: "
                 f"leave {odd}={getattr(params, odd)} out"

@@ -88,6 +88,17 @@ def _message(message: Mapping[str, Any], what: str) -> Message:
             f"{what} has a message without {lacking!r} ({_shown(dict(message))}): "
             "give its role and its content"
         )
+    # A call of tools may have no text beside it; a template would print any other None.
+    content = message["content"]
+    is_call = content is None and bool(message.get("tool_calls"))
+    for key, is_fine in (
+        ("role", isinstance(message["role"], str)),
+        ("content", isinstance(content, str | list) or is_call),
+    ):
+        if not is_fine:
+            raise InvalidRequestError(
+                f"{what} has a message whose {key!r} is {_shown(message[key])}: give a text"
+            )
     return message
 
 

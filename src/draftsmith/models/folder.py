@@ -29,6 +29,7 @@ _COUNTS = (
     "num_key_value_heads",
     "vocab_size",
 )
+_VOCABULARIES = ("vocab_size", "decoder_vocab_size", "tgt_vocab_size")
 _INDEX = "model.safetensors.index.json"
 _WITHOUT_FILES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}
 """Tokenizers of bytes or characters, which have no vocabulary to keep."""
@@ -48,6 +49,8 @@ def check_folder(folder: Path, *, with_weights: bool) -> None:
     """
     found = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
     _check_config(folder / "config.json", found.get("config.json", {}))
+    for name in ("config.json", "generation_config.json"):
+        _check_ends(folder / name, found.get(name, {}), found.get("config.json", {}))
     if with_weights:
         _check_index(folder, found.get(_INDEX))
         for path in sorted(folder.glob("*.safetensors")):
@@ -100,6 +103,19 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
             raise ModelFormatError(
                 f"{path}: {name} must be a whole number, 1 or more, got {value!r}: {_AGAIN}"
             )
+
+
+def _check_ends(path: Path, options: dict[str, Any], config: dict[str, Any]) -> None:
+    """Every id that ends a text is one that the model can say; -1 says that there is none."""
+    sizes = [config[name] for name in _VOCABULARIES if isinstance(config.get(name), int)]
+    value = options.get("eos_token_id")
+    found = cast(list[object], value) if isinstance(value, list) else [value]
+    beyond = [one for one in found if isinstance(one, int) and one >= max(sizes, default=0)]
+    if sizes and beyond:
+        raise ModelFormatError(
+            f"{path}: eos_token_id {beyond[0]} is beyond the vocabulary of {max(sizes)} ids: take "
+            "the config and the weights from one place"
+        )
 
 
 def _check_index(folder: Path, index: dict[str, Any] | None) -> None:

@@ -216,7 +216,10 @@ def _read_native(
 ) -> LanguageModel | None:
     format = _FORMATS[settings.dtype]
     if path.is_dir() and _is_t5(path):
-        return None if library() is None else read_t5(path, format, name=source.reference)
+        if library() is None:
+            return None
+        is_exact = settings.activations == "float32"
+        return read_t5(path, format, name=source.reference, exact_activations=is_exact)
     if path.is_dir() and native_architecture(path) is None:
         return None
     config, weights = read_folder(path, format) if path.is_dir() else read_gguf(path, format)

@@ -122,6 +122,7 @@ def _settings(theme: Theme) -> Generator[None]:
     settings: dict[Any, Any] = {
         "svg.hashsalt": "draftsmith",
         "svg.fonttype": "path",
+        "text.parse_math": False,  # a $ in a name is a dollar
         "font.family": "DejaVu Sans",
         "font.size": 8.5,
         "figure.titlesize": 9,

@@ -127,6 +127,8 @@ def test_a_short_config_takes_the_defaults_of_its_family() -> None:
         ({"eos_token_id": 5}, {"eos_token_id": [5, 6]}, (5, 6)),
         ({"eos_token_id": [5, 6]}, {}, (5, 6)),
         ({"eos_token_id": None}, {}, ()),
+        ({"eos_token_id": -1}, {}, ()),
+        ({"eos_token_id": 5}, {"eos_token_id": [-1, 6]}, (6,)),
     ],
 )
 def test_generation_config_knows_the_end_of_text_better(
@@ -182,6 +184,7 @@ def test_windows_are_those_of_the_family(
         ({"num_hidden_layers": 0}, "num_hidden_layers 0"),
         ({"rms_norm_eps": -1.0}, "rms_norm_eps"),
         ({"eos_token_id": "</s>"}, "eos_token_id is '</s>'"),
+        ({"eos_token_id": True}, "eos_token_id is True"),
     ],
 )
 def test_what_a_native_decoder_lacks_is_refused_by_name(

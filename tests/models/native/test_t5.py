@@ -17,7 +17,11 @@ from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.cpu.library import library, num_threads, set_num_threads
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import Cache, Rows
+from draftsmith.models.load import ModelSettings, load_model
+from draftsmith.models.native.checkpoint import open_checkpoint
+from draftsmith.models.native.stored import StoredTensor
 from draftsmith.models.native.t5 import NativeT5, read_plain_t5, read_t5
+from draftsmith.models.native.t5_config import read_t5_config
 from draftsmith.models.native.t5_layers import (
     attend_one,
     bias_between,
@@ -25,7 +29,7 @@ from draftsmith.models.native.t5_layers import (
     relative_bias,
     rms_norm,
 )
-from draftsmith.models.native.t5_weights import FloatMatrix
+from draftsmith.models.native.t5_weights import ExactMatrix, FloatMatrix, arrange_t5_weights
 from draftsmith.testing import check_model
 from tests import tiny
 
@@ -309,6 +313,26 @@ def test_another_format_is_another_model_nearby(tmp_path: Path) -> None:
     if library() is not None:
         cache, (row,) = opened(model, SOURCE)
         assert torch.equal(model.forward(cache, Rows([row], [OUTPUT]))[0], logits)
+
+
+@pytest.mark.skipif(library() is None, reason="without the kernels nothing is rounded")
+@pytest.mark.parametrize("format", ["Q8_0", "Q4_1"])
+def test_activations_can_stay_exact(tmp_path: Path, format: str) -> None:
+    v1_0(tmp_path)
+
+    def load(stored: StoredTensor) -> FloatMatrix:
+        return FloatMatrix(Matrix.from_float(stored.tensor(), format, stored.name).dequantise())
+
+    config, place = read_t5_config(tmp_path), torch.device("cpu")
+    weights = arrange_t5_weights(open_checkpoint(tmp_path), config, load, place)
+    wanted = alone(NativeT5(config, weights, "twin", place), SOURCE, OUTPUT)
+    exact = alone(read_t5(tmp_path, format, exact_activations=True), SOURCE, OUTPUT)
+    rounded = alone(read_t5(tmp_path, format), SOURCE, OUTPUT)
+    assert relative_error(exact, wanted) <= BOUND < relative_error(rounded, wanted)
+    settings = ModelSettings("int8", "cpu", "float32")
+    loaded = load_model(f"{tmp_path}/", settings)
+    assert isinstance(loaded, NativeT5)
+    assert isinstance(loaded.weights.head, ExactMatrix)
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:

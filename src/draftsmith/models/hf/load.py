@@ -21,6 +21,7 @@ from draftsmith.models.hf.adapt import adapted
 from draftsmith.models.hf.attention import attention_options
 from draftsmith.models.hf.faults import check_reachable, check_type, named_errors, quiet
 from draftsmith.models.hf.gguf_model import load_gguf_model
+from draftsmith.models.hf.own_code import check_own_code, check_tokenizer_class
 from draftsmith.models.hf.positions import context_length
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
 from draftsmith.models.hf.traits import traits_of
@@ -96,6 +97,7 @@ def load_adapted_tokenizer(source: ModelSource, path: Path | None) -> Transforme
         where = _where(path, source)
         if path is not None:
             check_vocabulary(path)
+            check_tokenizer_class(path, source.reference)
         return wrap_tokenizer(AutoTokenizer.from_pretrained(**where))
 
 
@@ -165,7 +167,9 @@ def _where(path: Path | None, source: ModelSource) -> dict[str, Any]:
         check_reachable(source)
         place = {"pretrained_model_name_or_path": source.reference}
         return {**place, "local_files_only": is_offline(), "trust_remote_code": False}
-    check_type(json.loads((path / "config.json").read_bytes()), source.reference)
+    config = json.loads((path / "config.json").read_bytes())
+    check_type(config, source.reference)
+    check_own_code(config, source.reference)
     return {"pretrained_model_name_or_path": str(path), "trust_remote_code": False}
 
 

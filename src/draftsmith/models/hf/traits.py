@@ -75,4 +75,5 @@ def _eos_token_ids(model: Any) -> tuple[int, ...]:
         ids = getattr(model.config, "eos_token_id", None)
     if ids is None:
         return ()
-    return (ids,) if isinstance(ids, int) else tuple(ids)
+    # -1 stands for none.
+    return tuple(one for one in ([ids] if isinstance(ids, int) else ids) if one >= 0)

@@ -157,6 +157,10 @@ def _check_json(config: Mapping[str, object]) -> str:
         raise unsupported("hidden_act", config["hidden_act"], "silu")
     if config.get("mlp_bias"):
         raise unsupported("mlp_bias", config["mlp_bias"], "false")
+    own = config.get("auto_map")
+    code = own.get("AutoModelForCausalLM") if isinstance(own, Mapping) else None
+    if code is not None and not str(code).lower().endswith(f".{kind}forcausallm"):
+        raise unsupported("auto_map", code, "code that transformers has as well")
     if config.get("quantization_config"):
         raise unsupported("quantization_config", "as given", "none: save the model in floats")
     return str(kind)
@@ -222,9 +226,10 @@ def _json_eos(
     if ids is None:
         ids = config.get("eos_token_id", _DEFAULT_EOS.get(kind))
     found = ids if isinstance(ids, list) else [] if ids is None else [ids]
-    if not all(isinstance(id, int) for id in found):
+    if not all(isinstance(id, int) and not isinstance(id, bool) for id in found):
         raise ModelFormatError(f"eos_token_id is {ids!r}; it must be a token id or a list of them")
-    return tuple(id for id in found if isinstance(id, int))
+    # -1 stands for none.
+    return tuple(id for id in found if isinstance(id, int) and id >= 0)
 
 
 # --- options -------------------------------------------------------------------------------------

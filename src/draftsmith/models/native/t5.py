@@ -22,6 +22,7 @@ from draftsmith.models.native.t5_config import T5Config, read_t5_config
 from draftsmith.models.native.t5_layers import attend, attend_one, bias_between, gelu, rms_norm
 from draftsmith.models.native.t5_weights import (
     AttentionWeights,
+    ExactMatrix,
     FeedForwardWeights,
     FloatMatrix,
     LayerWeights,
@@ -35,7 +36,13 @@ __all__ = ["NativeT5", "read_plain_t5", "read_t5"]
 _CPU = torch.device("cpu")
 
 
-def read_t5(folder: Path, format: str | None = None, *, name: str | None = None) -> "NativeT5":
+def read_t5(
+    folder: Path,
+    format: str | None = None,
+    *,
+    name: str | None = None,
+    exact_activations: bool = False,
+) -> "NativeT5":
     """Read a T5 (v1.0, v1.1 or mT5) into packed matrices, for the CPU.
 
     Args:
@@ -43,6 +50,8 @@ def read_t5(folder: Path, format: str | None = None, *, name: str | None = None)
         format: One of `kernels.matrix.FORMATS`; None keeps the numbers of the file. Another
             format is a different model.
         name: What the traits call it; None is the folder's name.
+        exact_activations: Keep activations in float32. Otherwise products with quantised weights
+            round them to 8 bits in groups of 16, each row by itself.
 
     Raises:
         ModelNotFoundError: There is no such folder.
@@ -54,15 +63,20 @@ def read_t5(folder: Path, format: str | None = None, *, name: str | None = None)
         True
     """
 
-    def pack(stored: StoredTensor) -> Matrix:
-        if format is None or format == stored.format:
-            num_outputs, num_inputs = stored.shape
-            return Matrix.pack(stored.read(), stored.format, num_outputs, num_inputs, stored.name)
-        return Matrix.from_float(stored.tensor(), format, stored.name)
+    def pack(stored: StoredTensor) -> T5Matrix:
+        packed = _packed(stored, format)
+        return ExactMatrix(packed) if exact_activations else packed
 
     checkpoint, config = open_checkpoint(folder), read_t5_config(folder)
     weights = arrange_t5_weights(checkpoint, config, pack, _CPU)
     return NativeT5(config, weights, name or folder.name, _CPU)
+
+
+def _packed(stored: StoredTensor, format: str | None) -> Matrix:
+    if format is None or format == stored.format:
+        num_outputs, num_inputs = stored.shape
+        return Matrix.pack(stored.read(), stored.format, num_outputs, num_inputs, stored.name)
+    return Matrix.from_float(stored.tensor(), format, stored.name)
 
 
 def read_plain_t5(

@@ -143,6 +143,8 @@ def _objection(config: Mapping[str, object]) -> str:
     activation = config.get("dense_act_fn", _ACTIVATION[feed_forward])
     if activation != _ACTIVATION[feed_forward]:
         return f"dense_act_fn {activation!r} is not supported with {feed_forward}"
+    if "AutoModelForSeq2SeqLM" in str(config.get("auto_map")):
+        return "auto_map is not supported; it names code of the model's own"
     if config.get("quantization_config") is not None:
         return "quantization_config is not supported; give the model that it was made from"
     return ""
@@ -186,7 +188,8 @@ def _eos_token_ids(
     ids: list[object] = value if isinstance(value, list) else [] if value is None else [value]
     if any(isinstance(one, bool) or not isinstance(one, int) for one in ids):
         raise ModelFormatError(f"eos_token_id must be an integer or a list of them, got {value!r}")
-    return tuple(one for one in ids if isinstance(one, int))
+    # -1 stands for none.
+    return tuple(one for one in ids if isinstance(one, int) and one >= 0)
 
 
 def _decoder_start(config: Mapping[str, object], generation: Mapping[str, object]) -> int:

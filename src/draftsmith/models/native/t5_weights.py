@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from draftsmith.errors import ModelFormatError
+from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.native.stored import StoredTensor
 from draftsmith.models.native.t5_config import T5Config
 from draftsmith.models.native.t5_layers import one_by_one, relative_bias
 
 __all__ = [
     "AttentionWeights",
+    "ExactMatrix",
     "FeedForwardWeights",
     "FloatMatrix",
     "LayerWeights",
@@ -43,6 +45,21 @@ class T5Matrix(Protocol):
     def multiply(self, inputs: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
         """`inputs @ weights.T`, each row the same whatever the others."""
         ...
+
+
+@dataclass(frozen=True)
+class ExactMatrix:
+    """A packed matrix whose products leave the activations in float32."""
+
+    packed: Matrix
+
+    def rows(self, ids: Sequence[int]) -> Float[Tensor, "ids inputs"]:
+        """Some rows in float32."""
+        return self.packed.rows(ids)
+
+    def multiply(self, inputs: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
+        """`inputs @ weights.T`, each row the same whatever the others."""
+        return self.packed.multiply(inputs, exact_activations=True)
 
 
 @dataclass(frozen=True)
