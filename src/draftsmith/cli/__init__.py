@@ -9,6 +9,7 @@ from draftsmith import __version__
 from draftsmith.cli.exits import INTERRUPTED, READER_GONE, REFUSED
 from draftsmith.cli.refusal import as_typed, explain, one_line
 from draftsmith.cli.stdout import flush, rich_console
+from draftsmith.cli.terminal import write_stderr
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 __all__ = ["app", "main"]
@@ -92,9 +93,7 @@ def _refuse(message: str) -> None:
         flush()
     except InvalidRequestError:
         _drop_stdout()
-    if sys.stderr is not None:
-        line = one_line(message).encode(errors="backslashreplace").decode()
-        sys.stderr.write(f"draftsmith: error: {line}\n")
+    write_stderr(f"draftsmith: error: {one_line(message)}\n")
     sys.exit(REFUSED)
 
 

@@ -12,6 +12,7 @@ from draftsmith.cli.prompt import check_unicode
 from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions
 from draftsmith.cli.stdout import write_text
+from draftsmith.cli.terminal import styled_console
 from draftsmith.cli.turns import Interrupted, is_terminal, read_turn
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
@@ -99,9 +100,7 @@ class _Talk:
 
     def tell(self, text: str) -> None:
         """A remark on stderr; what was asked for is told under --quiet too."""
-        from rich.console import Console
-
-        out = Console(stderr=True, highlight=False, soft_wrap=True)
+        out = styled_console(highlight=False, soft_wrap=True)
         out.print(text, style="dim", markup=False)
 
     def _is_going_on(self, turn: str) -> bool:

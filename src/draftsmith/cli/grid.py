@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from draftsmith.cli.stdout import write_text
+from draftsmith.cli.stdout import rich_console
 
 if TYPE_CHECKING:
     from draftsmith.report.page import Table
@@ -15,7 +15,6 @@ _WIDTH = 160
 
 def print_table(table: "Table") -> None:
     """Write a table to stdout, its caption above it."""
-    from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
@@ -24,10 +23,8 @@ def print_table(table: "Table") -> None:
         grid.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
     for row in table.rows:
         grid.add_row(*map(Text, row))
-    plain = Console(highlight=False)
-    console = plain if plain.is_terminal else Console(highlight=False, width=_WIDTH)
-    with console.capture() as capture:
-        console.print(Text(table.caption, style="bold"))
-        console.print(grid)
-    # Through our own writer: a terminal without Unicode must not end the command.
-    write_text(capture.get() + "\n")
+    plain = rich_console(highlight=False)
+    console = plain if plain.is_terminal else rich_console(highlight=False, width=_WIDTH)
+    console.print(Text(table.caption, style="bold"))
+    console.print(grid)
+    console.print()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from draftsmith.cli.options import MESSAGES, Flag
+from draftsmith.cli.terminal import styled_console, text_for, write_stderr
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg] # generic in th
         super().__init__(sys.stderr)
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as stderr should get it: it may carry a file's name."""
+        return text_for(self.stream, super().format(record))
+
 
 def is_quiet() -> bool:
     """Whether progress and statistics are left out."""
@@ -81,12 +86,9 @@ def is_verbose() -> bool:
 
 def warn(text: str) -> None:
     """Tell on stderr what no --quiet should hide."""
-    sys.stderr.write(f"draftsmith: {' '.join(text.split())}\n")
-    sys.stderr.flush()
+    write_stderr(f"draftsmith: {' '.join(text.split())}\n")
 
 
 def notes() -> "Console":
     """Where statistics and remarks go: stderr, or nowhere under --quiet."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=is_quiet())
+    return styled_console(highlight=False, soft_wrap=True, quiet=is_quiet())

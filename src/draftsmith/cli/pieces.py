@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from draftsmith.cli.terminal import CONTROL_NAMES, harmless
+
 if TYPE_CHECKING:
     from draftsmith.engine.result import Completion, TokenTrace
     from draftsmith.models.tokenizer import Tokenizer
@@ -19,9 +21,7 @@ KINDS: dict[Kind, str] = {
 }
 """Where a token came from, as every legend says it."""
 
-_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
-"""Control characters to Unicode's pictures of them, as `str.translate` takes them."""
-_LINES = _CONTROLS | str.maketrans({"\n": "↵", "\t": "⇥"})
+_LINES = CONTROL_NAMES | str.maketrans({"\n": "↵", "\t": "⇥"})
 _BLANKS = _LINES | str.maketrans({" ": "␣"})
 
 
@@ -53,8 +53,8 @@ def pieces(completion: "Completion", tokenizer: "Tokenizer") -> Iterator[Piece]:
 
 
 def visible(text: str) -> str:
-    """The text with control characters as their pictures; newlines and tabs stay."""
-    return text.translate(_CONTROLS)
+    """The text with control characters by their names; newlines and tabs stay."""
+    return harmless(text)
 
 
 def _kind(token: "TokenTrace", drafted: set[int]) -> Kind:

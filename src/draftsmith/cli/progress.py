@@ -9,6 +9,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from draftsmith.cli.messages import is_quiet
+from draftsmith.cli.terminal import harmless
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -228,7 +229,7 @@ class _Bar:
 
     def show(self, work: Work) -> None:
         """Draw what the work says of itself."""
-        fields: dict[str, Any] = {"description": work.what, "count": work.outlook()}
+        fields: dict[str, Any] = {"description": harmless(work.what), "count": work.outlook()}
         self._progress.update(self._task, total=work.total, completed=work.done, **fields)
 
     def start(self) -> None:

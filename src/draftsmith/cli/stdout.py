@@ -3,8 +3,9 @@
 import io
 import json
 import sys
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from draftsmith.cli.terminal import styled_console, text_for
 from draftsmith.errors import InvalidRequestError
 from draftsmith.report.finite import finite
 
@@ -17,10 +18,17 @@ __all__ = ["flush", "is_unicode", "rich_console", "write_json", "write_text"]
 def write_text(text: str) -> None:
     """Write at once; what the terminal's encoding lacks becomes a question mark.
 
+    A terminal gets control characters by their names: see `cli.terminal`.
+
     Raises:
         InvalidRequestError: If nothing more can be written there.
         BrokenPipeError: If the reader went away.
     """
+    _write(text if sys.stdout is None else text_for(sys.stdout, text))
+
+
+def _write(text: str) -> None:
+    """The text as it is, with styles that are ours."""
     if sys.stdout is None:
         raise InvalidRequestError("standard output is closed: send it to a file or /dev/null")
     encoding = _encoding()
@@ -55,10 +63,8 @@ def is_unicode() -> bool:
 
 
 def rich_console(**options: Any) -> "Console":  # noqa: ANN401 - whatever rich's console takes
-    """A console of rich that writes through `write_text`."""
-    from rich.console import Console
-
-    return Console(file=cast(IO[str], _Stdout()), **options)
+    """A console of rich on stdout, with our way of telling what goes wrong."""
+    return styled_console(_Stdout(), **options)
 
 
 class _Stdout(io.TextIOBase):
@@ -66,7 +72,7 @@ class _Stdout(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write at once."""
-        write_text(text)
+        _write(text)
         return len(text)
 
     def isatty(self) -> bool:
