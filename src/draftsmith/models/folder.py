@@ -6,9 +6,10 @@ in its own words, or not at all.
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from draftsmith.errors import ModelFormatError
+from draftsmith.models.native.bounds import MOST_LAYERS, check_sizes, extent_of, named_after
 
 __all__ = ["check_folder", "check_vocabulary"]
 
@@ -30,6 +31,14 @@ _COUNTS = (
     "vocab_size",
 )
 _VOCABULARIES = ("vocab_size", "decoder_vocab_size", "tgt_vocab_size")
+_LAYERS = (
+    *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_decoder_layers"),
+    *("encoder_layers", "decoder_layers"),
+)
+_SIZES = (
+    *("hidden_size", "d_model", "n_embd", "intermediate_size", "d_ff", "vocab_size", "head_dim"),
+    *("num_attention_heads", "num_key_value_heads", "num_heads", "n_head"),
+)
 _INDEX = "model.safetensors.index.json"
 _WITHOUT_FILES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}
 """Tokenizers of bytes or characters, which have no vocabulary to keep."""
@@ -53,8 +62,10 @@ def check_folder(folder: Path, *, with_weights: bool) -> None:
         _check_ends(folder / name, found.get(name, {}), found.get("config.json", {}))
     if with_weights:
         _check_index(folder, found.get(_INDEX))
-        for path in sorted(folder.glob("*.safetensors")):
-            _check_safetensors(path)
+        shapes = [s for path in sorted(folder.glob("*.safetensors")) for s in _shapes(path)]
+        if shapes:
+            with named_after(folder):
+                check_sizes(found.get("config.json", {}), _LAYERS, _SIZES, extent_of(shapes))
 
 
 def check_vocabulary(folder: Path) -> None:
@@ -103,6 +114,10 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
             raise ModelFormatError(
                 f"{path}: {name} must be a whole number, 1 or more, got {value!r}: {_AGAIN}"
             )
+    for name in _LAYERS:
+        value = config.get(name)
+        if isinstance(value, int) and value > MOST_LAYERS:
+            raise ModelFormatError(f"{path}: {name} must be at most {MOST_LAYERS}, got {value!r}")
 
 
 def _check_ends(path: Path, options: dict[str, Any], config: dict[str, Any]) -> None:
@@ -137,8 +152,8 @@ def _check_index(folder: Path, index: dict[str, Any] | None) -> None:
             )
 
 
-def _check_safetensors(path: Path) -> None:
-    """The file is as long as its header says (the format: 8 bytes of length, JSON, data)."""
+def _shapes(path: Path) -> list[tuple[int, ...]]:
+    """The shapes in a file that is as long as its header says (8 bytes of length, JSON, data)."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -161,6 +176,15 @@ def _check_safetensors(path: Path) -> None:
             f"{path} is cut off or overlong: it has {size:,} bytes, and its header says "
             f"{expected:,}: {_AGAIN}"
         )
+    entries = [one for one in cast(dict[str, Any], header).values() if isinstance(one, dict)]
+    found: list[object] = [cast(dict[str, Any], entry).get("shape") for entry in entries]
+    return [tuple(shape) for shape in found if _is_shape(shape)]
+
+
+def _is_shape(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(
+        isinstance(size, int) for size in cast(list[object], value)
+    )
 
 
 def _num_data_bytes(header: dict[str, Any]) -> int:

@@ -24,11 +24,12 @@ from draftsmith.models.folder import check_folder
 from draftsmith.models.generation_config import read_demands
 from draftsmith.models.gguf.read import read_gguf
 from draftsmith.models.gguf.tokenizer import open_gguf_tokenizer
+from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.native.memory import available_memory, check_fits
-from draftsmith.models.native.read import named_after, native_architecture, read_folder
+from draftsmith.models.native.read import native_architecture, read_folder
 from draftsmith.models.native.t5 import read_t5
 from draftsmith.models.native.t5_config import native_t5_architecture
 from draftsmith.models.native.weights import DecoderWeights

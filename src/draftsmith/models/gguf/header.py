@@ -15,6 +15,7 @@ from draftsmith.models.gguf.part import (
     malformed,
     read_part,
 )
+from draftsmith.models.native.bounds import named_after
 
 __all__ = [
     "GgufArray",
@@ -83,7 +84,8 @@ def check_gguf(path: Path) -> GgufSummary:
         ModelFormatError: Not a GGUF file, of another version, truncated, or malformed, or a part
             is missing; the message names the file and the remedy.
     """
-    return _summarise(_read_parts(path))
+    with named_after(path):
+        return _summarise(_read_parts(path))
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -101,7 +103,8 @@ def read_header(path: Path) -> GgufHeader:
         >>> read_header(Path("model.gguf")).values["llama.block_count"]
         2
     """
-    parts = _read_parts(path)
+    with named_after(path):
+        parts = _read_parts(path)
     return GgufHeader(parts[0].values, list(_tensors(parts)), parts[0].arrays)
 
 

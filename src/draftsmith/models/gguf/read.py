@@ -13,13 +13,21 @@ from draftsmith.models.gguf.header import GgufHeader, GgufTensor, read_header
 from draftsmith.models.gguf.shape import decoder_config_from_gguf
 from draftsmith.models.gguf.special import end_token_ids
 from draftsmith.models.gguf.vocabulary import read_vocabulary
+from draftsmith.models.native.bounds import check_sizes, extent_of, named_after
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.names import GGUF
-from draftsmith.models.native.read import named_after, read_weights
+from draftsmith.models.native.read import read_weights
 from draftsmith.models.native.stored import StoredTensor
 from draftsmith.models.native.weights import DecoderWeights
 
 __all__ = ["read_gguf"]
+
+_LAYERS = ("block_count",)
+_SIZES = (
+    *("embedding_length", "feed_forward_length", "vocab_size", "rope.dimension_count"),
+    *("attention.head_count", "attention.head_count_kv"),
+    *("attention.key_length", "attention.value_length"),
+)
 
 
 def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, DecoderWeights]:
@@ -77,6 +85,12 @@ def _config(header: GgufHeader, family: Family, tensors: dict[str, StoredTensor]
         is_there = name in family.factor_tensors and name in tensors
         return tensors[name].tensor() if is_there else None
 
+    kind = header.values.get("general.architecture")
+    extent = extent_of(tensor.shape for tensor in tensors.values())
+    layers, sizes = ([f"{kind}.{key}" for key in keys] for keys in (_LAYERS, _SIZES))
+    check_sizes(header.values, layers, sizes, extent)
+    if not tensors[GGUF.embedding].shape:
+        raise ModelFormatError(f"tensor {GGUF.embedding!r} is one number; fetch it again")
     num_ids = tensors[GGUF.embedding].shape[0]
     return decoder_config_from_gguf(header.values, num_ids, tensors, factors)
 

@@ -34,6 +34,7 @@ from draftsmith.models.gguf.vocabulary import (
     Vocabulary,
     read_vocabulary,
 )
+from draftsmith.models.native.bounds import named_after
 from draftsmith.models.tokenizer import Message, Tokenizer, check_text
 
 __all__ = ["GgufTokenizer", "open_gguf_tokenizer"]
@@ -175,7 +176,7 @@ def open_gguf_tokenizer(path: Path) -> GgufTokenizer:
         ModelFormatError: It has no tokenizer, or one that cannot be read exactly; the message
             names the key and the value.
     """
-    with _no_collection():
+    with _no_collection(), named_after(path):
         tokenizer = GgufTokenizer(read_vocabulary(path))
     _give_back_memory()
     return tokenizer

@@ -1,10 +1,12 @@
 """The shape of a decoder; from a `config.json`, or (`models/gguf/shape.py`) from a GGUF file."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from draftsmith.errors import ModelFormatError
+from draftsmith.models.native.bounds import MOST_LAYERS
 from draftsmith.models.native.rotary import RotaryConfig, scaled_rotary
 
 __all__ = [
@@ -29,6 +31,9 @@ _DEFAULT_WINDOW = 4096
 _DEFAULT_MAX_WINDOW_LAYERS = 28
 _DEFAULT_EOS = {"llama": 2, "mistral": 2}
 _DEFAULT_QWEN3_HEAD = 128
+_MOST = 2**31 - 1
+_MOST_HEAD = 65_536
+_LARGEST = sys.float_info.max
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
@@ -125,12 +130,12 @@ def decoder_config_from_json(
     kind = _check_json(config)
     heads, hidden = size_option(config, "num_attention_heads"), size_option(config, "hidden_size")
     fallback = _DEFAULT_QWEN3_HEAD if kind == "qwen3" else hidden // heads
-    head_size = size_option(config, "head_dim", fallback)
+    head_size = size_option(config, "head_dim", fallback, most=_MOST_HEAD)
     context_length = size_option(config, "max_position_embeddings")
     has_default_kv = kind == "llama" or "num_key_value_heads" in config
     return DecoderConfig(
         architecture=kind,
-        num_layers=size_option(config, "num_hidden_layers"),
+        num_layers=size_option(config, "num_hidden_layers", most=MOST_LAYERS),
         hidden_size=hidden,
         num_heads=heads,
         num_kv_heads=size_option(config, "num_key_value_heads", heads if has_default_kv else None),
@@ -187,7 +192,7 @@ def _json_rotary(config: Mapping[str, object], head_size: int, context_length: i
 
 def _json_windows(config: Mapping[str, object], kind: str) -> tuple[int | None, ...]:
     """The sliding window of each layer."""
-    num_layers = size_option(config, "num_hidden_layers")
+    num_layers = size_option(config, "num_hidden_layers", most=MOST_LAYERS)
     window, first = _json_window(config, kind), 0
     if kind in ("qwen2", "qwen3"):
         first = size_option(config, "max_window_layers", _DEFAULT_MAX_WINDOW_LAYERS, least=0)
@@ -236,9 +241,14 @@ def _json_eos(
 
 
 def size_option(
-    options: Mapping[str, object], key: str, default: int | None = None, *, least: int = 1
+    options: Mapping[str, object],
+    key: str,
+    default: int | None = None,
+    *,
+    least: int = 1,
+    most: int = _MOST,
 ) -> int:
-    """A whole number; the default stands for one not given, or null.
+    """A whole number up to `most`; the default stands for one not given, or null.
 
     Raises:
         ModelFormatError: If it is anything else.
@@ -250,8 +260,10 @@ def size_option(
         value = default
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ModelFormatError(
-            f"the config has {key} {value!r}; it must be a whole number from {least}"
+            f"the config has {key} {value!r:.60}; it must be a whole number from {least}"
         )
+    if value > most:
+        raise ModelFormatError(f"the config has {key} {value!r:.60}; it must be {most} at most")
     return value
 
 
@@ -264,8 +276,10 @@ def number_option(options: Mapping[str, object], key: str, default: float | None
     value = options.get(key)
     if value is None:
         value = default
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ModelFormatError(f"the config has {key} {value!r}; it must be a number above 0")
+    # A whole number of JSON may be larger than any float; NaN is above nothing.
+    is_bool = isinstance(value, bool)
+    if is_bool or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
+        raise ModelFormatError(f"the config has {key} {value!r:.60}; it must be a number above 0")
     return float(value)
 
 

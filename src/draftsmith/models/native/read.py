@@ -6,8 +6,7 @@ and one tensor are held at a time.
 
 import json
 import math
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.matrix import FORMATS, Matrix, num_bytes
 from draftsmith.kernels.stand_ins import converted, held_format
+from draftsmith.models.native.bounds import check_sizes, extent_of, named_after
 from draftsmith.models.native.checkpoint import open_checkpoint
 from draftsmith.models.native.config import (
     DecoderConfig,
@@ -30,7 +30,6 @@ from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Proje
 
 __all__ = [
     "TARGET_FORMATS",
-    "named_after",
     "native_architecture",
     "read_folder",
     "read_weights",
@@ -39,6 +38,11 @@ __all__ = [
 TARGET_FORMATS = ("F32", "F16", "BF16", "Q8_0", "Q4_1")
 """The formats that matrices can be converted to."""
 
+_LAYERS = ("num_hidden_layers",)
+_SIZES = (
+    *("hidden_size", "intermediate_size", "vocab_size", "head_dim"),
+    *("num_attention_heads", "num_key_value_heads"),
+)
 _OLD_BUFFER = "rotary_emb.inv_freq"  # old checkpoints carry what follows from the config
 
 
@@ -65,7 +69,7 @@ def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig,
             for tensor in open_checkpoint(folder).values()
             if not tensor.name.endswith(_OLD_BUFFER)
         }
-        config = _folder_config(folder)
+        config = _folder_config(folder, stored)
         if config.is_tied and not _is_same(stored, TRANSFORMERS.head, TRANSFORMERS.embedding):
             config = replace(config, is_tied=False)
         elif config.is_tied:
@@ -111,9 +115,10 @@ def native_architecture(source: Path | Mapping[str, object]) -> str | None:
     """
     try:
         if not isinstance(source, Path):
-            return decoder_config_from_json(source).architecture
-        open_checkpoint(source)
-        return _folder_config(source).architecture
+            with named_after(Path("config.json")):
+                return decoder_config_from_json(source).architecture
+        with named_after(source):
+            return _folder_config(source, open_checkpoint(source)).architecture
     except ModelFormatError:
         return None
 
@@ -121,11 +126,13 @@ def native_architecture(source: Path | Mapping[str, object]) -> str | None:
 # --- sources ----------------------------------------------------------------------------------
 
 
-def _folder_config(folder: Path) -> DecoderConfig:
+def _folder_config(folder: Path, stored: Mapping[str, StoredTensor]) -> DecoderConfig:
     path, beside = folder / "config.json", folder / "generation_config.json"
     if not path.is_file():
         raise ModelFormatError("it holds no config.json; give a model's folder")
-    return decoder_config_from_json(_json(path), _json(beside) if beside.is_file() else None)
+    config = _json(path)
+    check_sizes(config, _LAYERS, _SIZES, extent_of(tensor.shape for tensor in stored.values()))
+    return decoder_config_from_json(config, _json(beside) if beside.is_file() else None)
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -249,14 +256,3 @@ def _needed_bytes(stored: Mapping[str, StoredTensor], format: str | None) -> int
         else num_bytes(format or held_format(name, tensor.format), math.prod(tensor.shape))
         for name, tensor in stored.items()
     )
-
-
-@contextmanager
-def named_after(path: Path) -> Generator[None]:
-    """Put the file's name before an error that does not begin with it."""
-    try:
-        yield
-    except ModelFormatError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise ModelFormatError(f"{path}: {error}") from error

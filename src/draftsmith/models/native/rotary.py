@@ -12,6 +12,9 @@ from draftsmith.errors import ModelFormatError
 
 __all__ = ["SCALINGS", "RotaryConfig", "scaled_rotary"]
 
+_LARGEST = 1e30
+"""What is scaled by more is no position any more; beyond float32, arithmetic ends."""
+
 SCALINGS = ("default", "linear", "llama3", "yarn")
 """The scalings that `scaled_rotary` computes, by their names in `config.json`."""
 
@@ -50,6 +53,8 @@ def scaled_rotary(
     References:
         yarn: Peng et al., arXiv:2309.00071, equations 17 to 22.
     """
+    if not 1 < theta <= _LARGEST:
+        raise ModelFormatError(f"the base of the rotary positions is {theta}; it must be above 1")
     kind = options.get("rope_type", options.get("type", "default"))
     match kind:
         case "default":
@@ -138,6 +143,7 @@ def _number(options: Mapping[str, object], key: str, default: float | int | None
     value = options.get(key)
     if value is None and default is not None:
         return float(default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ModelFormatError(f"rope scaling has {key} {value!r}; it must be a number above 0")
+    is_bool = isinstance(value, bool)
+    if is_bool or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
+        raise ModelFormatError(f"rope scaling has {key} {value!r:.60}; it must be a number above 0")
     return float(value)

@@ -15,6 +15,7 @@ from torch import Tensor
 from draftsmith.errors import InvalidRequestError
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.checkpoint import open_checkpoint
 from draftsmith.models.native.stored import StoredTensor
 from draftsmith.models.native.t5_cache import T5Cache, T5Row
@@ -67,9 +68,10 @@ def read_t5(
         packed = _packed(stored, format)
         return ExactMatrix(packed) if exact_activations else packed
 
-    checkpoint, config = open_checkpoint(folder), read_t5_config(folder)
-    weights = arrange_t5_weights(checkpoint, config, pack, _CPU)
-    return NativeT5(config, weights, name or folder.name, _CPU)
+    with named_after(folder):
+        checkpoint, config = open_checkpoint(folder), read_t5_config(folder)
+        weights = arrange_t5_weights(checkpoint, config, pack, _CPU)
+        return NativeT5(config, weights, name or folder.name, _CPU)
 
 
 def _packed(stored: StoredTensor, format: str | None) -> Matrix:
@@ -97,9 +99,10 @@ def read_plain_t5(
     def load(stored: StoredTensor) -> FloatMatrix:
         return FloatMatrix(stored.tensor().to(device))
 
-    checkpoint, config = open_checkpoint(folder), read_t5_config(folder)
-    weights = arrange_t5_weights(checkpoint, config, load, device)
-    return NativeT5(config, weights, name or folder.name, device)
+    with named_after(folder):
+        checkpoint, config = open_checkpoint(folder), read_t5_config(folder)
+        weights = arrange_t5_weights(checkpoint, config, load, device)
+        return NativeT5(config, weights, name or folder.name, device)
 
 
 class _Place(NamedTuple):

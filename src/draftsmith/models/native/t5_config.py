@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from draftsmith.errors import ModelFormatError
+from draftsmith.models.native.bounds import named_after
 
 __all__ = ["T5Config", "native_t5_architecture", "parse_t5_config", "read_t5_config"]
 
+_MOST_DISTANCE = 1 << 20
+"""A table of so many biases is made; T5s have 128."""
 _FAMILIES = ("t5", "mt5")
 _IS_GATED = {"relu": False, "gated-gelu": True}
 _ACTIVATION = {"relu": "relu", "gated-gelu": "gelu_new"}
@@ -50,6 +53,11 @@ class T5Config:
             raise ModelFormatError(
                 f"relative_attention_num_buckets must be at least 4, got {self.num_buckets}"
             )
+        if self.max_distance > _MOST_DISTANCE:
+            raise ModelFormatError(
+                f"relative_attention_max_distance must be at most {_MOST_DISTANCE}, "
+                f"got {self.max_distance}"
+            )
         if self.max_distance <= self.num_buckets // 2:
             raise ModelFormatError(
                 "relative_attention_max_distance must exceed half of the "
@@ -84,13 +92,11 @@ def read_t5_config(folder: Path) -> T5Config:
             message names the folder and the option.
     """
     generation = folder / "generation_config.json"
-    try:
+    with named_after(folder):
         return parse_t5_config(
             _read_json(folder / "config.json"),
             _read_json(generation) if generation.is_file() else {},
         )
-    except ModelFormatError as error:
-        raise ModelFormatError(f"{folder}: {error}") from error
 
 
 def parse_t5_config(config: Mapping[str, object], generation: Mapping[str, object]) -> T5Config:
