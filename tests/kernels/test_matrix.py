@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from draftsmith.errors import ModelFormatError
+from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels import matrix as module
 from draftsmith.kernels.cpu import library as cpu
 from draftsmith.kernels.matrix import FORMATS, Matrix
@@ -89,8 +89,8 @@ def test_threads_do_not_change_a_bit() -> None:
     weights, inputs = made("Q4_K", 200), torch.randn(3, INPUTS)
     one = weights.multiply(inputs)
     for threads in (2, 3, 5):
-        cpu.set_num_threads(threads)
-        assert torch.equal(weights.multiply(inputs), one)
+        with cpu.using_threads(threads):
+            assert torch.equal(weights.multiply(inputs), one)
 
 
 @needs_library
@@ -125,14 +125,14 @@ def test_without_the_library_torch_multiplies(format: str, monkeypatch: pytest.M
 def test_rows_left_in_their_file_are_the_same(format: str, tmp_path: Path) -> None:
     raw = random_blocks(format, OUTPUTS, INPUTS)
     (tmp_path / "weights").write_bytes(b"odd" + raw.tobytes() + b"more")
-    mapped = Matrix.map(tmp_path / "weights", 3, format, OUTPUTS, INPUTS)
+    mapped = Matrix.in_file(tmp_path / "weights", 3, format, OUTPUTS, INPUTS)
     theirs = floats_from_blocks(raw, format, OUTPUTS, INPUTS)
     assert torch.equal(mapped.dequantise().view(torch.int32), theirs.view(torch.int32))
     assert torch.equal(mapped.rows([36, 0]), theirs[[36, 0]])
 
 
 @pytest.mark.parametrize("format", QUANTISED)
-def test_a_corrupt_block_in_the_file_is_found_when_it_is_mapped(
+def test_a_corrupt_block_is_found_although_it_stays_in_the_file(
     format: str, tmp_path: Path
 ) -> None:
     raw = random_blocks(format, 20, 256).reshape(-1, FORMATS[format].num_bytes)
@@ -140,7 +140,7 @@ def test_a_corrupt_block_in_the_file_is_found_when_it_is_mapped(
     raw[13, at : at + 2] = np.array([np.float16(np.nan)]).view(np.uint8)
     (tmp_path / "weights").write_bytes(raw.tobytes())
     with pytest.raises(ModelFormatError, match=r"blk\.0 is corrupt: block 13"):
-        Matrix.map(tmp_path / "weights", 0, format, 20, 256, "blk.0")
+        Matrix.in_file(tmp_path / "weights", 0, format, 20, 256, "blk.0")
 
 
 @pytest.mark.parametrize("format", ["F16", "Q8_0", "Q4_K"])
@@ -153,12 +153,27 @@ def test_packing_in_parts_is_packing_at_once(format: str) -> None:
 
 
 @needs_library
-def test_parts_that_are_short_or_split_a_tile_are_named() -> None:
+def test_parts_that_are_short_or_too_many_or_split_a_tile_are_named() -> None:
     raw = random_blocks("Q8_0", OUTPUTS, INPUTS).reshape(OUTPUTS, -1)
     short, split = [raw[:32].reshape(-1)], [raw[:20].reshape(-1), raw[20:].reshape(-1)]
-    for parts in (short, split):
+    twice, one_more = [raw[:32].reshape(-1)] * 2, [raw.reshape(-1), raw[:16].reshape(-1)]
+    for parts in (short, split, twice, one_more):
         with pytest.raises(ModelFormatError, match="fetch the file again"):
             Matrix.pack_parts(parts, "Q8_0", OUTPUTS, INPUTS)
+
+
+def test_the_same_whole_again_is_refused_before_it_is_written() -> None:
+    raw = np.zeros(16 * 32 * 4, np.uint8)
+    with pytest.raises(
+        ModelFormatError, match=r"has 4096 bytes where \[16, 32\] in F32 takes 2048"
+    ):
+        Matrix.pack_parts([raw, raw], "F32", 16, 32)
+
+
+@pytest.mark.parametrize("wrong", [-1, OUTPUTS, 10**9, -(2**40)])
+def test_rows_that_there_are_not_are_refused(wrong: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"row {wrong} is asked of a matrix with 37"):
+        made("Q8_0").rows([0, wrong, 5])
 
 
 @pytest.mark.parametrize("format", ["F32", "F16", "BF16"])

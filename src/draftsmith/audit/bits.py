@@ -14,7 +14,7 @@ from draftsmith.audit.subject import Subject
 from draftsmith.core.params import SamplingParams
 from draftsmith.engine.request import make_request
 from draftsmith.engine.threads import one_torch_thread
-from draftsmith.kernels.cpu.library import num_threads, set_num_threads
+from draftsmith.kernels.cpu.library import num_threads, using_threads
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.report.status import Status
 
@@ -76,16 +76,12 @@ def _tests(subject: Subject, num_texts: int, num_tokens: int) -> Iterator[BitTes
         pairs = list(zip(_in_batch(model, shuffled), logits, strict=True))
         what = f"texts side by side in the order {order}"
         yield _compared("batch", what, pairs, is_tested=len(texts) > 1)
-    before = num_threads()
-    try:
-        for count in sorted({1, 2, 3, before}):
-            set_num_threads(count)
+    for count in sorted({1, 2, 3, num_threads()}):
+        with using_threads(count):
             pairs = [(_in_chunks(model, texts[0], 5), texts[0].logits)]
-            # Torch's threads are not these.
-            is_ours = not model.uses_torch_threads
-            yield _compared("threads", f"{count} threads", pairs, is_tested=is_ours)
-    finally:
-        set_num_threads(before)
+        # Torch's threads are not these.
+        is_ours = not model.uses_torch_threads
+        yield _compared("threads", f"{count} threads", pairs, is_tested=is_ours)
     if model.traits.can_rollback:
         pairs = [(_rolled_back(model, text), text.logits) for text in texts[:num_texts]]
         is_long = any(len(text.tokens) > _NUM_WRONG for text in texts[:num_texts])

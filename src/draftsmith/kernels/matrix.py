@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.errors import ModelFormatError
+from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.cpu.library import library, pointer
+from draftsmith.kernels.file_rows import FileRows
 from draftsmith.kernels.quantise import blocks_from_float, floats_from_blocks
 
-__all__ = ["FORMATS", "BlockFormat", "Matrix", "MatrixStruct", "num_bytes"]
+__all__ = ["FORMATS", "BlockFormat", "FoundRows", "Matrix", "MatrixStruct", "num_bytes"]
 
 
 class BlockFormat(NamedTuple):
@@ -52,6 +53,17 @@ _TILE = 16
 _PART_BYTES = 4 << 20
 
 
+class FoundRows(NamedTuple):
+    """Where C finds some rows."""
+
+    struct: "MatrixStruct"
+    """Of a matrix that holds them, to live as long as this tuple."""
+    ids: Sequence[int]
+    """Their numbers there."""
+    held: object
+    """What the struct points at."""
+
+
 class MatrixStruct(ctypes.Structure):
     """`DsMatrix` of the sources."""
 
@@ -71,19 +83,19 @@ class Matrix:
         format: One of `FORMATS`.
         num_outputs: Rows.
         num_inputs: Weights of a row.
-        num_bytes: What it takes in memory.
+        num_bytes: What it takes, in memory or in its file.
     """
 
     def __init__(
-        self, format: str, num_outputs: int, num_inputs: int, data: Tensor, layout: int = _TILES
+        self, format: str, num_outputs: int, num_inputs: int, data: Tensor | FileRows
     ) -> None:
         self.format = format
         self.num_outputs = num_outputs
         self.num_inputs = num_inputs
-        self.num_bytes = data.numel() * data.element_size()
+        in_memory = isinstance(data, Tensor)
+        self.num_bytes = data.numel() * data.element_size() if in_memory else data.num_bytes
         self._data = data
         """Bytes for the kernels; without them float weights `[outputs, inputs]`."""
-        self._layout = layout
 
     @classmethod
     def pack(
@@ -133,8 +145,10 @@ class Matrix:
         for part in parts:
             raw = np.ascontiguousarray(part).reshape(-1)
             rows = raw.nbytes // row_bytes
+            # Before anything is written.
             if rows * row_bytes != raw.nbytes or num_rows % _TILE or num_rows + rows > num_outputs:
-                _check_size(raw.nbytes, format, num_outputs, num_inputs, name)
+                given = num_rows * row_bytes + raw.nbytes
+                raise _wrong_size(given, format, num_outputs, num_inputs, name)
             start = loaded.ds_packed_bytes(_CODES[format], num_rows, num_inputs)
             place = pointer(data) + start
             bad = loaded.ds_pack(_CODES[format], raw.ctypes.data, rows, num_inputs, place)
@@ -147,7 +161,7 @@ class Matrix:
         return cls(format, num_outputs, num_inputs, data)
 
     @classmethod
-    def map(
+    def in_file(
         cls,
         path: Path,
         offset: int,
@@ -158,26 +172,24 @@ class Matrix:
     ) -> "Matrix":
         """Leave rows in their file, for matrices of which single rows are read (embeddings).
 
-        Only the pages of rows that were read take memory. Such a matrix cannot `multiply`.
+        They take no memory. Such a matrix cannot `multiply`.
 
         Raises:
             ModelFormatError: As `pack`.
         """
         _check_blocks(format, num_inputs, name)
-        size = _num_bytes(format, num_outputs, num_inputs)
+        rows = FileRows(path, offset, num_outputs, _num_bytes(format, 1, num_inputs), name)
+        block = FORMATS[format]
+        step = _PART_BYTES // block.num_bytes * block.num_bytes
         loaded = library()
         if loaded is None:
-            raw = np.fromfile(path, np.uint8, size, offset=offset)
-            return cls.pack(raw, format, num_outputs, num_inputs, name)
-        block = FORMATS[format].num_bytes
-        step = _PART_BYTES // block * block
-        for start in range(0, size if FORMATS[format].num_weights > 1 else 0, step):
-            part = np.fromfile(path, np.uint8, min(step, size - start), offset=offset + start)
-            bad = loaded.ds_find_corrupt(_CODES[format], part.ctypes.data, part.nbytes // block)
+            return cls.pack_parts(rows.parts(rows.num_bytes), format, num_outputs, num_inputs, name)
+        for number, part in enumerate(rows.parts(step) if block.num_weights > 1 else ()):
+            blocks = part.nbytes // block.num_bytes
+            bad = loaded.ds_find_corrupt(_CODES[format], part.ctypes.data, blocks)
             if bad >= 0:
-                raise _corrupt(name, format, bad + start // block)
-        whole = torch.from_file(str(path), shared=False, size=offset + size, dtype=torch.uint8)
-        return cls(format, num_outputs, num_inputs, whole[offset:], _FILE_ROWS)
+                raise _corrupt(name, format, bad + number * step // block.num_bytes)
+        return cls(format, num_outputs, num_inputs, rows)
 
     @classmethod
     def from_float(
@@ -201,15 +213,48 @@ class Matrix:
         return self.rows(range(self.num_outputs))
 
     def rows(self, ids: Sequence[int]) -> Float[Tensor, "ids inputs"]:
-        """Some rows in float32: the embeddings of tokens."""
+        """Some rows in float32: the embeddings of tokens.
+
+        Raises:
+            InvalidRequestError: There is no such row.
+            ModelFormatError: The rows are in a file, which has changed.
+        """
+        self.check_ids(ids)
         loaded = library()
-        wanted = torch.tensor(ids, dtype=torch.long)
         if loaded is None:
-            return self._data[wanted].float()
-        out = torch.empty(len(ids), self.num_inputs)
-        struct = self.struct()
+            return self._tensor[torch.tensor(ids, dtype=torch.long)].float()
+        struct, numbers, _held = self.find(ids)
+        wanted, out = (
+            torch.tensor(numbers, dtype=torch.long),
+            torch.empty(len(ids), self.num_inputs),
+        )
         loaded.ds_dequantise_rows(ctypes.addressof(struct), pointer(wanted), len(ids), pointer(out))
         return out
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Refuse rows that there are not: C would read what lies beside the matrix.
+
+        Raises:
+            InvalidRequestError: The first of them is named.
+        """
+        if ids and not (min(ids) >= 0 and max(ids) < self.num_outputs):
+            wrong = next(number for number in ids if not 0 <= number < self.num_outputs)
+            raise InvalidRequestError(
+                f"row {wrong} is asked of a matrix with {self.num_outputs}: "
+                f"give ids between 0 and {self.num_outputs - 1}"
+            )
+
+    def find(self, ids: Sequence[int]) -> FoundRows:
+        """Where C finds rows that there are: in the matrix, or read from its file.
+
+        Raises:
+            ModelFormatError: The file has changed.
+        """
+        if isinstance(self._data, Tensor):
+            return FoundRows(self.struct(), ids, self)
+        raw = self._data.read(ids)
+        struct = self._struct(_FILE_ROWS, raw.ctypes.data)
+        return FoundRows(struct, range(len(ids)), raw)
 
     def multiply(
         self, inputs: Float[Tensor, "rows inputs"], *, exact_activations: bool = False
@@ -218,27 +263,35 @@ class Matrix:
 
         Quantised formats round the inputs to 8 bits in groups of 16, unless `exact_activations`.
         """
-        assert self._layout == _TILES, "a mapped matrix cannot multiply"
         loaded = library()
         if loaded is None:
-            return inputs @ self._data.float().T
+            return inputs @ self._tensor.float().T
         inputs = inputs.float().contiguous()
         out = torch.empty(len(inputs), self.num_outputs)
-        struct = self.struct()
+        struct = self._struct(_TILES, pointer(self._tensor))
         loaded.ds_multiply(
             ctypes.addressof(struct), pointer(inputs), len(inputs), pointer(out), exact_activations
         )
         return out
 
     def struct(self) -> MatrixStruct:
-        """For C; the matrix must outlive it."""
-        return MatrixStruct(
-            _CODES[self.format],
-            self.num_outputs,
-            self.num_inputs,
-            self._layout,
-            pointer(self._data),
-        )
+        """For C; the matrix must outlive it. Rows in a file are nowhere until `find` reads them."""
+        if isinstance(self._data, FileRows):
+            return self._struct(_FILE_ROWS, None)
+        return self._struct(_TILES, pointer(self._data))
+
+    def _struct(self, layout: int, data: int | None) -> MatrixStruct:
+        return MatrixStruct(_CODES[self.format], self.num_outputs, self.num_inputs, layout, data)
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether its rows are read from a file when they are wanted."""
+        return isinstance(self._data, FileRows)
+
+    @property
+    def _tensor(self) -> Tensor:
+        assert isinstance(self._data, Tensor), "rows in a file cannot be multiplied"
+        return self._data
 
 
 def num_bytes(format: str, num_weights: int) -> int:
@@ -253,12 +306,18 @@ def _num_bytes(format: str, num_outputs: int, num_inputs: int) -> int:
 
 
 def _check_size(num_bytes: int, format: str, num_outputs: int, num_inputs: int, name: str) -> None:
+    if num_bytes != _num_bytes(format, num_outputs, num_inputs):
+        raise _wrong_size(num_bytes, format, num_outputs, num_inputs, name)
+
+
+def _wrong_size(
+    num_bytes: int, format: str, num_outputs: int, num_inputs: int, name: str
+) -> ModelFormatError:
     expected = _num_bytes(format, num_outputs, num_inputs)
-    if num_bytes != expected:
-        raise ModelFormatError(
-            f"{name} has {num_bytes} bytes where [{num_outputs}, {num_inputs}] in {format} "
-            f"takes {expected}: fetch the file again"
-        )
+    return ModelFormatError(
+        f"{name} has {num_bytes} bytes where [{num_outputs}, {num_inputs}] in {format} "
+        f"takes {expected}: fetch the file again"
+    )
 
 
 def _check_blocks(format: str, num_inputs: int, name: str) -> None:

@@ -79,8 +79,10 @@ class ModelSettings:
         activations: Of products with quantised weights on a CPU: `int8` rounds them in groups
             of 32, each row by itself, as llama.cpp does; `float32` keeps them; None is `int8`
             where there are such products.
-        threads: Of the CPU kernels and of torch; None leaves both as they are (at first, the
-            physical cores).
+        threads: Of the model's passes on a CPU, and from then on of what belongs to no model:
+            packing, sampling, torch. None is what these have (at first, the physical cores).
+            Models that are loaded already keep their own. Where the system has no more threads,
+            passes run on fewer; no text depends on it.
     """
 
     dtype: Dtype = "auto"
@@ -220,7 +222,13 @@ def _read_native(
         if library() is None:
             return None
         is_exact = settings.activations == "float32"
-        return read_t5(path, format, name=source.reference, exact_activations=is_exact)
+        return read_t5(
+            path,
+            format,
+            name=source.reference,
+            exact_activations=is_exact,
+            threads=settings.threads,
+        )
     if path.is_dir() and native_architecture(path) is None:
         return None
     config, weights = read_folder(path, format) if path.is_dir() else read_gguf(path, format)
@@ -245,6 +253,7 @@ def _decoder(
         name,
         exact_activations=settings.activations == "float32",
         num_head_ids=num_head_ids,
+        threads=settings.threads,
     )
 
 

@@ -107,7 +107,7 @@ def test_a_tokens_logits_have_the_same_bits_in_every_pass(isa: str, format: str 
     for chunks in ([40], [16, 16, 8], [2, 3, 4, 5, 6, 7, 8, 5], [9, 10, 11, 10], [15, 13, 12]):
         assert torch.equal(logits_of(model, chunks), alone), chunks
     for threads in (2, 3):
-        cpu.set_num_threads(threads)
+        model.num_threads = threads
         assert torch.equal(logits_of(model, [16, 16, 8]), alone)
 
 

@@ -7,7 +7,9 @@ library still runs, on torch; that is said once.
 import ctypes
 import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +29,7 @@ __all__ = [
     "pointer",
     "set_instruction_set",
     "set_num_threads",
+    "using_threads",
 ]
 
 _log = logging.getLogger(__name__)
@@ -38,6 +41,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_isa_name": (ctypes.c_char_p, [_INT]),
     "ds_select_isa": (_INT, [ctypes.c_char_p]),
     "ds_set_num_threads": (None, [_INT]),
+    "ds_use_threads": (None, [_INT]),
     "ds_num_threads": (_INT, []),
     "ds_packed_bytes": (_LONG, [_INT, _INT, _INT]),
     "ds_find_corrupt": (_LONG, [_INT, _POINTER, _LONG]),
@@ -114,23 +118,70 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def num_threads() -> int:
-    """Threads of the kernels; torch's where there is no library."""
+class _Here(threading.local):
+    """What `using_threads` asks for in this thread; None outside of it."""
+
+    count: int | None = None
+
+
+_here = _Here()
+
+
+def num_threads(own: int | None = None) -> int:
+    """Threads of a call of the kernels; torch's where there is no library.
+
+    Args:
+        own: Of the model that calls; None for what belongs to no model.
+
+    Returns:
+        What `using_threads` asks for here, else the model's own, else the process's default. A
+        call may get fewer, where the system has no more; its numbers are the same.
+    """
+    if _here.count is not None:
+        return _here.count
+    if own is not None:
+        return own
     loaded = library()
     return torch.get_num_threads() if loaded is None else int(loaded.ds_num_threads())
 
 
 def set_num_threads(count: int) -> None:
-    """Use `count` threads from the next call on.
+    """Set the default: of models that are made from now on, and of what belongs to no model.
 
     Raises:
         InvalidRequestError: If `count` is not between 1 and 1024.
     """
-    if not 1 <= count <= 1024:
-        raise InvalidRequestError(f"threads must be between 1 and 1024, got {count}")
+    _check_count(count)
     loaded = library()
     if loaded is not None:
         loaded.ds_set_num_threads(count)
+
+
+@contextmanager
+def using_threads(count: int) -> Generator[None]:
+    """Run this thread's calls of the kernels on `count` threads, whatever models say.
+
+    Raises:
+        InvalidRequestError: If `count` is not between 1 and 1024.
+    """
+    _check_count(count)
+    loaded, before = library(), _here.count
+    _use(loaded, count)
+    try:
+        yield
+    finally:
+        _use(loaded, before)
+
+
+def _use(loaded: Library | None, count: int | None) -> None:
+    _here.count = count
+    if loaded is not None:
+        loaded.ds_use_threads(count or 0)
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= 1024:
+        raise InvalidRequestError(f"threads must be between 1 and 1024, got {count}")
 
 
 def instruction_sets() -> Sequence[str]:

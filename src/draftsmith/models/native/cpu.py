@@ -7,17 +7,24 @@ logits have the same bits in every pass. `TorchDecoder` is the plain twin.
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.kernels.cpu.library import Library, library, pointer
-from draftsmith.kernels.matrix import MatrixStruct
+from draftsmith.kernels.cpu.library import Library, library, num_threads
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows, free_number
 from draftsmith.models.native.config import DecoderConfig, Scales
-from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
+from draftsmith.models.native.cpu_structs import (
+    DecoderStruct,
+    PassStruct,
+    SequenceStruct,
+    address,
+    decoder_struct,
+    projections,
+)
+from draftsmith.models.native.weights import DecoderWeights
 
 __all__ = ["CpuCache", "CpuDecoder", "PassTimes"]
 
@@ -26,10 +33,7 @@ _BLOCK = 16
 _MIN_CAPACITY = 256
 _MOST_ROWS = 512
 """Of one call: more would push the activations out of the processor's caches."""
-_PROJECTIONS = ("query", "key", "value", "output", "gate", "up", "down")
-"""Of a layer, in the order of `DsLayer`."""
-
-_FLOAT_POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
+_INT = ctypes.c_int32
 
 
 class PassTimes(NamedTuple):
@@ -103,7 +107,7 @@ class CpuCache(Cache):
         row.keys, row.values = keys, values
 
     def _memory(self, capacity: int) -> tuple[Tensor, Tensor]:
-        # Zeros: what lies beyond the last token is weighed with 0, and must be finite.
+        # Zeros: what lies beyond the last token is read, and never looked at.
         config = self._config
         heads = (config.num_layers, config.num_kv_heads)
         padded = -(-config.head_size // _BLOCK) * _BLOCK
@@ -136,6 +140,7 @@ class CpuDecoder(LanguageModel):
         *,
         exact_activations: bool = False,
         num_head_ids: int | None = None,
+        threads: int | None = None,
     ) -> None:
         loaded = library()
         assert loaded is not None, "without the kernels, use TorchDecoder"
@@ -152,8 +157,9 @@ class CpuDecoder(LanguageModel):
         is_quantised = weights.head.format not in ("F32", "F16", "BF16")
         is_half = is_quantised and not exact_activations
         self._cache_dtype = torch.float16 if is_half else torch.float32
-        self._struct, self._kept = _decoder_struct(weights, config, is_half, exact_activations)
+        self._struct, self._kept = decoder_struct(weights, config, is_half, exact_activations)
         self._num_head_ids = num_head_ids
+        self.num_threads = num_threads() if threads is None else threads
         self._nanoseconds = (ctypes.c_int64 * 3)()
 
     @staticmethod
@@ -167,7 +173,7 @@ class CpuDecoder(LanguageModel):
     def weight_bytes_per_pass(self) -> int:
         """Bytes of weights that a pass of one token reads."""
         matrices = [
-            projection.matrix for layer in self.weights.layers for projection in _projections(layer)
+            projection.matrix for layer in self.weights.layers for projection in projections(layer)
         ]
         head = self.weights.head
         share = min(1.0, (self._num_head_ids or head.num_outputs) / head.num_outputs)
@@ -211,9 +217,11 @@ class CpuDecoder(LanguageModel):
         logits: Sequence[Float[Tensor, "_ vocab"]],
     ) -> None:
         """Run some rows; `logits` has a place for each of their tokens, or is empty."""
-        rows = [cache.reserve(n, len(new)) for n, new in zip(numbers, tokens, strict=True)]
         flat = [token for new in tokens for token in new]
-        sequences = (_SequenceStruct * len(rows))(
+        self.weights.embedding.check_ids(flat)
+        model, embedded, _held = self._embedding(flat)
+        rows = [cache.reserve(n, len(new)) for n, new in zip(numbers, tokens, strict=True)]
+        sequences = (SequenceStruct * len(rows))(
             *(
                 (len(new), row.length, row.capacity, row.keys.data_ptr(), row.values.data_ptr())
                 for row, new in zip(rows, tokens, strict=True)
@@ -221,26 +229,35 @@ class CpuDecoder(LanguageModel):
         )
         stride = 4 * self.config.vocab_size
         places = [line.data_ptr() + stride * i for line in logits for i in range(line.shape[0])]
-        tiles = self._head_tiles(rows, tokens)
-        ids = (_INT * len(flat))(*flat)
+        tiles, times = self._head_tiles(rows, tokens), self._nanoseconds
+        ids = (_INT * len(flat))(*embedded)
         wanted = (_INT * len(places))(*range(len(places)))
         pointers = (ctypes.c_void_p * len(places))(*places)
         chosen = None if tiles is None else (_INT * len(tiles))(*tiles)
-        struct = _PassStruct(
-            _address(sequences),
+        struct = PassStruct(
+            address(sequences),
             len(rows),
             len(places),
-            _address(ids),
-            _address(wanted),
-            _address(pointers),
-            _address(chosen),
+            address(ids),
+            address(wanted),
+            address(pointers),
+            address(chosen),
             0 if tiles is None else len(tiles),
-            0,
-            _address(self._nanoseconds),
+            num_threads(self.num_threads),
+            address(times),
         )
-        self._library.ds_decoder_forward(_address(self._struct), _address(struct))
+        self._library.ds_decoder_forward(address(model), address(struct))
         for row, new in zip(rows, tokens, strict=True):
             row.length += len(new)
+
+    def _embedding(self, tokens: Sequence[int]) -> tuple[DecoderStruct, Sequence[int], object]:
+        """The model for C, the rows of its embedding for these tokens, and what holds them."""
+        if not self.weights.embedding.is_in_file:
+            return self._struct, tokens, None
+        found = self.weights.embedding.find(tokens)
+        model = DecoderStruct.from_buffer_copy(self._struct)
+        model.embedding = found.struct
+        return model, found.ids, found.held
 
     def _head_tiles(
         self, rows: Sequence[_Row], tokens: Sequence[Sequence[int]]
@@ -264,127 +281,3 @@ def _groups(batch: Rows) -> Iterator[tuple[int, int]]:
             first, size = index, 0
         size += len(tokens)
     yield first, len(batch.tokens)
-
-
-def _projections(layer: LayerWeights) -> list[Projection]:
-    return [getattr(layer, name) for name in _PROJECTIONS]
-
-
-# --- the sources' structures ------------------------------------------------------------------
-
-
-class _ProjectionStruct(ctypes.Structure):
-    """`DsProjection`."""
-
-    _fields_ = (("matrix", MatrixStruct), ("bias", _FLOAT_POINTER))
-
-
-class _LayerStruct(ctypes.Structure):
-    """`DsLayer`."""
-
-    _fields_ = (
-        ("attention_norm", _FLOAT_POINTER),
-        ("query_norm", _FLOAT_POINTER),
-        ("key_norm", _FLOAT_POINTER),
-        ("feed_forward_norm", _FLOAT_POINTER),
-        *((name, _ProjectionStruct) for name in _PROJECTIONS),
-        ("window", _INT),
-        ("reserved", _INT),
-    )
-
-
-class _DecoderStruct(ctypes.Structure):
-    """`DsDecoder`."""
-
-    _fields_ = (
-        *(
-            (name, _INT)
-            for name in (
-                "num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_size",
-                "intermediate_size", "cache_is_half", "exact_activations",
-            )
-        ),
-        ("norm_epsilon", ctypes.c_float),
-        ("rotary_scale", ctypes.c_float),
-        ("inverse_frequencies", _FLOAT_POINTER),
-        ("final_norm", _FLOAT_POINTER),
-        ("embedding", MatrixStruct),
-        ("head", MatrixStruct),
-        ("layers", ctypes.c_void_p),
-    )  # fmt: skip
-
-
-class _SequenceStruct(ctypes.Structure):
-    """`DsSequence`."""
-
-    _fields_ = (
-        ("num_tokens", _INT),
-        ("past", _INT),
-        ("capacity", ctypes.c_int64),
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-    )
-
-
-class _PassStruct(ctypes.Structure):
-    """`DsPass`."""
-
-    _fields_ = (
-        ("sequences", ctypes.c_void_p),
-        ("num_sequences", _INT),
-        ("num_logits", _INT),
-        ("tokens", ctypes.c_void_p),
-        ("logit_tokens", ctypes.c_void_p),
-        ("logits", ctypes.c_void_p),
-        ("head_tiles", ctypes.c_void_p),
-        ("num_head_tiles", _INT),
-        ("reserved", _INT),
-        ("nanoseconds", ctypes.c_void_p),
-    )
-
-
-def _decoder_struct(
-    weights: DecoderWeights, config: DecoderConfig, is_half: bool, exact_activations: bool
-) -> tuple[_DecoderStruct, list[object]]:
-    """The model for C, and what must live as long as it."""
-    kept: list[object] = [weights]
-
-    def vector(values: Tensor | None) -> int | None:
-        if values is None:
-            return None
-        kept.append(held := values.float().contiguous())
-        return pointer(held)
-
-    def projection(one: Projection) -> _ProjectionStruct:
-        return _ProjectionStruct(one.matrix.struct(), vector(one.bias))
-
-    def layer(one: LayerWeights, window: int | None) -> _LayerStruct:
-        norms = (one.attention_norm, one.query_norm, one.key_norm, one.feed_forward_norm)
-        return _LayerStruct(
-            *map(vector, norms), *map(projection, _projections(one)), window or 0, 0
-        )
-
-    layers = (_LayerStruct * config.num_layers)(*map(layer, weights.layers, config.windows))
-    kept.append(layers)
-    struct = _DecoderStruct(
-        config.num_layers,
-        config.hidden_size,
-        config.num_heads,
-        config.num_kv_heads,
-        config.head_size,
-        config.intermediate_size,
-        is_half,
-        exact_activations,
-        config.norm_epsilon,
-        config.rotary.scale,
-        vector(config.rotary.inverse_frequencies),
-        vector(weights.final_norm),
-        weights.embedding.struct(),
-        weights.head.struct(),
-        _address(layers),
-    )
-    return struct, kept
-
-
-def _address(data: ctypes.Structure | ctypes.Array[Any] | None) -> int | None:
-    return None if data is None else ctypes.addressof(data)

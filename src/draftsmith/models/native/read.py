@@ -222,7 +222,7 @@ class _Reader:
         held = held_format(name, tensor.format)
         is_kept = self._format is None or self._format == held
         if is_looked_up and is_kept and held == tensor.format:
-            return Matrix.map(tensor.path, tensor.offset, held, size[0], size[1], label)
+            return Matrix.in_file(tensor.path, tensor.offset, held, size[0], size[1], label)
         parts = (converted(part, tensor.format, label) for part in tensor.parts())
         packed = Matrix.pack_parts(parts, held, size[0], size[1], label)
         if is_kept:

@@ -5,6 +5,7 @@ References:
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.errors import InvalidRequestError
+from draftsmith.kernels.cpu.library import num_threads, using_threads
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.bounds import named_after
@@ -43,6 +45,7 @@ def read_t5(
     *,
     name: str | None = None,
     exact_activations: bool = False,
+    threads: int | None = None,
 ) -> "NativeT5":
     """Read a T5 (v1.0, v1.1 or mT5) into packed matrices, for the CPU.
 
@@ -53,6 +56,7 @@ def read_t5(
         name: What the traits call it; None is the folder's name.
         exact_activations: Keep activations in float32. Otherwise products with quantised weights
             round them to 8 bits in groups of 16, each row by itself.
+        threads: Of the kernels in its passes; None is the process's default as it is now.
 
     Raises:
         ModelNotFoundError: There is no such folder.
@@ -71,7 +75,7 @@ def read_t5(
     with named_after(folder):
         checkpoint, config = open_checkpoint(folder), read_t5_config(folder)
         weights = arrange_t5_weights(checkpoint, config, pack, _CPU)
-        return NativeT5(config, weights, name or folder.name, _CPU)
+        return NativeT5(config, weights, name or folder.name, _CPU, threads)
 
 
 def _packed(stored: StoredTensor, format: str | None) -> Matrix:
@@ -122,9 +126,16 @@ class NativeT5(LanguageModel):
     """
 
     def __init__(
-        self, config: T5Config, weights: T5Weights, name: str, device: torch.device
+        self,
+        config: T5Config,
+        weights: T5Weights,
+        name: str,
+        device: torch.device,
+        threads: int | None = None,
     ) -> None:
         self.config = config
+        self.num_threads = num_threads() if threads is None else threads
+        """Of the kernels in its passes."""
         self.weights = weights
         self.device = device
         self.traits = ModelTraits(
@@ -150,8 +161,10 @@ class NativeT5(LanguageModel):
         assert isinstance(cache, T5Cache)
         if not source:
             raise InvalidRequestError("the source has 0 tokens; give at least one")
-        states = self._encoder_states(source)
-        projected = [self._project_source(states, layer) for layer in self.weights.decoder.layers]
+        with self._on_own_threads():
+            states = self._encoder_states(source)
+            layers = self.weights.decoder.layers
+            projected = [self._project_source(states, layer) for layer in layers]
         cache.begin(row, T5Row(self.config, torch.stack(projected)))
 
     @torch.inference_mode()
@@ -161,7 +174,8 @@ class NativeT5(LanguageModel):
         Raises:
             InvalidRequestError: A row has no source.
         """
-        flat = self.weights.head.multiply(self._decode(cache, batch) * self.config.output_scale)
+        with self._on_own_threads():
+            flat = self.weights.head.multiply(self._decode(cache, batch) * self.config.output_scale)
         widths = [len(tokens) for tokens in batch.tokens]
         if len(widths) == 1:
             return flat.unsqueeze(0)
@@ -173,7 +187,11 @@ class NativeT5(LanguageModel):
     @torch.inference_mode()
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
-        self._decode(cache, Rows([row], [tokens]))
+        with self._on_own_threads():
+            self._decode(cache, Rows([row], [tokens]))
+
+    def _on_own_threads(self) -> AbstractContextManager[None]:
+        return using_threads(num_threads(self.num_threads))
 
     # --- the encoder --------------------------------------------------------------------------
 

@@ -22,10 +22,11 @@ class Pass {
  public:
   Pass(const DsDecoder& model, const DsPass& pass)
       : model_(model), pass_(pass), kernels_(ds_kernels()), integers_(!model.exact_activations),
-        space_(model, pass, Pool::shared().num_threads()), num_rows_(space_.num_rows()) {}
+        crew_(pass.num_threads > 0 ? pass.num_threads : default_num_threads()),
+        space_(model, pass, crew_.size()), num_rows_(space_.num_rows()) {}
 
   void run() {
-    Pool::shared().run([this](Team& team, int thread) { walk(team, thread); });
+    crew_.run([this](Team& team, int thread) { walk(team, thread); });
   }
 
  private:
@@ -33,6 +34,7 @@ class Pass {
   const DsPass& pass_;
   const DsKernels& kernels_;
   const bool integers_;
+  Crew crew_;
   Workspace space_;
   const int num_rows_;
   Clock::time_point mark_;
@@ -74,8 +76,8 @@ class Pass {
   void count(int thread, Part part) {
     if (thread != 0 || pass_.nanoseconds == nullptr) return;
     const Clock::time_point now = Clock::now();
-    pass_.nanoseconds[part] +=
-        std::chrono::duration_cast<std::chrono::nanoseconds>(now - mark_).count();
+    const int64_t time = std::chrono::duration_cast<std::chrono::nanoseconds>(now - mark_).count();
+    __atomic_fetch_add(&pass_.nanoseconds[part], time, __ATOMIC_RELAXED);  // other passes count, too
     mark_ = now;
   }
 

@@ -45,7 +45,7 @@ struct DsPass {
   float* const* logits;        // [num_logits] of [vocab]
   const int32_t* head_tiles;   // tiles of 16 ids to compute; null for all, else the rest is -inf
   int32_t num_head_tiles;
-  int32_t reserved;
+  int32_t num_threads;         // 0 for the default
   int64_t* nanoseconds;        // [3]: products, attention, the rest; null for none
 };
 

@@ -88,8 +88,5 @@ int ds_select_isa(const char* name) {
   return 0;
 }
 
-void ds_set_num_threads(int count) { Pool::shared().set_num_threads(count); }
-int ds_num_threads() { return Pool::shared().num_threads(); }
-
 }  // extern "C"
 #pragma GCC visibility pop

@@ -28,14 +28,16 @@ void ds_multiply(const DsMatrix* w, const float* x, int num_rows, float* y, int 
   const DsRows in = {num_rows, x, size, with_codes ? codes.data() : nullptr, size, scales.data(),
                      sums.data(), negated.data(), groups};
   const int64_t tiles = (w->num_outputs + kTile - 1) / kTile;
-  Pool::shared().run([&](Team& team, int) {
-    std::vector<float> out(static_cast<size_t>(kTile * num_rows));
+  Crew crew;
+  std::vector<float> scratch(static_cast<size_t>(kTile * num_rows * crew.size()));
+  crew.run([&](Team& team, int thread) {
+    float* out = scratch.data() + static_cast<int64_t>(kTile) * num_rows * thread;
     team.loop(tiles, tiles / (8 * team.size()) + 1, [&](int64_t tile) {
-      kernels.multiply_tile(*w, static_cast<int>(tile), in, out.data());
+      kernels.multiply_tile(*w, static_cast<int>(tile), in, out);
       const int64_t first = tile * kTile;
       for (int m = 0; m < num_rows; ++m)
         for (int64_t i = 0; i < kTile && first + i < w->num_outputs; ++i)
-          y[m * w->num_outputs + first + i] = out[static_cast<size_t>(kTile * m + i)];
+          y[m * w->num_outputs + first + i] = out[kTile * m + i];
     });
   });
 }

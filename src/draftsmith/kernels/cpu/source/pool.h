@@ -4,46 +4,34 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 class Team;
 
-class Pool {
+// What a call runs on that brings no number of its own: the calling thread's, or the process's.
+int default_num_threads();
+
+// Threads for one call, which has them alone from here to its end. So what it lays out for each of
+// them fits, whatever other calls ask for meanwhile.
+class Crew {
  public:
-  static Pool& shared();
+  // At least the calling thread; fewer than wanted where the system has no more.
+  explicit Crew(int wanted = default_num_threads());
+  int size() const { return size_; }
 
-  // Takes effect at the next `run`. At least 1.
-  void set_num_threads(int count);
-  int num_threads() const { return num_threads_; }
-
-  // Runs `task(team, thread)` once in every thread; the caller is thread 0. One run at a time.
+  // Runs `task(team, thread)` once in every thread; the caller is thread 0.
   template <class Task> void run(Task&& task) {
     run_erased([](void* context, Team& team, int thread) { (*static_cast<Task*>(context))(team, thread); },
                const_cast<void*>(static_cast<const void*>(&task)));
   }
 
-  ~Pool();
-
  private:
-  friend class Team;
   using Function = void (*)(void*, Team&, int);
+  friend class Pool;
 
   void run_erased(Function function, void* context);
-  void start_workers();
-  void stop_workers();
-  void work(int thread, uint32_t seen);
 
-  std::mutex one_run_;
-  int num_threads_ = 1;
-  std::vector<std::thread> workers_;
-  int owner_process_ = 0;
-  std::atomic<uint32_t> run_number_{0};
-  std::atomic<bool> stopping_{false};
-  Function function_ = nullptr;
-  void* context_ = nullptr;
-  Team* team_ = nullptr;
-  std::atomic<int> num_running_{0};
+  std::unique_lock<std::mutex> alone_;  // a crew of one shares nothing, and waits for nobody
+  int size_ = 1;
 };
 
 // The threads of one run: barriers, and loops whose pieces go to whoever is free.
@@ -73,7 +61,9 @@ class Team {
   alignas(64) std::atomic<uint32_t> phase_{0};
 };
 
-// body(i) for every i < count, on the shared pool.
+// body(i) for every i < count, on as many threads as there are chunks for.
 template <class Body> void parallel(int64_t count, int64_t chunk, Body&& body) {
-  Pool::shared().run([&](Team& team, int) { team.loop(count, chunk, body); });
+  const int64_t chunks = (count + chunk - 1) / chunk, threads = default_num_threads();
+  Crew crew(static_cast<int>(chunks < threads ? chunks : threads));
+  crew.run([&](Team& team, int) { team.loop(count, chunk, body); });
 }
