@@ -109,6 +109,27 @@ def test_extreme_activations_neither_overflow_nor_vanish(format: str) -> None:
     assert relative(outputs[2:3], expected) < 1e-3
 
 
+@needs_library
+@pytest.mark.parametrize(("isa", "format"), [*product(SETS, QUANTISED)])
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_nan_in_its_own_row_and_nowhere_else(
+    isa: str, format: str, poison: float
+) -> None:
+    cpu.set_instruction_set(isa)
+    weights = made(format)
+    inputs = torch.randn(33, INPUTS, generator=torch.Generator().manual_seed(3))
+    clean = weights.multiply(inputs)
+    for row in range(33):
+        inputs[row, (31 * row) % INPUTS] = poison  # every place of a half group, by and by
+    outputs = weights.multiply(inputs)
+    assert bool(outputs.isnan().all())
+    inputs[1::2] = torch.randn(33, INPUTS, generator=torch.Generator().manual_seed(3))[1::2]
+    for num_rows in (1, 2, 5, 8, 13, 17, 33):
+        outputs = weights.multiply(inputs[:num_rows])
+        assert bool(outputs[::2].isnan().all())
+        assert torch.equal(outputs[1::2], clean[1:num_rows:2])
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_without_the_library_torch_multiplies(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fast, inputs = made(format), torch.randn(3, INPUTS)

@@ -33,7 +33,9 @@ class TorchCache(CountedCache):
         super().__init__()
         shape = (config.num_layers, 2, 0, _MIN_SLOTS, config.num_kv_heads, config.head_size)
         self.buffer = torch.zeros(shape, device=device, dtype=dtype)
-        """`[layers, keys and values, rows, slots, heads, elements]`."""
+        """`[layers, keys and values, rows, slots, heads, elements]`, all finite."""
+        self.is_finite = self._flags()
+        """`[layers, rows, slots]`: whether a slot holds what was put there, or zeros for it."""
 
     def reserve(self, num_rows: int, num_slots: int) -> None:
         """Make room for so many rows of so many tokens."""
@@ -46,6 +48,33 @@ class TorchCache(CountedCache):
         grown = self.buffer.new_zeros(layers, both, max(num_rows, held_rows), slots, *rest)
         grown[:, :, :held_rows, :held_slots] = self.buffer
         self.buffer = grown
+        flags = self._flags()
+        flags[:, :held_rows, :held_slots] = self.is_finite
+        self.is_finite = flags
+
+    def write(
+        self,
+        layer: int,
+        rows: Int[Tensor, "batch 1"],
+        slots: Int[Tensor, "batch rows"],
+        new: Float[Tensor, "2 batch rows heads head"],
+    ) -> None:
+        """Put new keys and values of a layer into their slots.
+
+        A masked slot counts as zero times what lies in it, so that an infinity would be NaN to
+        those who must not see it. It is noted instead, for those who do: `lost_to`.
+        """
+        self.is_finite[layer, rows, slots] = new.abs().amax((0, 3, 4)) < torch.inf
+        self.buffer[layer][:, rows, slots] = new.nan_to_num(0.0, 0.0, 0.0)
+
+    def lost_to(
+        self, layer: int, rows: Int[Tensor, " batch"], mask: Bool[Tensor, "batch rows slots"]
+    ) -> Bool[Tensor, "batch rows"]:
+        """Which tokens see a key or a value that is not finite: attention gives them NaN."""
+        return (mask > self.is_finite[layer, rows, None, : mask.shape[-1]]).any(-1)
+
+    def _flags(self) -> Bool[Tensor, "layers rows slots"]:
+        return torch.ones_like(self.buffer[:, 0, :, :, 0, 0], dtype=torch.bool)
 
 
 class TorchDecoder(LanguageModel):
@@ -126,8 +155,7 @@ class TorchDecoder(LanguageModel):
         scales = self.config.scales
         hidden = _scaled(self._weights.embedding[batch.padded(self.device)], scales.embedding)
         for number, layer in enumerate(self._weights.layers):
-            keys, values = cache.buffer[number]
-            added = self._attend(layer, hidden, context, number, keys, values)
+            added = self._attend(layer, hidden, context, number, cache)
             hidden = hidden + self._to_add(added, layer.output_norm)
             added = self._feed_forward(layer, hidden)
             hidden = hidden + self._to_add(added, layer.down_norm)
@@ -141,8 +169,7 @@ class TorchDecoder(LanguageModel):
         hidden: Float[Tensor, "batch rows hidden"],
         context: "_Context",
         number: int,
-        keys: Float[Tensor, "cache_rows slots kv_heads head"],
-        values: Float[Tensor, "cache_rows slots kv_heads head"],
+        cache: TorchCache,
     ) -> Float[Tensor, "batch rows hidden"]:
         """Write the new keys and values; look at all that a token may see."""
         config, (batch, width, _) = self.config, hidden.shape
@@ -154,9 +181,9 @@ class TorchDecoder(LanguageModel):
             key = _norm(key, layer.key_norm, config.norm_epsilon)
         rows, window = context.rows.unsqueeze(1), config.windows[number]
         waves = context.waves[window]
-        keys[rows, context.positions] = _rotate(key, waves)
-        values[rows, context.positions] = layer.value(inputs).view(key.shape)
-        mask = context.masks[window]
+        new = torch.stack((_rotate(key, waves), layer.value(inputs).view(key.shape)))
+        cache.write(number, rows, context.positions, new)
+        mask, (keys, values) = context.masks[window], cache.buffer[number]
         seen = slice(mask.shape[-1])
         look = scaled_dot_product_attention if config.scales.attention_cap is None else self._look
         attended = look(
@@ -167,7 +194,9 @@ class TorchDecoder(LanguageModel):
             scale=config.scales.attention,
             enable_gqa=True,
         )
-        return layer.output(attended.transpose(1, 2).reshape(batch, width, -1))
+        attended = attended.transpose(1, 2).reshape(batch, width, -1)
+        lost = cache.lost_to(number, context.rows, mask).unsqueeze(-1)
+        return layer.output(attended.masked_fill(lost, torch.nan))
 
     def _look(
         self,

@@ -2,7 +2,8 @@
 //
 // Scores: 16 positions a vector, each summed over the head's elements in order. Output: 16
 // elements a vector, each summed over the positions in order. So a query's result does not
-// depend on the queries beside it, nor on what lies beyond its last visible position.
+// depend on the queries beside it, nor on what lies beyond its last visible position: that is
+// skipped, not weighed with 0, since it may be the infinity of a wrong draft.
 #pragma once
 
 #include "lanes.h"
@@ -64,21 +65,52 @@ static void softmax(float* scores, int begin, int first, int last, int end) {
   for (int i = begin; i < end; i += kLanes) store(scores + i, mul(load(scores + i), share));
 }
 
-// Some vectors of 16 elements of the output, from element `d` on.
-template <bool kHalf, int kQueries, int kVectors>
-DS_INLINE void gather_vectors(const DsAttention& task, int begin, int end, int d) {
-  Floats acc[kQueries][kVectors];
-  for (int q = 0; q < kQueries; ++q)
-    for (int v = 0; v < kVectors; ++v) acc[q][v] = splat(0.0f);
-  for (int position = begin; position < end; ++position) {
+// Positions that some query sees, and among them those that every query sees.
+struct Span {
+  int begin, common_begin, common_end, end;
+};
+
+template <int kQueries> static Span span_of(const DsAttention& task) {
+  Span span = {task.first[0], task.first[0], task.last[0], task.last[0]};
+  for (int q = 1; q < kQueries; ++q) {
+    const int first = task.first[q], last = task.last[q];
+    if (first < span.begin) span.begin = first;
+    if (first > span.common_begin) span.common_begin = first;
+    if (last < span.common_end) span.common_end = last;
+    if (last > span.end) span.end = last;
+  }
+  if (span.common_begin > span.common_end) span.common_begin = span.common_end = span.end;
+  return span;
+}
+
+// Positions [from, to), for the queries that see them.
+template <bool kAllSee, bool kHalf, int kQueries, int kVectors>
+DS_INLINE void add_values(const DsAttention& task, int from, int to, int d, Floats (&acc)[kQueries][kVectors]) {
+  for (int position = from; position < to; ++position) {
     const int64_t at = static_cast<int64_t>(position) * task.value_stride + d;
     Floats value[kVectors];
     for (int v = 0; v < kVectors; ++v) value[v] = read_cached<kHalf>(task.values, at + v * kLanes);
 #pragma GCC unroll 8
     for (int q = 0; q < kQueries; ++q) {
+      if (!kAllSee && (position < task.first[q] || position >= task.last[q])) continue;
       const Floats weight = splat(task.scores[q * task.score_stride + position]);
       for (int v = 0; v < kVectors; ++v) acc[q][v] = fma(value[v], weight, acc[q][v]);
     }
+  }
+}
+
+// Some vectors of 16 elements of the output, from element `d` on.
+template <bool kHalf, int kQueries, int kVectors>
+DS_INLINE void gather_vectors(const DsAttention& task, const Span& span, int d) {
+  Floats acc[kQueries][kVectors];
+  for (int q = 0; q < kQueries; ++q)
+    for (int v = 0; v < kVectors; ++v) acc[q][v] = splat(0.0f);
+  if constexpr (kQueries == 1) {
+    add_values<true, kHalf>(task, span.begin, span.end, d, acc);
+  } else {
+    add_values<false, kHalf>(task, span.begin, span.common_begin, d, acc);
+    add_values<true, kHalf>(task, span.common_begin, span.common_end, d, acc);
+    add_values<false, kHalf>(task, span.common_end, span.end, d, acc);
   }
   for (int q = 0; q < kQueries; ++q)
     for (int v = 0; v < kVectors; ++v) {
@@ -87,26 +119,22 @@ DS_INLINE void gather_vectors(const DsAttention& task, int begin, int end, int d
     }
 }
 
-template <bool kHalf, int kQueries> static void gather(const DsAttention& task, int begin, int end) {
+template <bool kHalf, int kQueries> static void gather(const DsAttention& task, const Span& span) {
   constexpr int kVectors = kQueries <= 4 ? 4 : 2;
   int d = 0;
   for (; d + kVectors * kLanes <= task.value_stride; d += kVectors * kLanes)
-    gather_vectors<kHalf, kQueries, kVectors>(task, begin, end, d);
-  for (; d < task.value_stride; d += kLanes) gather_vectors<kHalf, kQueries, 1>(task, begin, end, d);
+    gather_vectors<kHalf, kQueries, kVectors>(task, span, d);
+  for (; d < task.value_stride; d += kLanes) gather_vectors<kHalf, kQueries, 1>(task, span, d);
 }
 
 template <bool kHalf, int kQueries> static void attend_some(const DsAttention& task) {
-  int first = task.first[0], end = 0;
-  for (int q = 0; q < kQueries; ++q) {
-    first = task.first[q] < first ? task.first[q] : first;
-    end = task.last[q] > end ? task.last[q] : end;
-  }
-  const int begin = first / kLanes * kLanes;
-  const int padded = (end + kLanes - 1) / kLanes * kLanes;
-  score<kHalf, kQueries>(task, begin, end);
+  const Span span = span_of<kQueries>(task);
+  const int begin = span.begin / kLanes * kLanes;
+  const int padded = (span.end + kLanes - 1) / kLanes * kLanes;
+  score<kHalf, kQueries>(task, begin, span.end);
   for (int q = 0; q < kQueries; ++q)
     softmax(task.scores + q * task.score_stride, begin, task.first[q], task.last[q], padded);
-  gather<kHalf, kQueries>(task, begin, end);
+  gather<kHalf, kQueries>(task, span);
 }
 
 template <bool kHalf> static void attend_all(const DsAttention& task) {

@@ -124,6 +124,7 @@ DS_INLINE float sum_lanes(Floats a) {
   return x[0];
 }
 DS_INLINE float max_lanes(Floats a) { return _mm512_reduce_max_ps(a.v); }
+DS_INLINE int32_t max_lanes(Ints a) { return _mm512_reduce_max_epi32(a.v); }
 DS_INLINE int32_t sum_lanes(Ints a) { return _mm512_reduce_add_epi32(a.v); }
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -269,6 +270,12 @@ DS_INLINE float max_lanes(Floats a) {
   for (int i = 1; i < 16; ++i) x[0] = x[i] > x[0] ? x[i] : x[0];
   return x[0];
 }
+DS_INLINE int32_t max_lanes(Ints a) {
+  const __m256i eight = _mm256_max_epi32(a.a, a.b);
+  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
 DS_INLINE int32_t sum_lanes(Ints a) {
   alignas(32) int32_t x[16];
   store(x, a);
@@ -354,6 +361,11 @@ DS_INLINE float max_lanes(Floats a) {
   DS_EACH(16) a.x[0] = a.x[i] > a.x[0] ? a.x[i] : a.x[0];
   return a.x[0];
 }
+DS_INLINE int32_t max_lanes(Ints a) {
+  int32_t most = a.x[0];
+  DS_EACH(16) most = a.x[i] > most ? a.x[i] : most;
+  return most;
+}
 DS_INLINE int32_t sum_lanes(Ints a) {
   int32_t total = 0;
   DS_EACH(16) total += a.x[i];
@@ -362,9 +374,10 @@ DS_INLINE int32_t sum_lanes(Ints a) {
 #endif
 
 // e^x to within 2 units in the last place for x in [-87, 88]; 0 below, the same bits everywhere.
+// NaN stays NaN: max and min return their second argument where either is NaN.
 DS_INLINE Floats exp(Floats x) {
   const Floats lowest = splat(-87.0f);
-  const Floats clamped = min(max(x, lowest), splat(88.0f));
+  const Floats clamped = min(splat(88.0f), max(lowest, x));
   const Floats n = round_even(mul(clamped, splat(1.44269504088896341f)));
   Floats r = fma(n, splat(-0.693359375f), clamped);
   r = fma(n, splat(2.12194440e-4f), r);

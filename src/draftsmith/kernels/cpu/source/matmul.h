@@ -207,13 +207,23 @@ static void multiply_tile(const DsMatrix& w, int tile, const DsRows& in, float* 
   }
 }
 
-// Round 16 activations to 8 bits; the scale, and the sum of their codes.
+// Round 16 activations to 8 bits; the scale, and the sum of their codes. The scale of a group that
+// holds a NaN or an infinity is NaN, and so is every output that it enters: codes know no such thing.
 DS_INLINE int32_t quantise_half(const float* x, int8_t* codes, float* scale) {
+  constexpr int32_t kInfinity = 0x7f800000;
   const Floats values = load(x);
-  const float largest = max_lanes(abs(values));
+  // As integers magnitudes have their order, with infinity and NaN on top.
+  const int32_t bits = max_lanes(as_ints(abs(values)));
+  if (bits >= kInfinity) {
+    std::memset(codes, 0, kLanes);
+    *scale = __builtin_nanf("");
+    return 0;
+  }
+  float largest;
+  std::memcpy(&largest, &bits, sizeof largest);
   const float step = largest / 127.0f;
   // A subnormal step has no reciprocal; such a group is nothing beside the others.
-  const float inverse = step >= 0x1p-120f ? 1.0f / step : (largest == largest ? 0.0f : largest);
+  const float inverse = step >= 0x1p-120f ? 1.0f / step : 0.0f;
   const Ints rounded = to_ints(mul(values, splat(inverse)));
   store_i8(codes, rounded);
   *scale = step;
