@@ -44,52 +44,48 @@ class Plan:
     sweep_tokens: int
 
 
-def measure_decode(target: str, draft: str | None, plan: Plan) -> dict[str, Any]:
-    """Every workload of one target."""
+def workloads(draft: str | None) -> tuple[str, ...]:
+    """Of a target with this draft; one without is too small to edit a file as it is asked."""
+    return ("humaneval",) if draft is None else ("humaneval", "editing")
+
+
+def measure_workload(target: str, draft: str | None, workload: str, plan: Plan) -> dict[str, Any]:
+    """One workload of one target."""
     ours = Ours(target, draft, threads=plan.threads)
-    draft_path = gguf_path(draft) if draft else None
     path = gguf_path(target)
-    result: dict[str, Any] = {"target": target, "draft": draft, "workloads": {}}
-    for name, tasks in _workloads(ours, plan, has_draft=draft is not None).items():
-        print(f"decode: {target}, {name}", flush=True)
-        peers = peer_configs(draft_path)
-        mine = our_configs(has_draft=draft is not None)
-        sweep = _sweep(ours, path, tasks, [*mine, *peers], plan)
-        finals = [*_finalists(mine, sweep["ours"]), *_finalists(peers, sweep["llama.cpp"])]
-        if name == "editing":
-            finals = _without_slow_kinds(finals, sweep["llama.cpp"])
-        cold = _measure(ours, path, tasks, finals, 0.0, plan.rounds, plan.threads)
-        few = tasks[: max(2, len(tasks) // 2)]
-        hot = _measure(ours, path, few, _hot(finals), HOT, max(1, plan.rounds // 2), plan.threads)
-        result["workloads"][name] = {
-            "tasks": [(task.name, len(task.ids), task.max_tokens) for task in tasks],
-            "sweep_tokens_per_second": sweep,
-            "temperature_0": cold,
-            f"temperature_{HOT}": hot,
-        }
-    return result
-
-
-def _workloads(ours: Ours, plan: Plan, *, has_draft: bool) -> dict[str, list[Task]]:
-    prompts = [tuple(ours.encode(prompt)) for prompt in humaneval_prompts(plan.num_prompts)]
-    tasks = {
-        "humaneval": [
-            Task(f"humaneval {index}", ids, plan.new_tokens, ignore_eos=True)
-            for index, ids in enumerate(prompts)
-        ]
+    tasks = _tasks(ours, workload, plan)
+    peers = peer_configs(gguf_path(draft) if draft else None)
+    mine = our_configs(has_draft=draft is not None)
+    sweep = _sweep(ours, path, tasks, [*mine, *peers], plan)
+    finals = [*_finalists(mine, sweep["ours"]), *_finalists(peers, sweep["llama.cpp"])]
+    if workload == "editing":
+        finals = _without_slow_kinds(finals, sweep["llama.cpp"])
+    cold = _measure(ours, path, tasks, finals, 0.0, plan.rounds, plan.threads)
+    few = tasks[: max(2, len(tasks) // 2)]
+    hot = _measure(ours, path, few, _hot(finals), HOT, max(1, plan.rounds // 2), plan.threads)
+    return {
+        "tasks": [(task.name, len(task.ids), task.max_tokens) for task in tasks],
+        "sweep_tokens_per_second": sweep,
+        "temperature_0": cold,
+        f"temperature_{HOT}": hot,
     }
-    # A model without a draft is too small to edit a file as it is asked.
-    if has_draft:
-        tasks["editing"] = [
-            Task(
-                edit.name,
-                tuple(ours.encode([dict(turn) for turn in edit_messages(edit)])),
-                plan.edit_tokens,
-                ignore_eos=False,
-            )
-            for edit in EDITS[: plan.num_edits]
+
+
+def _tasks(ours: Ours, workload: str, plan: Plan) -> list[Task]:
+    if workload == "humaneval":
+        return [
+            Task(f"humaneval {index}", tuple(ours.encode(prompt)), plan.new_tokens, ignore_eos=True)
+            for index, prompt in enumerate(humaneval_prompts(plan.num_prompts))
         ]
-    return tasks
+    return [
+        Task(
+            edit.name,
+            tuple(ours.encode([dict(turn) for turn in edit_messages(edit)])),
+            plan.edit_tokens,
+            ignore_eos=False,
+        )
+        for edit in EDITS[: plan.num_edits]
+    ]
 
 
 def _sweep(

@@ -61,21 +61,21 @@ def _row_goals(parts: dict[str, Any]) -> Iterator[Goal]:
         name, ours = result["model"], result["systems"]["ours"]
         peer = result["systems"]["llama.cpp"]
         for width, limit in ((4, 1.25), (8, 1.7)):
-            if width in ours["over_one_row"]:
+            if str(width) in ours["over_one_row"]:
                 detail = ", ".join(
-                    f"{system} {curve['over_one_row'][width]:.2f}"
+                    f"{system} {curve['over_one_row'][str(width)]:.2f}"
                     for system, curve in result["systems"].items()
                     if system != "ours"
                 )
-                value = ours["over_one_row"][width]
+                value = ours["over_one_row"][str(width)]
                 yield Goal(f"T({width})/T(1) {name}", value, limit, False, detail)
         for system in ("llama.cpp", OTHER):
             if system in result["systems"]:
-                times = [result["systems"][s]["seconds"][1]["median"] for s in (system, "ours")]
+                times = [result["systems"][s]["seconds"]["1"]["median"] for s in (system, "ours")]
                 detail = f"{times[0] * 1000:.1f} ms / {times[1] * 1000:.1f} ms"
                 yield Goal(f"T(1) {system}/ours {name}", times[0] / times[1], 1.0, True, detail)
         if bandwidth:
-            speed, other = ours["gb_per_s"][1], peer["gb_per_s"][1]
+            speed, other = ours["gb_per_s"]["1"], peer["gb_per_s"]["1"]
             detail = f"{speed:.1f} of {bandwidth:.1f} GB/s; llama.cpp {other:.1f}"
             yield Goal(f"GB/s of one row {name}", speed / bandwidth, 0.75, True, detail)
 

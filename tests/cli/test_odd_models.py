@@ -107,6 +107,18 @@ ODD: dict[str, tuple[Change, str]] = {
         _config(eos_token_id=[1, 400]),
         "config.json: eos_token_id 400 is beyond the vocabulary of",
     ),
+    "a longest text of no number": (
+        _text("tokenizer_config.json", '{"model_max_length": "long"}'),
+        "cannot be loaded: '>' not supported",
+    ),
+    "an end that is no id elsewhere": (
+        _text("generation_config.json", '{"eos_token_id": [1.5]}'),
+        "eos_token_id must be a token id or a list of them, got [1.5]",
+    ),
+    "a tokenizer of other types": (
+        _text("tokenizer.json", '{"model": {"type": "BPE", "vocab": [], "merges": 3}}'),
+        "cannot be loaded: ",
+    ),
     "an end beyond it elsewhere": (
         _text("generation_config.json", '{"eos_token_id": 9000}'),
         "generation_config.json: eos_token_id 9000 is beyond the vocabulary of",
@@ -119,7 +131,7 @@ ODD: dict[str, tuple[Change, str]] = {
     "another vocabulary": (_config(vocab_size=500), "but the config means (500, 32): take"),
     "heads that do not divide": (_config(num_attention_heads=3), "not a multiple of the number"),
     "unknown activation": (_config(hidden_act="wobble"), "cannot be loaded: KeyError: 'wobble'"),
-    "an end of text": (_config(eos_token_id="end"), "'eos_token_id' with value 'end'"),
+    "an end of text": (_config(eos_token_id="end"), "eos_token_id must be a token id or a list of"),
     "an epsilon of text": (_config(rms_norm_eps="small"), "expected float, got str"),
     "scaling a list": (_config(rope_parameters=[1]), "'rope_parameters' with value [1]"),
     "weights cut": (_cut, "model.safetensors is cut off or overlong: it has"),
@@ -222,3 +234,17 @@ def test_a_hub_out_of_reach_is_tried_once(cli: Cli, monkeypatch: pytest.MonkeyPa
 def test_an_offline_hub_is_not_tried(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "is_offline", lambda: True)
     assert "HF_HUB_OFFLINE forbids" in cli("models", "show", "nobody/nothing").refusal()
+
+
+@pytest.mark.parametrize("start", [[1, 2], "x", 900, -1])
+def test_a_start_that_is_no_id_is_refused(cli: Cli, tmp_path: Path, start: object) -> None:
+    tokenizer = raw_tokenizer()
+    raw_model("bart", vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for name in ("config.json", "generation_config.json"):
+        path = tmp_path / name
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"decoder_start_token_id": start})
+        )
+    said = cli("generate", "hi", "-n", "2", "-m", str(tmp_path)).refusal()
+    assert "decoder_start_token_id" in said

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
+from draftsmith.core.values import is_whole
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.native.bounds import MOST_LAYERS, check_sizes, extent_of, named_after
 
@@ -125,6 +126,11 @@ def _check_ends(path: Path, options: dict[str, Any], config: dict[str, Any]) -> 
     sizes = [config[name] for name in _VOCABULARIES if isinstance(config.get(name), int)]
     value = options.get("eos_token_id")
     found = cast(list[object], value) if isinstance(value, list) else [value]
+    if value is not None and not all(is_whole(one) for one in found):
+        raise ModelFormatError(
+            f"{path}: eos_token_id must be a token id or a list of them, got {value!r:.60}: "
+            f"{_AGAIN}"
+        )
     beyond = [one for one in found if isinstance(one, int) and one >= max(sizes, default=0)]
     if sizes and beyond:
         raise ModelFormatError(

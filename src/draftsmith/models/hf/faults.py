@@ -66,7 +66,10 @@ def named_errors(reference: str) -> Iterator[None]:
         raise ModelNotFoundError(
             f"model {reference!r}: {why} ({_gist(error)}): {remedy}"
         ) from error
-    except _FAULTS as error:
+    except Exception as error:
+        # Of the tokenizers' own kind there is no class: they raise `Exception` itself.
+        if not isinstance(error, _FAULTS) and type(error) is not Exception:
+            raise
         raise ModelFormatError(
             f"model {reference!r} cannot be loaded: {_gist(error)}: {_AGAIN}"
         ) from error

@@ -98,7 +98,11 @@ def load_adapted_tokenizer(source: ModelSource, path: Path | None) -> Transforme
         if path is not None:
             check_vocabulary(path)
             check_tokenizer_class(path, source.reference)
-        return wrap_tokenizer(AutoTokenizer.from_pretrained(**where))
+        tokenizer = wrap_tokenizer(AutoTokenizer.from_pretrained(**where))
+        # What its settings make of any text, before there is one.
+        tokenizer.decode(tokenizer.encode(""))
+        tokenizer.special_tokens()
+        return tokenizer
 
 
 def wrap_tokenizer(tokenizer: Any) -> TransformersTokenizer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from draftsmith.core.values import is_whole
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.contract import ModelTraits
 from draftsmith.models.hf.positions import context_length, position_limit, source_length
@@ -29,6 +30,11 @@ def traits_of(model: Any, name: str) -> ModelTraits:
         start = getattr(model.config, "decoder_start_token_id", None)
     if model.config.is_encoder_decoder and start is None:
         raise ModelFormatError(f"{name} has no decoder_start_token_id: set it in its config")
+    if model.config.is_encoder_decoder and not (is_whole(start) and 0 <= start < config.vocab_size):
+        raise ModelFormatError(
+            f"{name}: decoder_start_token_id must be below the vocab_size of {config.vocab_size}, "
+            f"got {start!r:.60}: set it in its config"
+        )
     return ModelTraits(
         name=name,
         vocab_size=int(config.vocab_size),
