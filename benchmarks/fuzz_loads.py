@@ -43,7 +43,7 @@ Mutate = Callable[[int, Path], tuple[str, Path]]
 
 def main() -> None:
     """Run all mutants, or one again."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mutants", type=int, default=5000)
     parser.add_argument("--again", help="one mutant, such as gguf:17, with its traceback")
     options = parser.parse_args()
@@ -169,7 +169,7 @@ def _report(path: Path, writer: int) -> None:
         for stream in range(3):
             os.dup2(nowhere, stream)
         own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (own + _MEMORY_BYTES,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (own + _MEMORY_BYTES, own + _MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.alarm(_TIMEOUT_S)
         found = _outcome(path)

@@ -25,7 +25,7 @@ def traits_of(model: Any, name: str) -> ModelTraits:
     """
     config = model.config.get_text_config(decoder=True)
     reason = _why_no_rollback(model)
-    start = model.generation_config.decoder_start_token_id
+    start: Any = model.generation_config.decoder_start_token_id
     if start is None:
         start = getattr(model.config, "decoder_start_token_id", None)
     if model.config.is_encoder_decoder and start is None:
