@@ -312,3 +312,12 @@ def test_a_pull_that_waits_for_another_says_so(index: FakeIndex, folder: Path):
 def test_a_name_that_is_not_in_the_catalogue_is_refused(folder: Path):
     with pytest.raises(ModelNotFoundError, match="did you mean tiny"):
         pull("tinny")
+
+
+def test_a_pull_makes_the_home_folder_for_the_user_alone(
+    index: FakeIndex, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder.parents[1] / "new"
+    monkeypatch.setenv("DRAFTSMITH_HOME", str(place))
+    pull("tiny")
+    assert place.stat().st_mode & 0o777 == 0o700

@@ -13,6 +13,7 @@ from torch import Tensor
 from draftsmith.core.values import check_whole, is_whole, require
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter
 from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFoundError
+from draftsmith.models.written import written_whole
 
 __all__ = ["NgramDrafter", "NgramTable"]
 
@@ -121,7 +122,7 @@ class NgramTable:
         """Write the table as an `.npz` file.
 
         Args:
-            path: Where to; a file that is there is replaced.
+            path: Where to; a file that is there is replaced, in one step.
 
         Example:
             >>> NgramTable.from_tokens([[0, 1, 2]], vocab_size=4).save("table.npz")
@@ -131,7 +132,7 @@ class NgramTable:
         arrays = {"format": np.array(_FORMAT), "counts": self.counts.numpy()}
         if self.pairs is not None and self.pair_counts is not None:
             arrays |= {"pairs": self.pairs.numpy(), "pair_counts": self.pair_counts.numpy()}
-        with Path(path).open("wb") as file:
+        with written_whole(Path(path)) as place, place.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @classmethod

