@@ -7,7 +7,7 @@ import pytest
 from draftsmith.bench.arms import PLAIN, Arm, Cell
 from draftsmith.bench.batch import Batch, Request
 from draftsmith.bench.passrate import pass_rates, pass_table
-from draftsmith.bench.programs import as_program, as_workload
+from draftsmith.bench.programs import Program, as_program, as_workload
 from draftsmith.bench.run import CellRun, Track
 from draftsmith.bench.sandbox import Limits, Outcome, run_program
 from draftsmith.workloads import Problem, humaneval_problems
@@ -100,10 +100,10 @@ def test_an_interrupted_run_counts_the_problems_that_were_reached() -> None:
 def test_stopping_while_programs_run_keeps_what_was_judged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[str] = []
+    seen: list[Program] = []
 
-    def run(source: str, limits: Limits) -> Outcome:
-        seen.append(source)
+    def run(program: Program, limits: Limits) -> Outcome:
+        seen.append(program)
         if len(seen) == 3:
             raise KeyboardInterrupt
         return Outcome.PASSED

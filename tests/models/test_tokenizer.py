@@ -206,6 +206,14 @@ def test_spaces_are_not_cleaned_up() -> None:
     assert tokenizer.decode(tokenizer.encode("a , b . n't")) == "a , b . n't"
 
 
+def test_a_text_that_a_tokenizer_cannot_encode_is_refused_in_one_line() -> None:
+    raw = RawTokenizer(models.WordLevel({"fox": 0}, unk_token="<unk>"))
+    tokenizer = wrap_tokenizer(PreTrainedTokenizerFast(tokenizer_object=raw))
+    for encode in (tokenizer.encode, tokenizer.encode_plain):
+        with pytest.raises(InvalidRequestError, match=r"cannot encode the prompt .*: leave out"):
+            encode("dog")
+
+
 def test_a_chat_is_encoded_by_its_template() -> None:
     tokenizer = byte_level()
     names = tokenizer.token_strings()

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from draftsmith.bench.programs import PromptStyle, as_program
+from draftsmith.bench.programs import Program, PromptStyle, as_program
 from draftsmith.bench.resample import bootstrap
 from draftsmith.bench.run import CellRun, Track
-from draftsmith.bench.sandbox import Limits, Outcome, has_namespaces, run_program
+from draftsmith.bench.sandbox import Limits, Outcome, isolation, run_program
 from draftsmith.bench.speed import cost_table, speedup, tokens_per_second
 from draftsmith.bench.words import interval, number
 from draftsmith.core.statistics import Interval, wilson_interval
@@ -21,7 +21,7 @@ __all__ = ["SCHEMA", "VERSION", "pass_rates", "pass_table"]
 
 SCHEMA = "draftsmith.passrate"
 VERSION = 1
-Judge = Callable[[str], Outcome]
+Judge = Callable[[Program], Outcome]
 """Runs a program."""
 
 
@@ -45,13 +45,13 @@ def pass_rates(
         The arms with pass@1, its interval, and ms per token, ready for JSON; `is_judged` is
         False if the user stopped it, and what was judged until then is counted.
     """
-    judged: dict[str, Outcome] = {}
+    judged: dict[Program, Outcome] = {}
 
-    def judge(source: str) -> Outcome:
+    def judge(program: Program) -> Outcome:
         on_program()
-        if source not in judged:
-            judged[source] = run_program(source, limits)
-        return judged[source]
+        if program not in judged:
+            judged[program] = run_program(program, limits)
+        return judged[program]
 
     outcomes: list[Outcomes] = [[[] for _ in problems] for _ in run.tracks]
     is_judged = True
@@ -61,7 +61,8 @@ def pass_rates(
     except KeyboardInterrupt:
         is_judged = False
     return {
-        "is_isolated": has_namespaces(),
+        "is_isolated": all(isolation().values()),
+        "isolation": dict(isolation()),
         "is_judged": is_judged,
         "arms": [
             _arm(run, track, mine, outcomes[0])

@@ -1,11 +1,11 @@
 """HumanEval as prompts, and programs from what a model answered."""
 
 import re
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from draftsmith.workloads import Item, Problem, Workload
 
-__all__ = ["STOP_STRINGS", "PromptStyle", "as_program", "as_workload"]
+__all__ = ["STOP_STRINGS", "Program", "PromptStyle", "as_program", "as_workload"]
 
 PromptStyle: TypeAlias = Literal["completion", "chat"]
 """`completion` goes on from the function's head; `chat` asks for the function."""
@@ -32,8 +32,21 @@ def as_workload(problems: list[Problem], style: PromptStyle) -> Workload:
     )
 
 
-def as_program(problem: Problem, text: str, style: PromptStyle) -> str:
-    """What decides whether an answer is right: it runs to its end if so.
+class Program(NamedTuple):
+    """Code of a model, and what it must pass."""
+
+    code: str
+    """Defines the function."""
+    entry_point: str
+    """The function's name."""
+    head: str
+    """What the test may use beside the function: imports, helpers."""
+    test: str
+    """Defines `check(candidate)`."""
+
+
+def as_program(problem: Problem, text: str, style: PromptStyle) -> Program:
+    """What decides whether an answer is right.
 
     Args:
         problem: The problem.
@@ -41,7 +54,7 @@ def as_program(problem: Problem, text: str, style: PromptStyle) -> str:
         style: How it was asked.
     """
     code = problem.prompt + text if style == "completion" else _from_answer(problem, text)
-    return f"{code}\n\n{problem.test}\n\ncheck({problem.entry_point})\n"
+    return Program(code, problem.entry_point, problem.prompt, problem.test)
 
 
 def _prompt(problem: Problem, style: PromptStyle) -> str | tuple[dict[str, str], ...]:

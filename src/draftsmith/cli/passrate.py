@@ -285,7 +285,11 @@ def _finish(
     else:
         print_table(pass_table(document))
         if not found["is_isolated"]:
-            write_text("The programs could use the network: this system gives no namespaces.\n")
+            lacking = [name for name, holds in found["isolation"].items() if not holds]
+            write_text(
+                f"The programs were not kept from everything: this system gives no isolation of "
+                f"{', '.join(lacking)}.\n"
+            )
     if programs.json_file is not None:
         write_document(programs.json_file, document)
     for track in failed:

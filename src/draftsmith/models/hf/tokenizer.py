@@ -5,6 +5,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from draftsmith.errors import InvalidRequestError
 from draftsmith.models.hf.chat import render_chat
 from draftsmith.models.tokenizer import Message, Tokenizer, check_text
 
@@ -19,16 +20,15 @@ class TransformersTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the special tokens that the model expects."""
-        return list(self.tokenizer(check_text(text)).input_ids)
+        return self._ids(text)
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids of a text and nothing else: no special token is added."""
-        return list(self.tokenizer(check_text(text), add_special_tokens=False).input_ids)
+        return self._ids(text, add_special_tokens=False)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's chat template, ready for the answer."""
-        text = check_text(render_chat(self.tokenizer, messages))
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return self._ids(render_chat(self.tokenizer, messages), add_special_tokens=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the tokens; special tokens are left out."""
@@ -47,6 +47,19 @@ class TransformersTokenizer(Tokenizer):
         # A slow tokenizer leaves out its named ones, however they were added.
         ids = self.tokenizer.all_special_ids
         return specials | dict(zip(self.tokenizer.all_special_tokens, ids, strict=True))
+
+    def _ids(self, text: str, **options: Any) -> list[int]:
+        try:
+            return list(self.tokenizer(check_text(text), **options).input_ids)
+        except Exception as error:
+            # The library's own errors have no class: they are `Exception` itself.
+            if type(error) is not Exception:
+                raise
+            why = " ".join(str(error).split())
+            raise InvalidRequestError(
+                f"the model's tokenizer cannot encode the prompt ({why:.200}): leave out what it "
+                "does not know"
+            ) from error
 
     @property
     def has_chat_template(self) -> bool:
