@@ -83,8 +83,8 @@ def _sequence_bias(name: str, value: object) -> FrozenDict:
     pairs = cast(Mapping[object, object], value).items()
     found = {check_token_ids(name, word): check_number(name, bias) for word, bias in pairs}
     require(all(found), name, "keyed by sequences of one token or more", value)
-    rule = "finite, and between -1e30 and 1e30 (use bad_words)"
-    require(all(map(is_moderate, found.values())), name, rule, value)
+    require(all(map(math.isfinite, found.values())), name, "finite (use bad_words)", value)
+    require(all(map(is_moderate, found.values())), name, "between -1e30 and 1e30", value)
     return FrozenDict(found)
 
 

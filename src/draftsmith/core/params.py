@@ -241,11 +241,13 @@ def _check_sampling(params: SamplingParams) -> None:
     require(0 <= params.min_p <= 1, "min_p", "between 0 and 1", params.min_p)
     for name in ("repetition_penalty", "encoder_repetition_penalty"):
         penalty = getattr(params, name)
-        is_factor = penalty is None or (penalty > 0 and is_moderate(penalty, 1 / penalty))
-        require(is_factor, name, "above 0, and between 1e-30 and 1e30", penalty)
+        require(penalty is None or (finite(penalty) and penalty > 0), name, "above 0", penalty)
+        is_fit = penalty is None or is_moderate(penalty, 1 / penalty)
+        require(is_fit, name, "between 1e-30 and 1e30", penalty)
     for name in ("presence_penalty", "frequency_penalty"):
         penalty = getattr(params, name)
-        require(is_moderate(penalty), name, "finite, and between -1e30 and 1e30", penalty)
+        require(finite(penalty), name, "finite", penalty)
+        require(is_moderate(penalty), name, "between -1e30 and 1e30", penalty)
     is_seed = params.seed is None or 0 <= params.seed < 2**64
     require(is_seed, "seed", "between 0 and 2**64 - 1", params.seed)
 
@@ -268,8 +270,8 @@ def _check_drafting(params: SamplingParams) -> None:
 def _check_token_sets(params: SamplingParams) -> None:
     for token, bias in params.logit_bias.items():
         require(token >= 0, "logit_bias", "keyed by token ids", token)
-        rule = "finite, and between -1e30 and 1e30 (use banned_token_ids)"
-        require(is_moderate(bias), "logit_bias", rule, bias)
+        require(math.isfinite(bias), "logit_bias", "finite (use banned_token_ids)", bias)
+        require(is_moderate(bias), "logit_bias", "between -1e30 and 1e30", bias)
     for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
         size = getattr(params, name)
         require(size is None or size >= 0, name, "0 (none) or more", size)
