@@ -336,19 +336,21 @@ def laws(*rows: Sequence[float]) -> torch.Tensor:
     return torch.tensor([[[*row, *[0.0] * (96 - len(row))] for row in rows]])
 
 
-BREACHES: list[tuple[Drafter, str]] = [
+OF_ALL: list[tuple[Drafter, str]] = [
+    (Broken([[5], [5]]), "gave 2 drafts for 1 sequences"),
+    (Broken([[0]], torch.ones(1, 1, 5)), "laws of shape"),
+]
+OF_ONE: list[tuple[Drafter, str]] = [
     (Broken([[5] * 4]), "drafted 4 tokens of 3"),
     (Broken([[96]]), "an id outside 0 … 95"),
     (Broken([[-1]]), "an id outside 0 … 95"),
-    (Broken([[5], [5]]), "gave 2 drafts for 1 sequences"),
-    (Broken([[0]], torch.ones(1, 1, 5)), "laws of shape"),
     (Broken([[0]], laws([0.5])), "sums to 0.5, not 1"),
     (Broken([[0, 0]], laws([1.0], [NAN])), "sums to nan, not 1"),
 ]
 
 
-@pytest.mark.parametrize(("broken", "why"), BREACHES)
-def test_a_drafter_that_breaks_its_contract_is_named(broken: Drafter, why: str) -> None:
+@pytest.mark.parametrize(("broken", "why"), OF_ALL)
+def test_a_drafter_whose_whole_draft_has_a_wrong_form_is_named(broken: Drafter, why: str) -> None:
     params = replace(SEEDED, verifier="block")
     drafters = [broken, SpeculativeDrafter(twin("llama"), broken, inner_gamma=3)]
     for draft, gamma in zip(drafters, (3, 4), strict=True):
@@ -356,6 +358,48 @@ def test_a_drafter_that_breaks_its_contract_is_named(broken: Drafter, why: str) 
             Engine(target("llama"), draft=draft, gamma=gamma).generate(PROMPTS[0], params)
         assert "broken" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("broken", "why"), OF_ONE)
+def test_a_breach_for_one_sequence_ends_it_and_is_named(broken: Drafter, why: str) -> None:
+    params = replace(SEEDED, verifier="block")
+    drafters = [broken, SpeculativeDrafter(twin("llama"), broken, inner_gamma=3)]
+    for draft, gamma in zip(drafters, (3, 4), strict=True):
+        (result,) = Engine(target("llama"), draft=draft, gamma=gamma).generate(PROMPTS[0], params)
+        assert result.finish_reason is FinishReason.ERROR
+        assert result.error is not None
+        assert why in result.error
+        assert result.error.startswith("drafter broken ")
+        assert "\n" not in result.error
+
+
+@dataclass
+class BreaksForOne(Drafter):
+    """Honest, but from its second round on one sequence gets an id that there is none of."""
+
+    name: str = "breaks"
+    rounds: int = 0
+
+    def propose(self, context: DraftContext) -> Draft:
+        self.rounds += 1
+        rows = [[7, 8][: one.gamma] for one in context.sequences]
+        for row, one in zip(rows, context.sequences, strict=True):
+            if self.rounds > 1 and row and one.tokens[: one.num_prompt] == PROMPTS[1]:
+                row[-1] = 96
+        return Draft.certain(rows, context.device)
+
+
+@pytest.mark.parametrize("params", [SEEDED, replace(SEEDED, temperature=0.0)], ids=["hot", "cold"])
+def test_the_others_of_a_batch_go_on_with_their_own_texts(params: SamplingParams) -> None:
+    plain = texts(Engine(target("llama")).generate(PROMPTS, params))
+    results = Engine(target("llama"), draft=BreaksForOne(), gamma=2).generate(PROMPTS, params)
+    for index, (result, (text,)) in enumerate(zip(results, plain, strict=True)):
+        if index == 1:
+            assert result.error == "drafter breaks drafted an id outside 0 … 95"
+            assert 0 < len(result.token_ids) < len(text)
+            assert result.token_ids == text[: len(result.token_ids)]
+        else:
+            assert (result.error, result.token_ids) == (None, text)
 
 
 def test_a_hierarchical_drafter_outside_an_engine_says_so() -> None:

@@ -6,7 +6,8 @@ from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.lenience import exact_twin
 from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
-from draftsmith.engine.round import Outcome, RoundContext, Turn, check_contract, check_drafts
+from draftsmith.engine.breaches import breaches, without
+from draftsmith.engine.round import Outcome, RoundContext, Turn, check_drafts
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
@@ -78,7 +79,8 @@ class SpeculativeDrafter(Drafter):
         while live := [turn for turn in live if len(turn.drawn) < turn.view.gamma]:
             inner = [self._inner_turn(turn, num_rounds) for turn in live]
             outcomes = self._inner_round(inner, context)
-            for turn, outcome in zip(live, outcomes, strict=True):
+            for turn, below, outcome in zip(live, inner, outcomes, strict=True):
+                turn.fault = below.fault
                 laws = repeat(None) if outcome.laws is None else outcome.laws
                 for token, law in zip(outcome.tokens, laws, strict=False):
                     context.record(turn, token, law)
@@ -90,7 +92,9 @@ class SpeculativeDrafter(Drafter):
     def _inner_round(self, turns: list[Turn], context: RoundContext) -> list[Outcome]:
         inner_context = RoundContext(turns, context.vocab_size, context.device)
         draft = self.inner.propose(inner_context)
-        check_contract(draft, turns, context.vocab_size, self.inner.name)
+        for row, why in breaches(draft, turns, context.vocab_size, self.inner.name).items():
+            turns[row].fault = why
+        draft = without(draft, [row for row, turn in enumerate(turns) if turn.fault])
         return check_drafts(self._follower, turns, draft, context.vocab_size)
 
     def _has_room(self, turn: Turn) -> bool:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.drafters.contract import Drafter
+from draftsmith.engine.breaches import check_contract
 from draftsmith.engine.request import Request
 from draftsmith.engine.result import Origin, TokenTrace
-from draftsmith.engine.round import RoundContext, Turn, check_contract
+from draftsmith.engine.round import RoundContext, Turn
 from draftsmith.engine.sequence import Sequence
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel

@@ -14,6 +14,7 @@ from draftsmith.core.lenience import ArgmaxLenience
 from draftsmith.core.noise import RoundNoise
 from draftsmith.core.verify import Check, Verifier
 from draftsmith.drafters.contract import Draft, Drafter, SequenceView
+from draftsmith.engine.breaches import breaches, without
 from draftsmith.engine.control.contract import Pace
 from draftsmith.errors import DraftError
 from draftsmith.kernels.cpu.sampling import has_mass
@@ -24,13 +25,11 @@ __all__ = [
     "Outcome",
     "RoundContext",
     "Turn",
-    "check_contract",
     "check_drafts",
     "draft_for",
     "run_round",
 ]
 
-_LAW_TOLERANCE = 1e-3
 
 NoiseMaker: TypeAlias = Callable[[int, int, int], RoundNoise]
 """(level, inner round, tokens drafted above) to the noise of that round."""
@@ -60,6 +59,8 @@ class Turn:
     """The law of each drawn token, `[vocab]`."""
     confidences: list[float] = field(default_factory=list)
     """How sure the drafter was of each token; empty where nobody asks, or it does not tell."""
+    fault: str = ""
+    """How the drafter broke its contract for this sequence, which ends it; the others go on."""
 
     def __post_init__(self) -> None:
         """Set up the noise of this round."""
@@ -224,7 +225,10 @@ def draft_for(
     if drafter is None or not any(turn.view.gamma for turn in turns):
         return Draft.certain([[] for _ in turns], context.device)
     draft = drafter.propose(context)
-    check_contract(draft, turns, context.vocab_size, drafter.name)
+    broken = breaches(draft, turns, context.vocab_size, drafter.name)
+    for row, why in broken.items():
+        turns[row].fault = why
+    draft = without(draft, [row for row, turn in enumerate(turns) if turn.fault])
     if pace is None or draft.confidences is None or draft.probs is not None:
         return draft
     for turn, confidences in zip(turns, draft.confidences, strict=True):
@@ -247,6 +251,9 @@ def check_drafts(
     for row, (turn, feed, tokens) in enumerate(zip(turns, feeds, drafted, strict=True)):
         first = len(feed) - 1
         rows = _fit(logits[row, first : first + len(tokens) + 1], vocab_size)
+        if turn.fault:
+            outcomes.append(Outcome([], [], 0, None, rows, turn.fault))
+            continue
         outcomes.append(_judge(turn, rows, tokens, _one_row(draft, row, len(tokens))))
     return outcomes
 
@@ -327,37 +334,3 @@ def _one_row(draft: Draft, row: int, length: int) -> Draft:
     rows = slice(row, row + 1)
     probs = None if draft.probs is None else draft.probs[rows, :length]
     return Draft(draft.tokens[rows, :length], draft.num_drafted[rows], probs)
-
-
-def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str) -> None:
-    """Catch a drafter that proposes what nothing could be.
-
-    Raises:
-        DraftError: If lengths, ids, shapes or masses are off, or the draft is a tree.
-    """
-    if draft.parents is not None:
-        raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
-    lengths, tokens = draft.num_drafted.tolist(), draft.tokens.tolist()
-    if len(lengths) != len(turns) or len(tokens) != len(turns):
-        raise DraftError(f"drafter {name} gave {len(lengths)} drafts for {len(turns)} sequences")
-    for turn, length, row in zip(turns, lengths, tokens, strict=True):
-        if not 0 <= length <= min(turn.view.gamma, len(row)):
-            raise DraftError(f"drafter {name} drafted {length} tokens of {turn.view.gamma}")
-        if not all(0 <= token < vocab_size for token in row[:length]):
-            raise DraftError(f"drafter {name} drafted an id outside 0 … {vocab_size - 1}")
-    if draft.confidences is not None:
-        if list(map(len, draft.confidences)) != lengths:
-            raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
-        off = [one for row in draft.confidences for one in row if not 0 <= one <= 1]
-        if off:
-            raise DraftError(f"drafter {name} gave the confidence {off[0]}: they go from 0 to 1")
-    if draft.probs is None:
-        return
-    if draft.probs.shape != (*draft.tokens.shape, vocab_size):
-        raise DraftError(f"drafter {name} gave laws of shape {tuple(draft.probs.shape)}")
-    masses = draft.probs.sum(dim=-1, dtype=torch.float32).tolist()
-    for turn, length, row in zip(turns, lengths, masses, strict=True):
-        # Not "> tolerance": a NaN must be caught as well.
-        bad = [mass for mass in row[:length] if not abs(mass - 1) <= _LAW_TOLERANCE]
-        if bad and turn.verifier.needs_draft_probs:
-            raise DraftError(f"drafter {name} gave a law that sums to {bad[0]:.6g}, not 1")

@@ -12,9 +12,10 @@ from torch import Tensor
 from draftsmith.core.gamma import check_gamma
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, Drafter
+from draftsmith.engine.breaches import LAW_TOLERANCE, check_contract
 from draftsmith.engine.request import make_request
 from draftsmith.engine.result import Origin, TokenTrace
-from draftsmith.engine.round import RoundContext, Turn, check_contract
+from draftsmith.engine.round import RoundContext, Turn
 from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.models.contract import ModelTraits
 from draftsmith.testing.require import require
@@ -31,7 +32,6 @@ _NUM_ROUNDS = 10
 _NUM_COPIES = 32
 """Sequences that draw side by side in the honesty check."""
 _NUM_BUCKETS = 16
-_LAW_TOLERANCE = 1e-3
 
 
 def check_drafter(
@@ -173,7 +173,7 @@ def _check_laws(name: str, draft: Draft, row: int) -> None:
     for column, (token, law) in enumerate(zip(tokens.tolist(), laws, strict=True)):
         mass, least = float(law.sum()), float(law.min())
         where = f"drafter {name}: the law of drafted token {column}"
-        require(abs(mass - 1) <= _LAW_TOLERANCE, f"{where} sums to {mass:.6g}, not 1")
+        require(abs(mass - 1) <= LAW_TOLERANCE, f"{where} sums to {mass:.6g}, not 1")
         require(least >= 0, f"{where} has a negative probability, {least:.3g}")
         require(float(law[token]) > 0, f"{where} gives no mass to the token, id {token}")
 
@@ -202,7 +202,7 @@ def _check_reproducible(bench: _Bench, samples: Sequence[Sample]) -> None:
     if seasoned.probs is not None and fresh.probs is not None:
         difference = float((seasoned.probs - fresh.probs).abs().max())
         require(
-            difference <= _LAW_TOLERANCE,
+            difference <= LAW_TOLERANCE,
             f"drafter {name}: the same tokens gave laws that differ by {difference:.3g}",
         )
 

@@ -1,0 +1,109 @@
+"""What a drafter may not propose: a draft of a wrong form, or a wrong part for one sequence."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from draftsmith.drafters.contract import Draft
+from draftsmith.errors import DraftError
+
+if TYPE_CHECKING:
+    from draftsmith.engine.round import Turn
+
+__all__ = ["LAW_TOLERANCE", "breaches", "check_contract", "without"]
+
+LAW_TOLERANCE = 1e-3
+"""How far the mass of a law may be from 1."""
+
+
+def check_contract(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) -> None:
+    """Catch a drafter that proposes what nothing could be.
+
+    Raises:
+        DraftError: If lengths, ids, shapes or masses are off, or the draft is a tree.
+    """
+    for message in breaches(draft, turns, vocab_size, name).values():
+        raise DraftError(message)
+
+
+def breaches(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) -> dict[int, str]:
+    """What is wrong with the drafts of single sequences, by their places in the batch.
+
+    Args:
+        draft: A proposal.
+        turns: Whom it is for.
+        vocab_size: Of the target.
+        name: The drafter's.
+
+    Raises:
+        DraftError: If the whole has a wrong form, so that no sequence's part can be told.
+    """
+    _check_form(draft, turns, vocab_size, name)
+    lengths, tokens = draft.num_drafted.tolist(), draft.tokens.tolist()
+    masses = _masses(draft)
+    found: dict[int, str] = {}
+    for row, (turn, length) in enumerate(zip(turns, lengths, strict=True)):
+        why = _tokens_breach(tokens[row], length, turn.view.gamma, vocab_size)
+        if not why and draft.confidences is not None:
+            why = _confidence_breach(draft.confidences[row], length)
+        if not why and masses is not None and turn.verifier.needs_draft_probs:
+            why = _law_breach(masses[row][:length])
+        if why:
+            found[row] = f"drafter {name} {why}"
+    return found
+
+
+def without(draft: Draft, rows: Sequence[int]) -> Draft:
+    """The draft with nothing proposed for some sequences."""
+    if not rows:
+        return draft
+    lengths = draft.num_drafted.clone()
+    lengths[list(rows)] = 0
+    confidences = draft.confidences
+    if confidences is not None:
+        confidences = [[] if row in rows else one for row, one in enumerate(confidences)]
+    return replace(draft, num_drafted=lengths, confidences=confidences)
+
+
+def _check_form(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) -> None:
+    if draft.parents is not None:
+        raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
+    if len(draft.num_drafted) != len(turns) or len(draft.tokens) != len(turns):
+        raise DraftError(
+            f"drafter {name} gave {len(draft.num_drafted)} drafts for {len(turns)} sequences"
+        )
+    if draft.confidences is not None and len(draft.confidences) != len(turns):
+        raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
+    if draft.probs is not None and draft.probs.shape != (*draft.tokens.shape, vocab_size):
+        raise DraftError(f"drafter {name} gave laws of shape {tuple(draft.probs.shape)}")
+
+
+def _masses(draft: Draft) -> list[list[float]] | None:
+    """Of every law, where there are laws."""
+    if draft.probs is None:
+        return None
+    # The sync is the round's: the verdict is read on the host.
+    return draft.probs.sum(dim=-1, dtype=torch.float32).tolist()
+
+
+def _tokens_breach(row: list[int], length: int, gamma: int, vocab_size: int) -> str:
+    if not 0 <= length <= min(gamma, len(row)):
+        return f"drafted {length} tokens of {gamma}"
+    if not all(0 <= token < vocab_size for token in row[:length]):
+        return f"drafted an id outside 0 … {vocab_size - 1}"
+    return ""
+
+
+def _confidence_breach(confidences: Sequence[float], length: int) -> str:
+    if len(confidences) != length:
+        return "gave confidences that do not fit its drafts"
+    off = [one for one in confidences if not 0 <= one <= 1]
+    return f"gave the confidence {off[0]}: they go from 0 to 1" if off else ""
+
+
+def _law_breach(masses: list[float]) -> str:
+    # Not "> tolerance": a NaN must be caught as well.
+    bad = [mass for mass in masses if not abs(mass - 1) <= LAW_TOLERANCE]
+    return f"gave a law that sums to {bad[0]:.6g}, not 1" if bad else ""
