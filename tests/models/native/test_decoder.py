@@ -14,8 +14,9 @@ from torch import Tensor
 from draftsmith.core.params import SamplingParams
 from draftsmith.engine.engine import Engine
 from draftsmith.models.contract import Rows
-from draftsmith.models.native.decoder import TorchCache, TorchDecoder
+from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.native.read import read_folder
+from draftsmith.models.native.torch_cache import TorchCache
 from draftsmith.testing import check_model
 from tests import tiny
 

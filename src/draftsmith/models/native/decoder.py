@@ -14,67 +14,12 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
 
 from draftsmith.kernels.matrix import Matrix
-from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
+from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, RotaryConfig
+from draftsmith.models.native.torch_cache import TorchCache
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
-__all__ = ["TorchCache", "TorchDecoder"]
-
-_MIN_SLOTS = 256
-
-
-class TorchCache(CountedCache):
-    """Keys and values of every layer: row b's token i lies in slot i of its own buffer.
-
-    Rollback is a shorter length: a rejected token's slot is masked until it is overwritten.
-    """
-
-    def __init__(self, config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
-        shape = (config.num_layers, 2, 0, _MIN_SLOTS, config.num_kv_heads, config.head_size)
-        self.buffer = torch.zeros(shape, device=device, dtype=dtype)
-        """`[layers, keys and values, rows, slots, heads, elements]`, all finite."""
-        self.is_finite = self._flags()
-        """`[layers, rows, slots]`: whether a slot holds what was put there, or zeros for it."""
-
-    def reserve(self, num_rows: int, num_slots: int) -> None:
-        """Make room for so many rows of so many tokens."""
-        held_rows, held_slots = self.buffer.shape[2:4]
-        if num_rows <= held_rows and num_slots <= held_slots:
-            return
-        slots = held_slots if num_slots <= held_slots else max(num_slots, 2 * held_slots)
-        layers, both, _, _, *rest = self.buffer.shape
-        # Zeros: a masked slot still counts as zero times what lies in it, and that must be 0.
-        grown = self.buffer.new_zeros(layers, both, max(num_rows, held_rows), slots, *rest)
-        grown[:, :, :held_rows, :held_slots] = self.buffer
-        self.buffer = grown
-        flags = self._flags()
-        flags[:, :held_rows, :held_slots] = self.is_finite
-        self.is_finite = flags
-
-    def write(
-        self,
-        layer: int,
-        rows: Int[Tensor, "batch 1"],
-        slots: Int[Tensor, "batch rows"],
-        new: Float[Tensor, "2 batch rows heads head"],
-    ) -> None:
-        """Put new keys and values of a layer into their slots.
-
-        A masked slot counts as zero times what lies in it, so that an infinity would be NaN to
-        those who must not see it. It is noted instead, for those who do: `lost_to`.
-        """
-        self.is_finite[layer, rows, slots] = new.abs().amax((0, 3, 4)) < torch.inf
-        self.buffer[layer][:, rows, slots] = new.nan_to_num(0.0, 0.0, 0.0)
-
-    def lost_to(
-        self, layer: int, rows: Int[Tensor, " batch"], mask: Bool[Tensor, "batch rows slots"]
-    ) -> Bool[Tensor, "batch rows"]:
-        """Which tokens see a key or a value that is not finite: attention gives them NaN."""
-        return (mask > self.is_finite[layer, rows, None, : mask.shape[-1]]).any(-1)
-
-    def _flags(self) -> Bool[Tensor, "layers rows slots"]:
-        return torch.ones_like(self.buffer[:, 0, :, :, 0, 0], dtype=torch.bool)
+__all__ = ["TorchDecoder"]
 
 
 class TorchDecoder(LanguageModel):
@@ -151,7 +96,7 @@ class TorchDecoder(LanguageModel):
         assert isinstance(cache, TorchCache)
         past = [cache.length(row) for row in batch.rows]
         cache.reserve(max(batch.rows) + 1, max(past) + batch.width)
-        context = _context(self.config, batch, past, self.device)
+        context = _context(self.config, batch, past, cache)
         scales = self.config.scales
         hidden = _scaled(self._weights.embedding[batch.padded(self.device)], scales.embedding)
         for number, layer in enumerate(self._weights.layers):
@@ -161,7 +106,8 @@ class TorchDecoder(LanguageModel):
             hidden = hidden + self._to_add(added, layer.down_norm)
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
-        return hidden
+        lost = cache.lost(context.rows, context.places, context.written, context.masks[None])
+        return hidden.masked_fill(lost.unsqueeze(-1), torch.nan)
 
     def _attend(
         self,
@@ -179,11 +125,12 @@ class TorchDecoder(LanguageModel):
         if layer.query_norm is not None and layer.key_norm is not None:
             query = _norm(query, layer.query_norm, config.norm_epsilon)
             key = _norm(key, layer.key_norm, config.norm_epsilon)
-        rows, window = context.rows.unsqueeze(1), config.windows[number]
+        window = config.windows[number]
         waves = context.waves[window]
         new = torch.stack((_rotate(key, waves), layer.value(inputs).view(key.shape)))
-        cache.write(number, rows, context.positions, new)
-        mask, (keys, values) = context.masks[window], cache.buffer[number]
+        cache.write(number, context.places, new)
+        context.written.append(new)
+        mask, (keys, values, _) = context.masks[window], cache.layers[number]
         seen = slice(mask.shape[-1])
         look = scaled_dot_product_attention if config.scales.attention_cap is None else self._look
         attended = look(
@@ -194,9 +141,7 @@ class TorchDecoder(LanguageModel):
             scale=config.scales.attention,
             enable_gqa=True,
         )
-        attended = attended.transpose(1, 2).reshape(batch, width, -1)
-        lost = cache.lost_to(number, context.rows, mask).unsqueeze(-1)
-        return layer.output(attended.masked_fill(lost, torch.nan))
+        return layer.output(attended.transpose(1, 2).reshape(batch, width, -1))
 
     def _look(
         self,
@@ -254,17 +199,20 @@ class _Context(NamedTuple):
 
     rows: Int[Tensor, " batch"]
     """Rows of the cache."""
-    positions: Int[Tensor, "batch rows"]
-    """Of the new tokens, and the slots that they are written to."""
+    places: Int[Tensor, " places"]
+    """What the new tokens are written to."""
     waves: dict[int | None, "_Waves"]
     """Of the layers with a sliding window, and without."""
     masks: dict[int | None, Bool[Tensor, "batch rows slots"]]
-    """Which slots a token sees, by sliding window."""
+    """Which slots a token sees, by sliding window; None is always there."""
+    written: list[Float[Tensor, "2 batch rows heads head"]]
+    """The new keys and values, layer by layer."""
 
 
 def _context(
-    config: DecoderConfig, batch: Rows, past: Sequence[int], device: torch.device
+    config: DecoderConfig, batch: Rows, past: Sequence[int], cache: TorchCache
 ) -> _Context:
+    device = cache.buffer.device
     start = torch.tensor(past, device=device).unsqueeze(1)
     positions = start + torch.arange(batch.width, device=device)
     # The padding of a short row lands in slots that its own next tokens overwrite.
@@ -273,14 +221,14 @@ def _context(
     distance = positions.unsqueeze(2) - slots
     masks = {
         window: (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-        for window in set(config.windows)
+        for window in {None, *config.windows}
     }
     waves = {
         window: _waves(config.layer_rotary(layer), positions)
         for layer, window in enumerate(config.windows)
         if window not in config.windows[:layer]
     }
-    return _Context(rows, positions, waves, masks)
+    return _Context(rows, cache.places(rows, positions), waves, masks, [])
 
 
 def _waves(rotary: RotaryConfig, positions: Int[Tensor, "batch rows"]) -> _Waves:
