@@ -188,6 +188,7 @@ def _transformers_model(path: Path, threads: int) -> Any:
         gguf_file=path.name,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
     return model.eval()
 

@@ -32,7 +32,8 @@ def load_trained(models: Path, pair: str, name: str, device: torch.device) -> Pr
     """A trained model in float32: the exact law of its saved weights."""
     kind = AutoModelForCausalLM if pair == "gpt" else AutoModelForSeq2SeqLM
     folder = str(models / pair / name)
-    return kind.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    model: Any = kind.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    return model.to(device).eval()
 
 
 def drafts_of(models: Path, pair: str) -> list[str]:

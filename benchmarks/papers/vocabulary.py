@@ -83,7 +83,7 @@ def train_byte_pairs(texts: Iterable[str], folder: Path) -> None:
 
 def load_vocabulary(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a data folder."""
-    return AutoTokenizer.from_pretrained(str(folder))
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def _save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:

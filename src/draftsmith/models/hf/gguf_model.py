@@ -55,8 +55,14 @@ def load_gguf_model(path: Path, dtype: torch.dtype) -> Any:
     weights = {name: tensor.to(dtype) for name, tensor in _weights(shape, packed)}
     kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
     _check_all(kind, config, weights)
-    options = attention_options(config)
-    model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **options)
+    model = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=weights,
+        dtype=dtype,
+        trust_remote_code=False,
+        **attention_options(config),
+    )
     _set_positions(model, shape)
     return model
 

@@ -2,6 +2,7 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from draftsmith.core.demands import Demands
@@ -169,12 +171,19 @@ def _check_found(reference: str, found: dict[str, Any]) -> None:
 def _where(path: Path | None, source: ModelSource) -> dict[str, Any]:
     if path is None:
         check_reachable(source)
+        options: dict[str, Any] = {"local_files_only": is_offline()}
+        with contextlib.suppress(EntryNotFoundError):  # a tokenizer may stand alone
+            found = hf_hub_download(repo_id=source.reference, filename="config.json", **options)
+            _check_code(json.loads(Path(found).read_bytes()), source.reference)
         place = {"pretrained_model_name_or_path": source.reference}
-        return {**place, "local_files_only": is_offline(), "trust_remote_code": False}
-    config = json.loads((path / "config.json").read_bytes())
-    check_type(config, source.reference)
-    check_own_code(config, source.reference)
+        return {**place, **options, "trust_remote_code": False}
+    _check_code(json.loads((path / "config.json").read_bytes()), source.reference)
     return {"pretrained_model_name_or_path": str(path), "trust_remote_code": False}
+
+
+def _check_code(config: dict[str, Any], reference: str) -> None:
+    check_type(config, reference)
+    check_own_code(config, reference)
 
 
 def describe(where: str) -> dict[str, Any]:
