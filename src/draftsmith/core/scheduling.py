@@ -73,24 +73,21 @@ def best_schedule(
     owner, depth, chance, weight = _slots(candidates)
     order = np.argsort(-chance, kind="stable")
     owner, depth, chance, weight = owner[order], depth[order], chance[order], weight[order]
-    found: Schedule | None = None if min_depth > 0 else best
-    most = -np.inf if min_depth > 0 else best.rate
-    for deepest in range(1, min(longest, len(draft_seconds) - 1) + 1):
-        is_in = depth < deepest
-        tokens = num_sequences + np.cumsum((chance * weight)[is_in])
-        count = np.arange(1, len(tokens) + 1)
-        # Where only some drafts come about, so does only their share of the added time.
-        share = np.cumsum(weight[is_in]) / count
-        added = share * (check_seconds[count] - check_seconds[0])
-        seconds = check_seconds[0] + added + draft_seconds[deepest]
-        rates = tokens / seconds
-        at = int(np.argmax(rates))
-        if rates[at] > most:
-            most = rates[at]
-            taken = np.bincount(owner[is_in][: at + 1], minlength=num_sequences)
-            gammas = tuple(int(gamma) for gamma in taken)
-            found = Schedule(gammas, float(tokens[at]), float(seconds[at]))
-    return found or best
+    deepest = np.arange(1, min(longest, len(draft_seconds) - 1) + 1)[:, None]
+    is_in = depth < deepest
+    count = np.cumsum(is_in, axis=1)
+    tokens = num_sequences + np.cumsum(is_in * (chance * weight), axis=1)
+    # Where only some drafts come about, so does only their share of the added time.
+    share = np.cumsum(is_in * weight, axis=1) / np.maximum(count, 1)
+    added = share * (check_seconds[count] - check_seconds[0])
+    seconds = check_seconds[0] + added + draft_seconds[deepest]
+    rates = np.where(is_in, tokens / seconds, -np.inf)
+    row, at = np.unravel_index(int(np.argmax(rates)), rates.shape)
+    if min_depth == 0 and rates[row, at] <= best.rate:
+        return best
+    taken = np.bincount(owner[: at + 1][is_in[row, : at + 1]], minlength=num_sequences)
+    gammas = tuple(int(gamma) for gamma in taken)
+    return Schedule(gammas, float(tokens[row, at]), float(seconds[row, at]))
 
 
 def _best_alone(

@@ -78,6 +78,8 @@ class Generation:
         self._results: dict[int, GenerationResult] = {}
         self._events: deque[StreamEvent] = deque()
         """What has happened, and was not yielded yet."""
+        self._heard_s = 0.0
+        """What the controller took to hear of the last round."""
 
     def __iter__(self) -> Iterator[StreamEvent]:
         """Run to the end, yielding what each round adds to each sample."""
@@ -118,9 +120,11 @@ class Generation:
         samples = [sample for _, sample in self._live]
         self._target.release_all_but(samples)
         is_first = not all(sample.records for sample in samples)
-        choice = Choice([0] * len(samples))
+        choice, own_s = Choice([0] * len(samples)), self._heard_s
         if self._draft is not None:
+            asked = time.perf_counter()
             choice = self._controller.choose(samples)
+            own_s += time.perf_counter() - asked
         turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
         outcomes, draft_s = run_round(self._target, self._draft, turns, choice.pace)
         for sample, outcome in zip(samples, outcomes, strict=True):
@@ -128,17 +132,18 @@ class Generation:
             sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
-        total_s = time.perf_counter() - start
         records = [sample.records[-1] for sample in samples]
         confidences = [turn.confidences for turn in turns]
+        told = time.perf_counter()
+        total_s = told - start + self._heard_s
         report = RoundReport(
-            samples, choice.gammas, records, confidences, is_first, draft_s, total_s
+            samples, choice.gammas, records, confidences, is_first, draft_s, total_s, own_s
         )
         line = self._controller.observe(report)
-        if line is None:
-            return
-        for sample in samples:
-            sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
+        if line is not None:
+            for sample in samples:
+                sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
+        self._heard_s = time.perf_counter() - told
 
     def _take_events(self) -> Iterator[StreamEvent]:
         while self._events:

@@ -1,6 +1,5 @@
 """Gamma "auto" on models whose passes take stated times: no wall clock, no noise unless asked."""
 
-import math
 import random
 from collections.abc import Callable
 
@@ -9,98 +8,26 @@ import pytest
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.gamma import Gamma
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
-from draftsmith.engine.control.auto import AutoGamma
-from draftsmith.engine.control.costs import CheckCost, DraftCost
-from draftsmith.engine.result import GenerationResult
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
+from tests.engine.control.stage import (
+    PROMPT,
+    Bench,
+    flat_s,
+    good_for,
+    model_draft,
+    steep_s,
+    word,
+)
 from tests.engine.kit import DRAFTERS, PROMPTS, target, texts
 
 __all__ = ["clock"]
-
-FLAT = {1: 17.0, 4: 19.0, 8: 28.0, 16: 53.0, 33: 100.0}
-"""Rows to milliseconds, as of a small target on two cores."""
-PROMPT = [1] * 40
-
-
-def flat_s(rows: int) -> float:
-    known = sorted(FLAT)
-    low = max(one for one in known if one <= rows)
-    high = min((one for one in known if one >= rows), default=known[-1])
-    share = 0.0 if high == low else (rows - low) / (high - low)
-    return (FLAT[low] + share * (FLAT[high] - FLAT[low])) / 1e3
-
-
-def steep_s(rows: int) -> float:
-    return 0.017 * (1 + 0.8 * (rows - 1))
-
-
-def word(position: int, before: int) -> int:
-    return (5 * position + before) % VOCAB
-
-
-def good_for(alpha: Callable[[int], float]) -> Callable[[int, int], int]:
-    """The target's word with probability alpha, which may depend on the position."""
-
-    def said(position: int, before: int) -> int:
-        is_hit = random.Random(VOCAB * position + before).random() < alpha(position)
-        return (word(position, before) + (0 if is_hit else 1)) % VOCAB
-
-    return said
-
-
-class Bench:
-    """The same prompts plainly, with fixed gammas and with "auto"."""
-
-    def __init__(
-        self,
-        clock: Clock,
-        draft: Callable[[], Drafter],
-        pass_s: Callable[[int], float] = flat_s,
-        *,
-        noise: float = 0.0,
-        batch: int = 1,
-    ) -> None:
-        self.clock, self.draft, self.batch = clock, draft, batch
-        shaken = random.Random(0)
-        self.target = Clockwork(
-            clock, lambda rows: pass_s(rows) * math.exp(shaken.gauss(0, noise)), word, 0.003
-        )
-
-    def run(
-        self, gamma: Gamma, num_prompts: int = 4, max_tokens: int = 128, num_before: int = 0
-    ) -> "Run":
-        """Time the prompts, after `num_before` others that are not timed."""
-        engine = Engine(
-            self.target, None, self.draft() if gamma else None, gamma=gamma, max_batch_size=16
-        )
-        prompts = [[number % VOCAB, *PROMPT] for number in range(num_before + num_prompts)]
-        params = SamplingParams(max_tokens=max_tokens)
-        results: list[GenerationResult] = []
-        start = self.clock.now
-        for first in range(0, len(prompts), self.batch):
-            if first == num_before:
-                start, results = self.clock.now, []
-            results += engine.generate(prompts[first : first + self.batch], params)
-        return Run(engine, results, self.clock.now - start)
-
-
-class Run:
-    def __init__(self, engine: Engine, results: list[GenerationResult], seconds: float) -> None:
-        self.engine, self.results, self.seconds = engine, results, seconds
-        self.tokens = [result.token_ids for result in results]
-
-
-def model_draft(
-    clock: Clock, alpha: Callable[[int], float], step_s: float, read_s: float = 0.001
-) -> Drafter:
-    return ModelDrafter(Clockwork(clock, lambda rows: step_s, good_for(alpha), read_s))
 
 
 @pytest.mark.parametrize(
     ("pass_s", "step_s", "noise", "batch"),
     [(flat_s, 0.0001, 0.1, 1), (flat_s, 0.0075, 0.0, 4), (steep_s, 0.0075, 0.1, 1)],
 )
-def test_a_hopeless_draft_costs_three_percent_at_most(
+def test_a_hopeless_draft_costs_one_percent_at_most(
     clock: Clock, pass_s: Callable[[int], float], step_s: float, noise: float, batch: int
 ) -> None:
     bench = Bench(
@@ -108,7 +35,7 @@ def test_a_hopeless_draft_costs_three_percent_at_most(
     )
     plain, auto = bench.run(0, 4 * batch, 256), bench.run("auto", 4 * batch, 256)
     assert auto.tokens == plain.tokens
-    assert auto.seconds <= 1.03 * plain.seconds
+    assert auto.seconds <= 1.01 * plain.seconds
 
 
 @pytest.mark.parametrize(("alpha", "step_s"), [(0.9, 0.001), (0.85, 0.004)])
@@ -196,52 +123,6 @@ def test_one_long_prompt_does_not_stop_the_drafts_of_the_others(clock: Clock) ->
     )
     assert short.statistics.num_drafted > 60
     assert long.statistics.num_drafted == 0
-
-
-def test_one_slow_check_is_not_the_reason_that_there_is_never_a_second() -> None:
-    costs = CheckCost()
-    for _ in range(4):
-        costs.observe(1, 0.020)
-        costs.observe(4, 0.022)
-    costs.observe(5, 0.060)
-    assert costs.seconds(5) < 0.024
-    for _ in range(6):
-        costs.observe(5, 0.060)
-    assert costs.seconds(5) > 0.050
-
-
-def test_sizes_far_from_each_other_are_told_apart_and_near_ones_are_not() -> None:
-    costs = CheckCost()
-    for rows in (1, 2, 40, 41, 80) * 4:
-        costs.observe(rows, 0.01 * rows)
-    assert costs.seconds(1) == pytest.approx(0.01, rel=0.05)
-    assert costs.seconds(2) == pytest.approx(0.02, rel=0.05)
-    assert costs.seconds(40) == pytest.approx(0.40, rel=0.05)
-    assert costs.seconds(80) == pytest.approx(0.80, rel=0.05)
-
-
-def test_a_few_unseen_tokens_are_read_in_a_step_and_a_prompt_is_not() -> None:
-    costs = DraftCost()
-    costs.observe(2, 400, 0.420)
-    for _ in range(4):
-        costs.observe(4, 4, 0.040)
-    assert costs.step_s(0.02) == pytest.approx(0.010)
-    # The two steps behind the prompt are known by now.
-    assert costs.catch_up_s(400, 0.02) == pytest.approx(0.400)
-
-
-def test_the_ledger_tells_the_time_spent_and_what_plain_decoding_takes(clock: Clock) -> None:
-    bench = Bench(clock, lambda: model_draft(clock, lambda _: 0.85, 0.002))
-    plain, auto = bench.run(0), bench.run("auto")
-    ledgers = [result.ledger for result in auto.results]
-    spent = sum(ledger.spent_s for ledger in ledgers if ledger)
-    estimate = sum(ledger.plain_s for ledger in ledgers if ledger)
-    assert spent == pytest.approx(auto.seconds)
-    assert estimate == pytest.approx(plain.seconds, rel=0.02)
-    controller = auto.engine.controller
-    assert isinstance(controller, AutoGamma)
-    assert controller.ledger.plain_s == pytest.approx(estimate)
-    assert plain.results[0].ledger is None
 
 
 def test_a_draft_that_turns_good_is_found_again(clock: Clock) -> None:

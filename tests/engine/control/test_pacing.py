@@ -12,7 +12,7 @@ from draftsmith.audit.proof import EXACT, a_world, distance_of_a_round
 from draftsmith.core.enumeration import Tokens
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.verify import BlockVerifier, RejectionVerifier, ThresholdVerifier
-from draftsmith.engine.control.confidence import Confidence
+from draftsmith.engine.control.chances import ByConfidence, Chances
 from draftsmith.engine.control.pacing import Costs, RatePace
 from draftsmith.engine.request import make_request
 from draftsmith.engine.round import RoundContext, Turn
@@ -20,6 +20,10 @@ from tests.engine.kit import PROMPTS, target
 
 CHECK = np.linspace(1.0, 3.0, 41)
 STEEP = 1.0 + np.arange(41.0)
+
+
+def untaught() -> Chances:
+    return Chances(ByConfidence())
 
 
 def pace(
@@ -30,11 +34,11 @@ def pace(
 ) -> RatePace:
     """A pace that takes confidences at their word; costs beside a plain round of 1."""
     costs = Costs(check, step * np.arange(11.0))
-    return RatePace(range(num_sequences), Confidence(), costs, min_depth)
+    return RatePace(range(num_sequences), untaught(), costs, min_depth)
 
 
 def kept(draft: Sequence[float]) -> list[float]:
-    return Confidence().chances(0, draft).tolist()
+    return untaught().along(0, draft)
 
 
 def test_a_first_token_is_always_drawn() -> None:
@@ -49,7 +53,7 @@ def test_a_draft_goes_on_while_its_rate_rises(seed: int) -> None:
     step = chance.choice([0.01, 0.1, 0.3])
     chances = kept(draft)
     now = (1 + sum(chances)) / (CHECK[len(draft)] + step * len(draft))
-    next_one = chances[-1] * Confidence().usual(0)
+    next_one = chances[-1] * untaught().usual(0)
     then = (1 + sum(chances) + next_one) / (CHECK[len(draft) + 1] + step * (len(draft) + 1))
     assert pace(step=step).wanting([draft], [0]) == ([0] if then > now else [])
 
@@ -65,7 +69,7 @@ def test_of_a_batch_the_likeliest_go_on(seed: int) -> None:
 
     def rate(rows: Sequence[int]) -> float:
         tokens = size + sum(sum(kept(draft)) for draft in drafts)
-        tokens += sum(kept(drafts[row])[-1] * Confidence().usual(row) for row in rows)
+        tokens += sum(kept(drafts[row])[-1] * untaught().usual(row) for row in rows)
         num_rows = 2 * size + len(rows)
         depth = 3 if rows else 2
         return tokens / float(np.linspace(1.0, 4.0, 41)[num_rows] + 0.15 * depth)
@@ -129,7 +133,7 @@ def turn(number: int) -> Turn:
 
 def test_a_draft_that_has_ended_stays_ended() -> None:
     """Another sequence's doubt may lower the rate so far that going on would pay again."""
-    sure = [[0.3], [0.98], [0.05], [0.6]]
+    sure = [[0.25], [0.98], [0.05], [0.61]]
     engine_side = RoundContext(
         [turn(number) for number in range(4)],
         target("llama").traits.vocab_size,

@@ -72,7 +72,11 @@ class RoundReport(NamedTuple):
     is_first: bool
     """Whether a prompt was read in it."""
     draft_s: float
+    """Drafting; the pace's part too."""
     total_s: float
+    """All of it, the controller's time included."""
+    own_s: float = 0.0
+    """The controller's: this round's choice, and hearing of the round before."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Ledger:
     """Seconds spent on tokens, and seconds that plain decoding would have spent on the same.
 
     The second is an estimate: rounds of plain decoding are timed, at the start and now and then,
-    and checks of known size tell how the machine's speed has moved since. Ledgers add.
+    and checks of known size tell how the machine's speed has moved since. What the controller takes
+    is spent in plain rounds too. Ledgers add.
     """
 
     spent_s: float = 0.0
@@ -89,6 +94,8 @@ class Ledger:
     """Estimated time of plain decoding for the same tokens, prompts included."""
     draft_s: float = 0.0
     """Of `spent_s`, drafting."""
+    own_s: float = 0.0
+    """Of `spent_s`, choosing how much to draft, and learning."""
     num_rounds: int = 0
     num_plain_rounds: int = 0
     """Rounds in which nothing was asked of the drafter."""
@@ -98,18 +105,22 @@ class Ledger:
             self.spent_s + other.spent_s,
             self.plain_s + other.plain_s,
             self.draft_s + other.draft_s,
+            self.own_s + other.own_s,
             self.num_rounds + other.num_rounds,
             self.num_plain_rounds + other.num_plain_rounds,
         )
 
     def share(self, num_sequences: int) -> "Ledger":
         """One sequence's part of a round that several had together."""
+        if num_sequences == 1:
+            return self
         part = 1 / num_sequences
         return replace(
             self,
             spent_s=part * self.spent_s,
             plain_s=part * self.plain_s,
             draft_s=part * self.draft_s,
+            own_s=part * self.own_s,
         )
 
     @property
@@ -128,6 +139,7 @@ class Ledger:
             "spent_s": self.spent_s,
             "plain_s": self.plain_s,
             "draft_s": self.draft_s,
+            "own_s": self.own_s,
             "debt_s": self.debt_s,
             "speedup": self.speedup,
             "num_rounds": self.num_rounds,

@@ -2,19 +2,26 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CheckCost", "DraftCost"]
+__all__ = ["CheckCost", "DraftCost", "Load"]
 
-_MEMORY = 24
+_MEMORY = 64
 """Observations that an estimate rests on; older ones fade."""
+_STEP_MEMORY = 24
+"""The same, of a draft's step, which has no level to follow."""
 _CLIP = 0.25
 """The most that one observation may differ, in logs: a pause of the machine is not a cost."""
+_FOLLOW = 0.1
+"""Of a surprise, what the machine's speed is taken to have caused."""
+_NOISE = 0.1
+"""Of a plain round, before any was compared with others."""
 _SLOPE = 0.08
-"""Added time of a row before any was measured, as a share of the smallest check. After that the
-last two sizes say how it goes on."""
+"""Added time of a row before any was measured, as a share of a plain round. After that the last
+two sizes say how it goes on."""
 _TRUSTED = 3
 """Checks of a size before it is believed to be dearer than that: one slow check, as the first of a
 size often is, must not be the reason that there is never a second."""
@@ -22,91 +29,231 @@ _FEW = 16
 """Tokens that a drafter catches up on in the time of a step."""
 _EXACT = 8
 """Rows up to which every number is a size of its own; above, four to a doubling."""
+_SHORT = 128
+"""Held tokens up to which contexts are alike; above, one to a doubling."""
+_JUMP = 64
+"""Held tokens from one plain round to the last ones that tell what a token costs. A text that
+grows moves less: there a slower machine looks the same."""
+_UNTAUGHT = 1e5
+"""Squared jumps before what was learnt of a held token counts as much as taking it for free."""
+
+
+class Load(NamedTuple):
+    """What a round has before it."""
+
+    size: int
+    """Sequences of the batch."""
+    held: float = 0.0
+    """Their tokens so far, all together."""
 
 
 class CheckCost:
-    """Seconds of a round without its drafting, by the rows that the target checks.
+    """Seconds of a round without its drafting, by the rows checked and the tokens held.
 
-    A level that follows the machine's speed, times a shape over rows that hardly moves: so a
-    check of any size tells what a plain round would cost now.
+    A level that follows the machine's speed, times a shape that hardly moves. Plain rounds of a
+    batch size lie on a line in held tokens; checks of more rows have their ratio to it, by rows
+    and context. So a check of any size tells what a plain round would cost now.
     """
 
     def __init__(self) -> None:
         self._level = 0.0
-        self._sizes: dict[int, _Size] = {}
-        self._counts: dict[int, int] = {}
-        self._table: NDArray[np.float64] | None = None
+        self._plain: dict[int, _Anchor] = {}
+        """By batch size."""
+        self._token = 0.0
+        """Added time of a held token, over the level."""
+        self._taught = 0.0
+        """Squared jumps of the context that have told it."""
+        self._strayed, self._num_strays = 2 * _NOISE, 2.0
+        """Sum of what plain rounds differed from what was expected of them, and their number."""
+        self._checks: dict[int, dict[int, _Size]] = {}
+        """By rows and by context."""
+        self._ratios: dict[tuple[int, int], NDArray[np.float64]] = {}
 
     @property
     def is_known(self) -> bool:
-        """Whether any check was observed."""
-        return bool(self._sizes)
+        """Whether any plain round was observed."""
+        return bool(self._plain)
 
-    def num_seen(self, rows: int) -> int:
-        """Observed checks of exactly this many rows."""
-        return self._counts.get(rows, 0)
+    def num_plain(self, size: int) -> int:
+        """Observed plain rounds of exactly this batch size."""
+        anchor = self._plain.get(size)
+        return 0 if anchor is None else anchor.count
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Learn from one check."""
-        self._counts[rows] = self._counts.get(rows, 0) + 1
-        self._table = None
-        if not self._sizes:
+    def doubt(self, size: int) -> float:
+        """How much the expected time of a plain round may be wrong by now, as a share of it."""
+        return self._strayed / self._num_strays / math.sqrt(max(1, self.num_plain(size)))
+
+    def is_far(self, load: Load) -> bool:
+        """Whether the context is farther from that of the last plain rounds than any jump yet."""
+        jump = load.held - self._near(load.size).held
+        return abs(jump) > 2 * _SHORT and jump * jump > self._taught
+
+    def observe(self, load: Load, rows: int, seconds: float) -> float:
+        """Learn from a check of so many rows, which may be as few as there are sequences.
+
+        Returns:
+            Its time over the expected one, which is what a plain round in its place would have had
+            as well; 1 where too little is known of such checks.
+        """
+        return self._observe_check(load, rows, max(seconds, 1e-9)) if self._plain else 1.0
+
+    def observe_plain(self, load: Load, seconds: float, num_rounds: int = 1) -> None:
+        """Learn from some plain rounds of one batch: their mean time, and the load amid them."""
+        seconds = max(seconds, 1e-9)
+        if not self._plain:
             self._level = seconds
-        size = self._sizes.setdefault(_place(rows), _Size(float(rows), seconds / self._level))
-        size.count += 1
-        if size.count == 1:
+        value = seconds / self._level
+        anchor = self._plain.get(load.size)
+        if anchor is None:
+            self._plain[load.size] = _Anchor(load.held, value, num_rounds)
+            self._ratios.clear()
             return
-        surprise = math.log(seconds / (self._level * size.shape))
-        # The first time is often the slowest: it is soon forgotten.
-        surprise = max(-1.0 if size.count < 4 else -_CLIP, min(_CLIP, surprise))
-        step = 1 / min(size.count, _MEMORY)
-        self._level *= math.exp(0.1 * surprise)
-        size.shape *= math.exp(max(0.0, step - 0.1 / _MEMORY) * surprise)
-        size.rows += step * (rows - size.rows)
+        jump = load.held - anchor.held
+        if abs(jump) > _JUMP:
+            self._learn_token(jump, value - anchor.value - self._token * jump, anchor.value)
+        expected = max(1e-3 * anchor.value, anchor.value + self._token * jump)
+        anchor.count += num_rounds
+        surprise = _bounded(math.log(value / expected), anchor.count)
+        self._strayed += abs(surprise) * math.sqrt(num_rounds) - self._strayed / _MEMORY
+        self._num_strays += 1 - self._num_strays / _MEMORY
+        step = 1 / min(anchor.count, _MEMORY)
+        level, shape = _shares(step, num_rounds)
+        self._level *= math.exp(level * surprise)
+        moved = 1 - (1 - step) ** num_rounds
+        anchor.held += moved * jump
+        anchor.value += moved * (expected - anchor.value)
+        anchor.value *= math.exp(shape * surprise)
 
-    def seconds(self, rows: int) -> float:
+    def plain_s(self, load: Load) -> float:
+        """Expected time of a plain round; infinite before any was observed."""
+        return self._level * self._line(*load) if self._plain else math.inf
+
+    def seconds(self, load: Load, rows: int) -> float:
         """Expected time of a check of `rows` rows; infinite before any was observed."""
-        return float(self.table(rows)[rows])
+        return float(self.table(load, rows - load.size)[-1])
 
-    def table(self, most: int) -> NDArray[np.float64]:
-        """Expected times by rows, 0 to `most`: straight lines between what was measured."""
-        if not self._sizes:
+    def table(self, load: Load, most: int) -> NDArray[np.float64]:
+        """Expected times with 0 to `most` drafted rows: straight between what was measured."""
+        if not self._plain:
             return np.full(most + 1, math.inf)
-        if self._table is None or len(self._table) <= most:
-            self._table = self._tabulate(max(most, 63))
-        return self._level * self._table[: most + 1]
+        place = load.size, _context(load.held)
+        ratios = self._ratios.get(place)
+        if ratios is None or len(ratios) <= most:
+            ratios = self._ratios[place] = self._tabulate(load, max(most, 63))
+        return self.plain_s(load) * ratios[: most + 1]
 
-    def _tabulate(self, most: int) -> NDArray[np.float64]:
-        sizes = sorted(self._sizes.values(), key=lambda size: size.rows)
-        rows, values = [sizes[0].rows], [sizes[0].shape]
-        for size in sizes[1:]:
-            usual = values[-1] + _SLOPE * values[0] * (size.rows - rows[-1])
-            is_trusted = size.count >= _TRUSTED
-            rows.append(size.rows)
-            values.append(size.shape if is_trusted else min(size.shape, usual))
-        slope = _SLOPE * values[0]
+    def _learn_token(self, jump: float, missed: float, usual: float) -> None:
+        """Least squares over jumps; one that is no larger than those before may surprise less."""
+        if jump * jump < self._taught:
+            missed = max(-_CLIP * usual, min(_CLIP * usual, missed))
+        self._taught += jump * jump
+        self._token = max(0.0, self._token + jump * missed / (self._taught + _UNTAUGHT))
+        self._ratios.clear()
+
+    def _observe_check(self, load: Load, rows: int, seconds: float) -> float:
+        value, at = seconds / self._level, self._line(*load)
+        sizes = self._checks.setdefault(_place(rows), {})
+        context = _context(load.held)
+        size = sizes.get(context)
+        self._ratios.clear()
+        if size is None:
+            sizes[context] = _Size(float(rows), load.held, value, 1)
+            return 1.0
+        size.count += 1
+        there = self._line(load.size, size.held)
+        surprise = _bounded(math.log(value * there / (size.value * at)), size.count)
+        step = 1 / min(size.count, _MEMORY)
+        level, shape = _shares(step, 1)
+        is_told = size.count > _TRUSTED
+        if is_told:
+            self._level *= math.exp(level * surprise)
+        size.rows += step * (rows - size.rows)
+        size.held += step * (load.held - size.held)
+        size.value *= self._line(load.size, size.held) / there
+        size.value *= math.exp(shape * surprise)
+        return math.exp(surprise) if is_told else 1.0
+
+    def _line(self, size: int, held: float) -> float:
+        """A plain round over the level."""
+        anchor = self._plain.get(size)
+        if anchor is None:
+            # Between those that were timed.
+            known = sorted(self._plain)
+            return float(np.interp(size, known, [self._line(one, held) for one in known]))
+        return max(1e-3 * anchor.value, anchor.value + self._token * (held - anchor.held))
+
+    def _near(self, size: int) -> "_Anchor":
+        return self._plain[min(self._plain, key=lambda one: abs(one - size))]
+
+    def _tabulate(self, load: Load, most: int) -> NDArray[np.float64]:
+        context = _context(load.held)
+        sizes = [
+            min(one.items(), key=lambda pair: (pair[1].count < _TRUSTED, abs(pair[0] - context)))[1]
+            for one in self._checks.values()
+        ]
+        rows, values = [0.0], [1.0]
+        for size in sorted(sizes, key=lambda one: one.rows):
+            if size.rows <= load.size + rows[-1]:
+                continue
+            drafted = size.rows - load.size
+            value = size.value / self._line(load.size, size.held)
+            if size.count < _TRUSTED:
+                value = min(value, values[-1] + _SLOPE * (drafted - rows[-1]))
+            rows.append(drafted)
+            values.append(value)
+        slope = _SLOPE
         if len(rows) > 1:
             slope = max(0.0, values[-1] - values[-2]) / (rows[-1] - rows[-2])
         if rows[-1] < most:
             values.append(values[-1] + slope * (most - rows[-1]))
-            rows.append(most)
+            rows.append(float(most))
         # More rows never cost less: a dip between two measurements is noise.
         return np.interp(np.arange(most + 1), rows, np.maximum.accumulate(values))
 
 
-@dataclass
+@dataclass(slots=True)
+class _Anchor:
+    """Where the last plain rounds of a batch size lie."""
+
+    held: float
+    """On average."""
+    value: float
+    """Their time over the level."""
+    count: int
+
+
+@dataclass(slots=True)
 class _Size:
-    """Checks of about so many rows."""
+    """Checks of about so many rows, in about such a context."""
 
     rows: float
     """On average."""
-    shape: float
+    held: float
+    """On average."""
+    value: float
     """Their time over the level."""
-    count: int = 0
+    count: int
+
+
+def _bounded(surprise: float, count: int) -> float:
+    # The first time is often the slowest: it is soon forgotten.
+    return max(-1.0 if count < 4 else -_CLIP, min(_CLIP, surprise))
+
+
+def _shares(step: float, num_rounds: int) -> tuple[float, float]:
+    """Of a surprise, what goes to the level and what to the shape."""
+    shape = max(0.0, step - _FOLLOW / _MEMORY)
+    each = _FOLLOW + shape
+    both = 1 - max(0.0, 1 - each) ** num_rounds
+    return both * _FOLLOW / each, both * shape / each
 
 
 def _place(rows: int) -> int:
     return rows if rows <= _EXACT else _EXACT + round(4 * math.log2(rows / _EXACT))
+
+
+def _context(held: float) -> int:
+    return (int(held) // _SHORT).bit_length()
 
 
 class DraftCost:
@@ -163,4 +310,4 @@ class DraftCost:
             each = seconds / max(1, steps)
             surprise = math.log(max(each, 1e-9) / max(self._step_s, 1e-9))
             surprise = max(-1.0 if self._num_steps < 4 else -_CLIP, min(_CLIP, surprise))
-            self._step_s *= math.exp(surprise / min(self._num_steps, _MEMORY))
+            self._step_s *= math.exp(surprise / min(self._num_steps, _STEP_MEMORY))

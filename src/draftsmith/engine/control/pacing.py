@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftsmith.core.scheduling import Candidate, best_schedule
-from draftsmith.engine.control.confidence import Confidence
+from draftsmith.engine.control.chances import Chances
 
 __all__ = ["Costs", "RatePace"]
 
@@ -26,16 +26,16 @@ class RatePace:
 
     Args:
         ids: The sequences of the batch.
-        confidence: What confidences are worth.
+        chances: What confidences are worth.
         costs: What rows and steps take.
         min_depth: 1 checks a deterministic draft even where plain decoding seems better.
     """
 
     def __init__(
-        self, ids: Sequence[int], confidence: Confidence, costs: Costs, min_depth: int = 0
+        self, ids: Sequence[int], chances: Chances, costs: Costs, min_depth: int = 0
     ) -> None:
         self._ids = ids
-        self._confidence = confidence
+        self._chances = chances
         self._costs = costs
         self._min_depth = min_depth
         self.has_cut = False
@@ -46,14 +46,12 @@ class RatePace:
         depth = max((len(drafts[row]) for row in rows), default=0)
         if depth == 0:
             return list(rows)
-        chances = [
-            self._confidence.chances(id, draft) for id, draft in zip(self._ids, drafts, strict=True)
-        ]
+        pairs = zip(self._ids, drafts, strict=True)
+        chances = [self._chances.along(id, draft) for id, draft in pairs]
         num_rows = sum(map(len, drafts))
-        tokens = len(drafts) + sum(float(kept.sum()) for kept in chances)
+        tokens = len(drafts) + sum(map(sum, chances))
         next_chance = {
-            row: (float(chances[row][-1]) if drafts[row] else 1.0)
-            * self._confidence.usual(self._ids[row])
+            row: (chances[row][-1] if drafts[row] else 1.0) * self._chances.usual(self._ids[row])
             for row in rows
         }
         likeliest = sorted(rows, key=lambda row: -next_chance[row])
@@ -69,8 +67,8 @@ class RatePace:
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         """The cuts with the most expected tokens per second; the drafts are paid already."""
         self.has_cut = True
-        chances = zip(self._ids, drafts, strict=True)
-        candidates = [Candidate(self._confidence.chances(id, draft)) for id, draft in chances]
+        pairs = zip(self._ids, drafts, strict=True)
+        candidates = [Candidate(np.array(self._chances.along(id, draft))) for id, draft in pairs]
         free = np.zeros(len(self._costs.draft))
         is_forced = self._min_depth if any(drafts) else 0
         return list(best_schedule(candidates, self._costs.check, free, min_depth=is_forced).gammas)
