@@ -30,6 +30,8 @@ from benchmarks.fuzz_mutants import mutate_folder, mutate_gguf
 from benchmarks.fuzz_seeds import write_folders, write_ggufs
 from draftsmith import Engine, SamplingParams
 from draftsmith.errors import DraftsmithError
+from draftsmith.models.gguf.header import check_gguf
+from draftsmith.models.hf.load import describe
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 
 _MEMORY_BYTES = 1 << 30
@@ -129,6 +131,8 @@ def _load(path: Path) -> None:
     """All of a checkpoint, and a little text of it; raises what it raises."""
     reference = str(path) if path.is_file() else f"{path}/"
     failed: DraftsmithError | None = None
+    with contextlib.suppress(DraftsmithError):  # what `models show` reads
+        check_gguf(path) if path.is_file() else describe(reference)
     try:
         model = load_model(reference, ModelSettings(device="cpu"))
         params = SamplingParams(max_tokens=2, ignore_eos=True)

@@ -24,13 +24,15 @@ class _Field(NamedTuple):
 
     offset: int
     num_bytes: int
+    is_size: bool = False
+    """Whether it is a value under the architecture's prefix: layers, widths, heads, scales."""
 
 
 def mutate_gguf(data: bytes, random_: random.Random) -> tuple[str, bytes]:
     """One damaged copy of a whole GGUF file, and what was done to it."""
     fields = list(_fields(data))
     end = fields[-1].offset + 8
-    how = random_.choice(("header bytes", "header bytes", "any bytes", "cut", "counts", "counts"))
+    how = random_.choice(("header bytes", "any bytes", "cut", "counts", "sizes", "sizes"))
     match how:
         case "header bytes":
             return how, _flipped(data, random_, end)
@@ -40,8 +42,10 @@ def mutate_gguf(data: bytes, random_: random.Random) -> tuple[str, bytes]:
             return how, data[: random_.randrange(random_.choice((end, len(data))))]
         case _:
             changed = bytearray(data)
+            if how == "sizes":
+                fields = [one for one in fields if one.is_size]
             for _ in range(random_.choice((1, 1, 1, 2, 4))):
-                at, size = random_.choice(fields)
+                at, size, _ = random_.choice(fields)
                 value = random_.choice(_COUNTS) % 2 ** (8 * size)
                 if size == 4 and random_.random() < 0.2:
                     value = struct.unpack("<I", struct.pack("<f", random_.choice(_FLOATS)))[0]
@@ -87,6 +91,8 @@ def _fields(data: bytes) -> Iterator[_Field]:
     at = 24
     for _ in range(num_pairs):
         yield _Field(at, 8)
+        key = data[at + 8 : at + 8 + number(at, 8)]
+        is_size = not key.startswith((b"general.", b"tokenizer."))
         at += 8 + number(at, 8)
         yield _Field(at, 4)
         kind, at = number(at, 4), at + 4
@@ -97,7 +103,7 @@ def _fields(data: bytes) -> Iterator[_Field]:
             count = 1
         for place in range(count):
             if place < 3:  # a vocabulary would drown the rest
-                yield _Field(at, 8 if kind == 8 else _SIZES[kind])
+                yield _Field(at, 8 if kind == 8 else _SIZES[kind], is_size)
             at += 8 + number(at, 8) if kind == 8 else _SIZES[kind]
     for _ in range(num_tensors):
         yield _Field(at, 8)

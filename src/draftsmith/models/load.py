@@ -205,6 +205,8 @@ def _load_native(
         from draftsmith.models.hf.load import hub_folder
 
         path = hub_folder(source, _is_native_config)
+        if path is not None:
+            check_folder(path, with_weights=True)
     if path is None:
         return None
     model = _read_native(source, path, settings, num_head_ids)
