@@ -230,6 +230,7 @@ def run_code(job: dict[str, Any]) -> str:
     """Run the code to its end, then answer calls; says how it ended, which the test never does."""
     line = Line(job["line"])
     try:
+        line.hear()  # the test's process is confined by now: the code has nothing to race for
         names: dict[str, Any] = {"__name__": "program"}
         exec(compile(job["code"], "program.py", "exec"), names)
         line.say("ready")
@@ -267,6 +268,7 @@ def run_test(job: dict[str, Any]) -> str:
         return decode(value)
 
     try:
+        line.say("begin")
         line.hear()
         # The head has what the test may use beside the function: imports, helpers.
         names: dict[str, Any] = {"__name__": "test"}
