@@ -52,7 +52,8 @@ REFUSALS: list[tuple[str, object]] = [
 
 ACCEPTED: list[tuple[str, object]] = [
     ("temperature", 0.0),
-    ("temperature", 1e-9),
+    ("temperature", 1e-30),
+    ("temperature", 1e30),
     ("top_k", -1),
     ("top_k", 10**9),
     ("top_p", 1.0),

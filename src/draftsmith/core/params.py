@@ -236,6 +236,7 @@ def _check_sampling(params: SamplingParams) -> None:
     finite = math.isfinite
     temperature = params.temperature
     require(finite(temperature) and temperature >= 0, "temperature", "0 or more", temperature)
+    _check_divisor("temperature", temperature)
     require(params.top_k >= -1, "top_k", "0 (all) or more", params.top_k)
     require(0 < params.top_p <= 1, "top_p", "above 0 and at most 1", params.top_p)
     require(0 <= params.min_p <= 1, "min_p", "between 0 and 1", params.min_p)
@@ -252,10 +253,17 @@ def _check_sampling(params: SamplingParams) -> None:
     require(is_seed, "seed", "between 0 and 2**64 - 1", params.seed)
 
 
+def _check_divisor(name: str, temperature: float | None) -> None:
+    """In float32 a smaller one is 0, and a larger one infinite: their laws are NaN."""
+    is_fit = not temperature or is_moderate(temperature, 1 / temperature)
+    require(is_fit, name, "0, or between 1e-30 and 1e30", temperature)
+
+
 def _check_drafting(params: SamplingParams) -> None:
     temperature = params.draft_temperature
     is_hot = temperature is None or (math.isfinite(temperature) and temperature >= 0)
     require(is_hot, "draft_temperature", "0 or more", temperature)
+    _check_divisor("draft_temperature", temperature)
     top_k, top_p = params.draft_top_k, params.draft_top_p
     require(top_k is None or top_k >= -1, "draft_top_k", "0 (all) or more", top_k)
     require(top_p is None or 0 < top_p <= 1, "draft_top_p", "above 0 and at most 1", top_p)
