@@ -57,6 +57,11 @@ def check_folder(folder: Path, *, with_weights: bool) -> None:
     Raises:
         ModelFormatError: Naming the file, what is wrong and the remedy.
     """
+    with named_after(folder):
+        _check(folder, with_weights=with_weights)
+
+
+def _check(folder: Path, *, with_weights: bool) -> None:
     found = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
     _check_config(folder / "config.json", found.get("config.json", {}))
     for name in ("config.json", "generation_config.json"):
@@ -65,8 +70,7 @@ def check_folder(folder: Path, *, with_weights: bool) -> None:
         _check_index(folder, found.get(_INDEX))
         shapes = [s for path in sorted(folder.glob("*.safetensors")) for s in _shapes(path)]
         if shapes:
-            with named_after(folder):
-                check_sizes(found.get("config.json", {}), _LAYERS, _SIZES, extent_of(shapes))
+            check_sizes(found.get("config.json", {}), _LAYERS, _SIZES, extent_of(shapes))
 
 
 def check_vocabulary(folder: Path) -> None:

@@ -130,6 +130,14 @@ def test_a_readers_fault_is_a_refusal_by_name(fault: type[Exception]) -> None:
         raise fault("of\nthis")
 
 
+def test_a_name_as_long_as_the_file_makes_no_message_of_that_length() -> None:
+    with pytest.raises(ModelFormatError) as caught, named_after(Path("m.gguf")):
+        raise ModelFormatError(f"m.gguf has key {'x' * 10**6}; fetch it again")
+    assert len(str(caught.value)) <= 1000
+    assert str(caught.value).startswith("m.gguf has key xx")
+    assert str(caught.value).endswith("xx; fetch it again")
+
+
 def test_refusals_pass_as_they_are() -> None:
     with pytest.raises(InvalidRequestError, match=r"^mine$"), named_after(Path("m.gguf")):
         raise InvalidRequestError("mine")

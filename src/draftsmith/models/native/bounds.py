@@ -33,6 +33,9 @@ _FAULTS = (
 )
 """What damaged numbers make of a reader's arithmetic, where no check met them before."""
 
+_LONGEST = 1000
+"""Characters of a refusal: a name in a damaged file may be as long as the file."""
+
 
 class Extent(NamedTuple):
     """How much a file holds."""
@@ -87,9 +90,11 @@ def named_after(path: Path) -> Generator[None]:
     try:
         yield
     except ModelFormatError as error:
-        if str(error).startswith(str(path)):
+        text = str(error)
+        if text.startswith(str(path)) and len(text) <= _LONGEST:
             raise
-        raise ModelFormatError(f"{path}: {error}") from error
+        named = text if text.startswith(str(path)) else f"{path}: {text}"
+        raise ModelFormatError(_shortened(named)) from error
     except DraftsmithError:
         raise
     except _FAULTS as error:
@@ -98,3 +103,8 @@ def named_after(path: Path) -> Generator[None]:
         raise ModelFormatError(
             f"{path} cannot be read ({kind}: {why:.200}); fetch it again"
         ) from error
+
+
+def _shortened(text: str) -> str:
+    half = _LONGEST // 2 - 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} … {text[-half:]}"
