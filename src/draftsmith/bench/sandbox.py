@@ -70,6 +70,8 @@ _ISOLATE = (
 _RUNNER = Path(__file__).with_name("confined.py")
 _GRACE_S = 5.0
 """For a program's process to say how it ended, once its test saw that it is gone."""
+_PROBE_S = 60.0
+"""For a process that only starts and ends, on a machine that is busy."""
 
 
 def run_program(program: Program, limits: Limits) -> Outcome:
@@ -106,16 +108,22 @@ def run_program(program: Program, limits: Limits) -> Outcome:
 
 @cache
 def isolation() -> Mapping[str, bool]:
-    """What holds on this system, by the names of the module's docstring."""
-    found: Mapping[str, bool] = {}
+    """What holds on this system, by the names of the module's docstring.
+
+    Raises:
+        DraftsmithError: If not even a plain process of ours can be started.
+    """
     for has_namespaces in (True, False):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError, ValueError):
             job = {"has_namespaces": has_namespaces}
             probe = _Confined(stack, "probe", None, Limits(), job)
-            found = json.loads(probe.ended(_GRACE_S) or "{}")
+            found: Mapping[str, bool] = json.loads(probe.ended(_PROBE_S) or "{}")
             if found:
                 return found
-    return found
+    raise DraftsmithError(
+        f"no program can be run confined: {sys.executable} did not start {_RUNNER.name}: run "
+        "draftsmith with a Python that starts as a program"
+    )
 
 
 def _why_gone(said: str | None, status: int | None) -> Outcome:

@@ -45,6 +45,7 @@ _WITHOUT_FILES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}
 """Tokenizers of bytes or characters, which have no vocabulary to keep."""
 _AGAIN = "fetch it again, whole"
 _HEADER_BYTES = 8
+_MOST_HEADER_BYTES = 100_000_000  # as the format's own library allows
 
 
 def check_folder(folder: Path, *, with_weights: bool) -> None:
@@ -169,7 +170,9 @@ def _shapes(path: Path) -> list[tuple[int, ...]]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_HEADER_BYTES), "little")
             header: object = (
-                json.loads(file.read(length)) if length + _HEADER_BYTES <= size else None
+                json.loads(file.read(length))
+                if length + _HEADER_BYTES <= size and length <= _MOST_HEADER_BYTES
+                else None
             )
     except OSError as error:
         raise ModelFormatError(f"{path} cannot be read: {error.strerror}: {_AGAIN}") from error

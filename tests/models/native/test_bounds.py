@@ -3,6 +3,7 @@
 # pyright: basic
 
 import json
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -83,6 +84,15 @@ def test_a_config_that_claims_more_is_refused(
     said = refusal(lambda: load_model(f"{tmp_path}/", ModelSettings(device="cpu")))
     assert key in said
     assert str(value) in said
+
+
+def test_a_header_that_claims_the_whole_of_a_large_file_is_not_read(tmp_path: Path) -> None:
+    tiny.raw_model("gpt2").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**40 - 8))
+    os.truncate(path, 2**40)  # a hole: it takes no disk, and would take a terabyte of memory
+    load = lambda: load_model(f"{tmp_path}/", ModelSettings(device="cpu"))  # noqa: E731
+    assert "is cut off or no safetensors file" in refusal(load)
 
 
 def test_layers_are_bounded_where_no_tensor_is_at_hand() -> None:
