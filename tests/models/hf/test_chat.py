@@ -2,17 +2,20 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+import gc
 import os
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from draftsmith.errors import InvalidRequestError
-from draftsmith.models.hf import chat
+from draftsmith.models.hf import chat, guarded
 from draftsmith.models.hf.chat import chat_renderer, render_chat
-from draftsmith.models.hf.guarded import run_guarded
+from draftsmith.models.hf.guarded import Ended, Guarded
 from draftsmith.models.hf.load import wrap_tokenizer
 from tests import tiny
 
@@ -75,12 +78,53 @@ def test_guarded_and_not_say_the_same(template: str, monkeypatch: pytest.MonkeyP
     assert "\n" not in guarded or template == PLAIN
 
 
-def test_a_template_is_compiled_once_and_no_child_is_left() -> None:
-    tokenizer = renderer(PLAIN)
+def test_one_process_renders_for_a_tokenizer_and_ends_with_it() -> None:
+    gc.collect()
+    before, tokenizer = _children(), renderer(PLAIN)
     wanted = "<s><|user|>a fox<|assistant|>runs\n✓<|assistant|>"
+    assert render_chat(tokenizer, TALK) == wanted
+    (mine,) = _children() - before
     assert [render_chat(tokenizer, TALK) for _ in range(3)] == [wanted] * 3
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert _children() - before == {mine}
+    tokenizer.chat_template = "{{ messages | length }}"
+    assert render_chat(tokenizer, TALK) == "2"
+    (other,) = _children() - before
+    assert other != mine
+    del tokenizer
+    gc.collect()
+    assert not _children() - before
+
+
+def _children() -> set[int]:
+    """Of this process."""
+    task = Path(f"/proc/self/task/{os.getpid()}/children")
+    return {int(pid) for pid in task.read_text().split()}
+
+
+def test_a_process_that_was_idle_for_too_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded, "_IDLE_S", 0.1)
+    call = Guarded(lambda text: f"{os.getpid()} {text}", 9.0, 1 << 28)
+    first = call("a")
+    time.sleep(0.5)
+    second = call("b")
+    assert (first.how, second.how) == ("returned", "returned")
+    assert first.text.split()[0] != second.text.split()[0]
+
+
+def test_a_fork_of_this_process_gets_a_process_of_its_own() -> None:
+    call = Guarded(lambda text: f"{os.getppid()}", 9.0, 1 << 28)
+    assert call("") == ("returned", str(os.getpid()))
+    child = os.fork()
+    if not child:
+        os._exit(0 if call("") == ("returned", str(os.getpid())) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert call("") == ("returned", str(os.getpid()))
+
+
+def test_a_message_with_an_object_is_refused() -> None:
+    odd: Any = [{"role": "user", "content": [object()]}]
+    with pytest.raises(InvalidRequestError, match=r"no plain value .*object .*: give texts"):
+        render_chat(renderer(PLAIN), odd)
 
 
 def test_a_template_of_several_is_the_default_one() -> None:
@@ -89,17 +133,24 @@ def test_a_template_of_several_is_the_default_one() -> None:
 
 
 def test_every_way_that_a_guarded_call_ends_is_told() -> None:
-    def fails() -> str:
+    def fails(text: str) -> str:
         raise ValueError("two\nlines")
 
-    def leaves() -> str:
+    def leaves(text: str) -> str:
         os._exit(3)
 
-    assert run_guarded(lambda: "é\ud800", 9.0, 1 << 28) == ("returned", "é\ud800")
-    assert run_guarded(fails, 9.0, 1 << 28) == ("raised", "two lines")
-    assert run_guarded(leaves, 9.0, 1 << 28).how == "killed"
-    assert run_guarded(lambda: str(time.sleep(60)), 0.2, 1 << 28).how == "out of time"
-    assert run_guarded(lambda: "x" * (1 << 30), 9.0, 1 << 28).how == "out of memory"
+    def run(function: Callable[[str], str], limit_s: float = 9.0) -> Ended:
+        call = Guarded(function, limit_s, 1 << 28)
+        ended = call("é\ud800")
+        assert call("é\ud800") == ended  # and again, in the same process or a new one
+        return ended
+
+    assert run(lambda text: text) == ("returned", "é\ud800")
+    assert run(lambda text: text * 10**6) == ("returned", "é\ud800" * 10**6)
+    assert run(fails) == ("raised", "two lines")
+    assert run(leaves).how == "killed"
+    assert run(lambda text: str(time.sleep(60)), 0.2).how == "out of time"
+    assert run(lambda text: "x" * (1 << 30)).how == "out of memory"
 
 
 def test_a_conversation_of_a_real_tokenizer_is_the_same_as_before() -> None:

@@ -2,8 +2,10 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
@@ -16,7 +18,7 @@ from draftsmith.errors import InvalidRequestError
 from draftsmith.models.tokenizer import Message
 
 if TYPE_CHECKING:
-    from draftsmith.models.hf.guarded import Ended
+    from draftsmith.models.hf.guarded import Ended, Guarded
 
 # A template is a program of the model's: what goes wrong in it is its own.
 _FAULTS = (
@@ -27,6 +29,7 @@ _LIMIT_S = 10.0
 """A template takes some milliseconds, also on a machine that is busy."""
 _MEMORY_BYTES = 1 << 29
 _CAN_GUARD = sys.platform == "linux"
+_guards: "weakref.WeakKeyDictionary[Any, tuple[Any, Guarded]]" = weakref.WeakKeyDictionary()
 
 __all__ = ["chat_renderer", "render_chat"]
 
@@ -54,12 +57,13 @@ def render_chat(tokenizer: Any, messages: Sequence[Message]) -> str:
         raise InvalidRequestError(
             "chat needs a model with a chat template: use an instruct model, or a plain prompt"
         )
-    turns = [dict(message) for message in messages]
-
-    def render() -> str:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-
-    ended = _guarded(render) if _CAN_GUARD else _unguarded(render)
+    try:
+        turns = json.dumps([dict(message) for message in messages])
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"the messages hold what is no plain value ({error}): give texts, numbers, lists, dicts"
+        ) from error
+    ended = _guarded(tokenizer)(turns) if _CAN_GUARD else _unguarded(tokenizer, turns)
     if ended.how == "returned":
         _keep_compiled(tokenizer)
         return ended.text
@@ -70,21 +74,33 @@ def render_chat(tokenizer: Any, messages: Sequence[Message]) -> str:
     raise InvalidRequestError(f"the chat template {why}: change the turns, or mend the template")
 
 
-def _guarded(render: Callable[[], str]) -> "Ended":
+def _guarded(tokenizer: Any) -> "Guarded":
+    """The process that renders for a tokenizer, as long as its template is the same."""
     # Here, because not every system can fork, or limit a process.
-    from draftsmith.models.hf.guarded import run_guarded
+    from draftsmith.models.hf.guarded import Guarded
 
-    return run_guarded(render, _LIMIT_S, _MEMORY_BYTES)
+    template, found = _guards.get(tokenizer, (None, None))
+    if found is None or template != tokenizer.chat_template:
+        weak = weakref.ref(tokenizer)  # else the guard would keep its own key alive
+        found = Guarded(lambda turns: _rendered(weak(), turns), _LIMIT_S, _MEMORY_BYTES)
+        _guards[tokenizer] = tokenizer.chat_template, found
+    return found
 
 
-def _unguarded(render: Callable[[], str]) -> "Ended":
+def _unguarded(tokenizer: Any, turns: str) -> "Ended":
     """The plain twin, and all that there is elsewhere."""
     from draftsmith.models.hf.guarded import Ended
 
     try:
-        return Ended("returned", render())
+        return Ended("returned", _rendered(tokenizer, turns))
     except _FAULTS as error:
         return Ended("raised", " ".join(str(error).split()) or type(error).__name__)
+
+
+def _rendered(tokenizer: Any, turns: str) -> str:
+    return tokenizer.apply_chat_template(
+        json.loads(turns), tokenize=False, add_generation_prompt=True
+    )
 
 
 def _keep_compiled(tokenizer: Any) -> None:

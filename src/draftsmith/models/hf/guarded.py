@@ -1,8 +1,9 @@
-"""A function run in a process of its own, with limits on its time and memory.
+"""A function that runs in a process of its own, with limits on its time and memory.
 
 A chat template is a program of the model's makers. No limit inside an interpreter ends all that one
 can do (a power of powers is one instruction, and a text that doubles fills the memory), so it runs
-in a fork of this process, which shares what is loaded and can be killed.
+in a fork of this process, which shares what is loaded and can be killed. The fork answers further
+calls, for making one costs more than a call, and ends when none comes for a while.
 """
 
 import contextlib
@@ -10,15 +11,20 @@ import json
 import os
 import select
 import signal
+import socket
+import struct
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-__all__ = ["Ended", "run_guarded"]
+__all__ = ["Ended", "Guarded"]
 
-_LARGEST_READ = 1 << 20
+_IDLE_S = 10.0
+"""Then the process ends: it would keep memory that is freed here."""
+_LENGTH = struct.Struct("<Q")
 _one_at_a_time = threading.Lock()
 """So that no fork finds another thread in the midst of a template, with its locks held."""
 
@@ -31,41 +37,89 @@ class Ended(NamedTuple):
     """What it returned, or the exception in words."""
 
 
-def run_guarded(function: Callable[[], str], limit_s: float, memory_bytes: int) -> Ended:
-    """Call a function in a fork of this process.
+class Guarded:
+    """A function of a text that is called in a fork of this process.
 
     Args:
-        function: Computes a text; whatever else it does is lost with the process.
-        limit_s: Seconds after which it is killed.
-        memory_bytes: What it may take beyond what this process has.
+        function: Computes a text of a text; what else it does stays in that process.
+        limit_s: Seconds of a call, after which the process is killed.
+        memory_bytes: What it may take beyond what this process has when it is forked.
 
     Example:
-        >>> run_guarded(lambda: "a" * 3, 5.0, 1 << 28)
+        >>> Guarded(lambda text: 3 * text, 5.0, 1 << 28)("a")
         Ended(how='returned', text='aaa')
     """
-    reader, writer = os.pipe()
-    with _one_at_a_time, warnings.catch_warnings():
-        # Python warns of forks beside threads; the child takes no lock that one of them may hold.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if not child:
-        _in_the_child(function, writer, memory_bytes)
-    os.close(writer)
-    try:
-        said = _read(reader, time.monotonic() + limit_s)
-    finally:
-        os.close(reader)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    if said is None:
-        return Ended("out of time", "")
-    return Ended(*json.loads(said)) if said else Ended("killed", "")
+
+    def __init__(self, function: Callable[[str], str], limit_s: float, memory_bytes: int) -> None:
+        self._function = function
+        self._limit_s = limit_s
+        self._memory_bytes = memory_bytes
+        self._child: int | None = None
+        self._line: socket.socket | None = None
+        self._owner = 0
+
+    def __call__(self, text: str) -> Ended:
+        """Call the function; a process that has ended meanwhile is replaced."""
+        with _one_at_a_time:
+            is_fresh = self._start_if_none()
+            ended = self._ask(text)
+            if ended.how == "killed" and not is_fresh:
+                # It was idle for too long, and went.
+                self.close()
+                self._start_if_none()
+                ended = self._ask(text)
+            if ended.how not in ("returned", "raised"):
+                self.close()
+            return ended
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._line is not None:
+            self._line.close()
+        if self._child is not None and self._owner == os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
+        self._child = self._line = None
+
+    def __del__(self) -> None:
+        # At the interpreter's end the child sees the closed line, and ends by itself.
+        if not sys.is_finalizing():
+            self.close()
+
+    def _start_if_none(self) -> bool:
+        """Fork, unless a process of ours is there; whether it was made now."""
+        if self._child is not None and self._owner == os.getpid():
+            return False
+        self.close()
+        ours, theirs = socket.socketpair()
+        with warnings.catch_warnings():
+            # Python warns of forks beside threads; the child takes no lock that one may hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if not child:
+            ours.close()
+            _serve(theirs, self._function, self._memory_bytes)
+        theirs.close()
+        self._child, self._line, self._owner = child, ours, os.getpid()
+        return True
+
+    def _ask(self, text: str) -> Ended:
+        assert self._line is not None
+        end = time.monotonic() + self._limit_s
+        try:
+            self._line.settimeout(self._limit_s)
+            _say(self._line, text)
+            return Ended(*json.loads(_hear(self._line, end)))
+        except TimeoutError:
+            return Ended("out of time", "")
+        except OSError:
+            return Ended("killed", "")
 
 
-def _in_the_child(function: Callable[[], str], writer: int, memory_bytes: int) -> None:
-    """Compute, tell, end; never return."""
-    said = Ended("killed", "")
+def _serve(line: socket.socket, function: Callable[[str], str], memory_bytes: int) -> None:
+    """In the child: answer calls until none comes; never return."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         import resource  # here, because some systems lack it
@@ -73,28 +127,47 @@ def _in_the_child(function: Callable[[], str], writer: int, memory_bytes: int) -
         with open("/proc/self/statm", encoding="ascii") as file:
             own = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (own + memory_bytes, own + memory_bytes))
-        said = Ended("returned", function())
-    except MemoryError:
-        said = Ended("out of memory", "")
-    except BaseException as error:  # told to the parent, which knows what to make of it
-        kind, text = type(error).__name__, " ".join(str(error).split())
-        said = Ended("raised", f"{text or kind}")
+        while select.select([line], [], [], _IDLE_S)[0]:
+            _say(line, json.dumps(_outcome(function, _hear(line, float("inf")))))
     finally:
-        try:
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(json.dumps(said).encode())
-        finally:
-            os._exit(0)
+        os._exit(0)
 
 
-def _read(reader: int, end: float) -> bytes | None:
-    """All that is written until the other end is closed; None where that is not in time."""
-    parts: list[bytes] = []
-    while (left := end - time.monotonic()) > 0:
-        if not select.select([reader], [], [], left)[0]:
-            break
-        part = os.read(reader, _LARGEST_READ)
-        if not part:
-            return b"".join(parts)
-        parts.append(part)
-    return None
+def _outcome(function: Callable[[str], str], text: str) -> Ended:
+    try:
+        return Ended("returned", function(text))
+    except MemoryError:
+        return Ended("out of memory", "")
+    except BaseException as error:  # told to the parent, which knows what to make of it
+        return Ended("raised", " ".join(str(error).split()) or type(error).__name__)
+
+
+def _say(line: socket.socket, text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    line.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _hear(line: socket.socket, end: float) -> str:
+    """The next text.
+
+    Raises:
+        TimeoutError: If it is not there in time.
+        ConnectionError: If the other side is gone.
+    """
+
+    def exactly(count: int) -> bytes:
+        parts: list[bytes] = []
+        while count:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            line.settimeout(None if left == float("inf") else left)
+            part = line.recv(min(count, 1 << 20))
+            if not part:
+                raise ConnectionError("the other side is gone")
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    (length,) = _LENGTH.unpack(exactly(_LENGTH.size))
+    return exactly(length).decode("utf-8", "surrogatepass")
