@@ -13,10 +13,10 @@ import select
 import signal
 import socket
 import struct
-import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -54,45 +54,52 @@ class Guarded:
         self._function = function
         self._limit_s = limit_s
         self._memory_bytes = memory_bytes
-        self._child: int | None = None
-        self._line: socket.socket | None = None
-        self._owner = 0
+        self._process = _Process()
+        weakref.finalize(self, self._process.end)
 
     def __call__(self, text: str) -> Ended:
         """Call the function; a process that has ended meanwhile is replaced."""
         with _one_at_a_time:
-            is_fresh = self._start_if_none()
+            is_fresh = not self._process.is_ours
             ended = self._ask(text)
             if ended.how == "killed" and not is_fresh:
                 # It was idle for too long, and went.
-                self.close()
-                self._start_if_none()
+                self._process.end()
                 ended = self._ask(text)
             if ended.how not in ("returned", "raised"):
-                self.close()
+                self._process.end()
             return ended
 
-    def close(self) -> None:
-        """End the process, if there is one."""
-        if self._line is not None:
-            self._line.close()
-        if self._child is not None and self._owner == os.getpid():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._child, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._child, 0)
-        self._child = self._line = None
+    def _ask(self, text: str) -> Ended:
+        if not self._process.is_ours:
+            self._process.end()
+            self._process.start(lambda line: _serve(line, self._function, self._memory_bytes))
+        line, end = self._process.line, time.monotonic() + self._limit_s
+        assert line is not None
+        try:
+            line.settimeout(self._limit_s)
+            _say(line, text)
+            return Ended(*json.loads(_hear(line, end)))
+        except TimeoutError:
+            return Ended("out of time", "")
+        except OSError:
+            return Ended("killed", "")
 
-    def __del__(self) -> None:
-        # At the interpreter's end the child sees the closed line, and ends by itself.
-        if not sys.is_finalizing():
-            self.close()
 
-    def _start_if_none(self) -> bool:
-        """Fork, unless a process of ours is there; whether it was made now."""
-        if self._child is not None and self._owner == os.getpid():
-            return False
-        self.close()
+class _Process:
+    """A fork and the line to it."""
+
+    def __init__(self) -> None:
+        self.line: socket.socket | None = None
+        self._child = self._owner = 0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether there is one that this process made: a fork of this one has none yet."""
+        return self.line is not None and self._owner == os.getpid()
+
+    def start(self, serve: Callable[[socket.socket], None]) -> None:
+        """Fork; the child serves and never returns."""
         ours, theirs = socket.socketpair()
         with warnings.catch_warnings():
             # Python warns of forks beside threads; the child takes no lock that one may hold.
@@ -100,22 +107,20 @@ class Guarded:
             child = os.fork()
         if not child:
             ours.close()
-            _serve(theirs, self._function, self._memory_bytes)
+            serve(theirs)
         theirs.close()
-        self._child, self._line, self._owner = child, ours, os.getpid()
-        return True
+        self.line, self._child, self._owner = ours, child, os.getpid()
 
-    def _ask(self, text: str) -> Ended:
-        assert self._line is not None
-        end = time.monotonic() + self._limit_s
-        try:
-            self._line.settimeout(self._limit_s)
-            _say(self._line, text)
-            return Ended(*json.loads(_hear(self._line, end)))
-        except TimeoutError:
-            return Ended("out of time", "")
-        except OSError:
-            return Ended("killed", "")
+    def end(self) -> None:
+        """End it, if there is one."""
+        if self.is_ours:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
+        if self.line is not None:
+            self.line.close()
+            self.line = None
 
 
 def _serve(line: socket.socket, function: Callable[[str], str], memory_bytes: int) -> None:
