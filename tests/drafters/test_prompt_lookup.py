@@ -143,7 +143,11 @@ def test_the_index_of_a_sequence_that_is_gone_is_dropped() -> None:
     drafts(drafter, view([1, 60, 1], 1, id=2))
     # The same number again: it was never used twice, but it shows what is remembered.
     assert drafts(drafter, view([1, 9, 9], 1, id=1)) == [[9]]
-    assert len(drafter._indices) == 1  # pyright: ignore[reportPrivateUsage] # memory is the point
+    state = drafter.open()
+    state.propose(Round([view([1, 50, 1], 1, id=1), view([1, 60, 1], 1, id=2)]))
+    state.release(2)
+    held = state._indices  # pyright: ignore[reportPrivateUsage] # memory is the point
+    assert list(held) == [1]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 3), (4, 3), (-1, 2)])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from draftsmith.engine import generation, round
+from draftsmith.engine import scheduler
+from draftsmith.engine.rounds import step as round_step
 from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
 
 VOCAB = 64
@@ -25,8 +26,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(generation, "time", clock)
-    monkeypatch.setattr(round, "time", clock)
+    monkeypatch.setattr(scheduler, "time", clock)
+    monkeypatch.setattr(round_step, "time", clock)
     return clock
 
 

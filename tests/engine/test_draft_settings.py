@@ -13,9 +13,10 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.core.verdict import draw
 from draftsmith.drafters import Drafter, ModelDrafter
-from draftsmith.engine import round as rounds
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.request import make_request
+from draftsmith.engine.rounds.drafting import RoundContext
+from draftsmith.engine.rounds.turn import Turn
 from draftsmith.errors import InvalidRequestError
 from tests.engine import test_law
 from tests.engine.kit import DRAFTERS, PROMPTS, Ramp, target, texts, twin
@@ -74,13 +75,13 @@ def test_the_settings_do_reach_the_draft() -> None:
     assert alpha("seeded", draft_top_k=1) < 1
 
 
-def recorded(params: SamplingParams) -> tuple[rounds.Turn, list[Tensor]]:
+def recorded(params: SamplingParams) -> tuple[Turn, list[Tensor]]:
     """One round's draft by a ramp, and the logits that it drew from."""
     request = make_request(PROMPTS[0], params, target("llama").traits, None)
     one = request.sequence(0, 3, torch.device("cpu"), None)
-    turn = rounds.Turn(one.view(3), one.law, one.draft_law, one.verifier, one.history(), one.noise)
+    turn = one.turn(3)
     drafter = Ramp()
-    context = rounds.RoundContext([turn], target("llama").traits.vocab_size, torch.device("cpu"))
+    context = RoundContext([turn], target("llama").traits.vocab_size, torch.device("cpu"))
     drafter.propose(context)
     return turn, list(drafter.block_logits([turn.view], 3)[0])
 
@@ -114,15 +115,13 @@ def test_a_reported_law_with_the_targets_settings_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Planted: the draft draws by its own settings and reports the target's law."""
-    record = rounds.RoundContext.record
+    record = RoundContext.record
 
-    def misreport(
-        context: rounds.RoundContext, turn: rounds.Turn, token: int, law: Tensor | None
-    ) -> None:
+    def misreport(context: RoundContext, turn: Turn, token: int, law: Tensor | None) -> None:
         logits = Ramp().block_logits([turn.view], 3)[0, len(turn.drawn)]
         record(context, turn, token, turn.laws_after(logits.unsqueeze(0), turn.drawn)[0])
 
-    monkeypatch.setattr(rounds.RoundContext, "record", misreport)
+    monkeypatch.setattr(RoundContext, "record", misreport)
     with pytest.raises(AssertionError):
         check_law(HOT)
 

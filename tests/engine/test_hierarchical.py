@@ -2,6 +2,9 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -9,9 +12,11 @@ import torch
 from draftsmith.core.noise import RoundNoise, Stream
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
+from draftsmith.engine import hierarchical
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.request import make_request
-from draftsmith.engine.round import RoundContext, Turn
+from draftsmith.engine.rounds.drafting import RoundContext
+from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.sequence import Sequence
 from tests.engine.kit import PROMPTS, Ramp, target, twin
 
@@ -25,18 +30,25 @@ def sequence(verifier: str = "block", seed: int = 3) -> Sequence:
 
 
 def calls_of(drafter: Drafter, gamma: int, one: Sequence) -> tuple[list[Call], Turn]:
-    """(level, inner round, tokens ahead) of every noise that one round asks for."""
-    calls: list[Call] = []
+    """(level, inner round, tokens ahead) of every round within one round, and that one."""
+    turn = one.turn(gamma)
+    calls: list[Call] = [(turn.level, turn.inner_round, len(turn.prefix))]
 
-    def recorded(level: int, inner_round: int, num_ahead: int) -> RoundNoise:
-        calls.append((level, inner_round, num_ahead))
-        return one.noise(level, inner_round, num_ahead)
+    class Recorded(Turn):
+        def __init__(self, *values: Any, **named: Any) -> None:
+            super().__init__(*values, **named)
+            calls.append((self.level, self.inner_round, len(self.prefix)))
 
-    turn = Turn(one.view(gamma), one.law, one.draft_law, one.verifier, one.history(), recorded)
     context = RoundContext([turn], target("llama").traits.vocab_size, torch.device("cpu"))
-    draft = drafter.propose(context)
+    with mock.patch.object(hierarchical, "Turn", Recorded):
+        draft = drafter.propose(context)
     assert draft.num_drafted.tolist() == [gamma]
     return calls, turn
+
+
+def noise(one: Sequence, level: int = 0, inner_round: int = 0, num_ahead: int = 0) -> RoundNoise:
+    turn = replace(one.turn(0), level=level, inner_round=inner_round, prefix=[0] * num_ahead)
+    return turn.noise
 
 
 def two_levels() -> Drafter:
@@ -65,16 +77,16 @@ def test_the_numbers_of_every_level_and_inner_round_are_apart() -> None:
     numbers = [
         number
         for (level, inner_round), stream in itertools.product(keys, streams)
-        for number in one.noise(level, inner_round, 0).uniforms(stream, 3)[0].tolist()
+        for number in noise(one, level, inner_round).uniforms(stream, 3)[0].tolist()
     ]
     assert len(set(numbers)) == len(numbers)
 
 
 def test_an_inner_round_takes_its_coupled_noise_at_its_own_position() -> None:
     one = sequence("coupled")
-    top = one.noise().exponentials(0, 5, 20)
+    top = noise(one).exponentials(0, 5, 20)
     for ahead in range(5):
-        inner = one.noise(1, 0, ahead).exponentials(0, 5 - ahead, 20)
+        inner = noise(one, 1, 0, ahead).exponentials(0, 5 - ahead, 20)
         assert torch.equal(inner, top[:, ahead:])
 
 

@@ -15,7 +15,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.request import make_request
 from draftsmith.engine.result import FinishReason, GenerationResult
-from draftsmith.engine.round import RoundContext, Turn
+from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.models.contract import Rows
 from tests import tiny
 from tests.engine.kit import PROMPTS, Ramp, target, texts, twin
@@ -160,15 +160,6 @@ def _inner_draft(drafter: Drafter, temperature: float, lenience: float) -> list[
     for prompt in PROMPTS:
         request = make_request(prompt, params, target("llama").traits, None)
         one = request.sequence(0, 2, torch.device("cpu"), None)
-        turn = Turn(
-            view=one.view(6),
-            law=one.law,
-            draft_law=one.draft_law,
-            verifier=one.verifier,
-            history=one.history(),
-            make_noise=one.noise,
-            lenience=one.lenience,
-        )
-        context = RoundContext([turn], tiny.VOCAB, torch.device("cpu"))
+        context = RoundContext([one.turn(6)], tiny.VOCAB, torch.device("cpu"))
         drafts.append(drafter.propose(context).tokens[0].tolist())
     return drafts

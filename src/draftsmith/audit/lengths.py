@@ -10,7 +10,7 @@ from draftsmith.audit.subject import Subject
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.request import make_request
-from draftsmith.engine.round import RoundContext, Turn
+from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.report.status import Status
 
@@ -115,17 +115,7 @@ def _lengths(subject: Subject, name: str, drafter: Drafter, number: int) -> Leng
     params = SamplingParams(temperature=1.0, verifier="rejection", max_tokens=_GAMMA + 1)
     request = make_request(subject.prompts[number], params, target.traits, None)
     samples = [request.sequence(0, seed, target.device, None) for seed in range(_NUM_TWINS)]
-    turns = [
-        Turn(
-            view=one.view(_GAMMA),
-            law=one.law,
-            draft_law=one.draft_law,
-            verifier=one.verifier,
-            history=one.history(),
-            make_noise=one.noise,
-        )
-        for one in samples
-    ]
+    turns = [one.turn(_GAMMA) for one in samples]
     draft = drafter.propose(RoundContext(turns, target.traits.vocab_size, target.device))
     lengths = draft.num_drafted.tolist()
     drafts = {

@@ -16,7 +16,7 @@ from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.prefix_rules import Prefixes, PrefixRules
 
-__all__ = ["NO_TOKEN", "History", "Law", "SamplingLaw", "best_tokens", "point_masses"]
+__all__ = ["NO_TOKEN", "Cuts", "History", "Law", "SamplingLaw", "best_tokens", "point_masses"]
 
 NO_TOKEN = -1
 """Stands for the token of a row that is no distribution."""
@@ -29,9 +29,26 @@ class History(NamedTuple):
     output: Int[Tensor, " output"]
 
 
+class Cuts(NamedTuple):
+    """A law that is the same after every prefix, in four numbers."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+
+
 @runtime_checkable
 class Law(Protocol):
     """Turns logits into distributions."""
+
+    @property
+    def cuts(self) -> Cuts | None:
+        """What the law is after every prefix; None if the tokens before a row change it.
+
+        Rows of such laws, of any number of sequences, are transformed together.
+        """
+        ...
 
     @property
     def is_greedy(self) -> bool:
@@ -101,6 +118,21 @@ class SamplingLaw:
     def is_greedy(self) -> bool:
         """Whether every distribution is a point mass."""
         return self.params.is_greedy
+
+    @property
+    def cuts(self) -> Cuts | None:
+        """The four numbers, if nothing else is asked."""
+        return self._cuts
+
+    @cached_property
+    def _cuts(self) -> Cuts | None:
+        params = self.params
+        is_biased = bool(params.logit_bias or params.banned_token_ids)
+        if is_biased or params.allowed_token_ids is not None:
+            return None
+        if not self._rules.is_idle or params.has_penalties:
+            return None
+        return Cuts(params.temperature, params.top_k, params.top_p, params.min_p)
 
     def __call__(
         self,

@@ -1,6 +1,13 @@
 """What guesses: models, tables, copies of the context, and the contract for your own."""
 
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.drafters.contract import (
+    Draft,
+    DraftContext,
+    Drafter,
+    DraftState,
+    SequenceView,
+    StatefulDrafter,
+)
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.ngram import NgramDrafter, NgramTable
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
@@ -10,6 +17,7 @@ __all__ = [
     "BlockDrafter",
     "Draft",
     "DraftContext",
+    "DraftState",
     "Drafter",
     "ModelDrafter",
     "NgramDrafter",
@@ -17,4 +25,5 @@ __all__ = [
     "PromptLookupDrafter",
     "RandomDrafter",
     "SequenceView",
+    "StatefulDrafter",
 ]

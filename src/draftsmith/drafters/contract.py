@@ -15,7 +15,15 @@ from torch import Tensor
 
 from draftsmith.core.verdict import PAD_TOKEN
 
-__all__ = ["Draft", "DraftContext", "Drafter", "SequenceView"]
+__all__ = [
+    "Draft",
+    "DraftContext",
+    "DraftState",
+    "Drafter",
+    "SequenceView",
+    "StatefulDrafter",
+    "open_state",
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,21 @@ class Draft:
             None,
             confidences=confidences,
         )
+
+    def of(self, rows: Sequence[int]) -> "Draft":
+        """The drafts of some sequences.
+
+        Args:
+            rows: Indices into the batch, in the order that is wanted.
+
+        Returns:
+            The same tokens and laws; this very draft, if all are wanted as they are.
+        """
+        if list(rows) == list(range(len(self.tokens))):
+            return self
+        index = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
+        probs = None if self.probs is None else self.probs[index]
+        return Draft(self.tokens[index], self.num_drafted[index], probs)
 
     def cut(self, lengths: Sequence[int]) -> "Draft":
         """The first so many tokens of each sequence of a deterministic draft.
@@ -179,6 +202,38 @@ class DraftContext(Protocol):
         ...
 
 
+class DraftState(ABC):
+    """What a drafter keeps of the sequences of one engine: their cache rows, their n-grams."""
+
+    @abstractmethod
+    def propose(self, context: DraftContext) -> Draft:
+        """Guess up to `gamma` tokens for each sequence, as `Drafter.propose` says.
+
+        Args:
+            context: The round.
+
+        Returns:
+            A proposal for each sequence; it may be empty.
+        """
+
+    def release(self, sequence: int) -> None:  # noqa: B027 - nothing is kept, nothing to forget
+        """Forget a sequence that has ended.
+
+        Args:
+            sequence: Its `SequenceView.id`; it may be one that was never seen.
+        """
+
+
+class _Direct(DraftState):
+    """A drafter that keeps nothing, or looks after what it keeps by itself."""
+
+    def __init__(self, drafter: "Drafter") -> None:
+        self._drafter = drafter
+
+    def propose(self, context: DraftContext) -> Draft:
+        return self._drafter.propose(context)
+
+
 class Drafter(ABC):
     """Guesses the next tokens.
 
@@ -212,3 +267,78 @@ class Drafter(ABC):
         Returns:
             A proposal for each sequence; it may be empty.
         """
+
+    def open(self) -> DraftState:
+        """What one engine asks in every round; by default `propose` itself.
+
+        A drafter that keeps something for each sequence returns a state of its own here, so that
+        engines that share the drafter do not share that.
+
+        Returns:
+            A state without sequences.
+        """
+        return _Direct(self)
+
+
+class StatefulDrafter(Drafter):
+    """A drafter that keeps something for each sequence, in the states that `open` returns.
+
+    Example:
+        >>> class Counting(StatefulDrafter):
+        ...     def open(self):
+        ...         return CountingState()
+        >>> class CountingState(DraftState):
+        ...     def __init__(self):
+        ...         self.rounds = {}
+        ...     def propose(self, context):
+        ...         for view in context.sequences:
+        ...             self.rounds[view.id] = self.rounds.get(view.id, 0) + 1
+        ...         return context.drawn()
+        ...     def release(self, sequence):
+        ...         self.rounds.pop(sequence, None)
+        >>> from draftsmith.testing import check_drafter
+        >>> check_drafter(Counting(), vocab_size=8, num_draws=64)
+    """
+
+    _own: tuple[DraftState, set[int]] | None = None
+    """The state that `propose` asks, and the sequences that it knows."""
+
+    @abstractmethod
+    def open(self) -> DraftState:
+        """A state without sequences, for one engine."""
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Ask a state of the drafter's own, which keeps the sequences of this call only.
+
+        Args:
+            context: The round.
+
+        Returns:
+            A proposal for each sequence.
+        """
+        state, held = self._own or (self.open(), set[int]())
+        # Not kept if anything is raised: a pass that was cut off may have left it half done.
+        self._own = None
+        present = {view.id for view in context.sequences}
+        for gone in held - present:
+            state.release(gone)
+        draft = state.propose(context)
+        self._own = (state, present)
+        return draft
+
+
+def open_state(drafter: Drafter) -> DraftState:
+    """A drafter's state for one engine.
+
+    Args:
+        drafter: Its `open` is asked, unless a subclass has put a `propose` of its own over it.
+
+    Returns:
+        A state without sequences.
+    """
+    kinds = type(drafter).__mro__
+    proposes, opens = (
+        next(place for place, kind in enumerate(kinds) if name in vars(kind))
+        for name in ("propose", "open")
+    )
+    return _Direct(drafter) if proposes < opens else drafter.open()

@@ -2,7 +2,13 @@
 
 import torch
 
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.drafters.contract import (
+    Draft,
+    DraftContext,
+    DraftState,
+    SequenceView,
+    StatefulDrafter,
+)
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
@@ -11,7 +17,7 @@ from draftsmith.models.tokenizer import Tokenizer
 __all__ = ["ModelDrafter"]
 
 
-class ModelDrafter(Drafter):
+class ModelDrafter(StatefulDrafter):
     """Drafts with a language model (Leviathan et al., section 3.6; Chen et al., section 5).
 
     Args:
@@ -33,18 +39,23 @@ class ModelDrafter(Drafter):
         self.tokenizer = tokenizer
         self.name = model.traits.name
         self.uses_torch_threads = model.uses_torch_threads
+
+    def open(self) -> "_ModelState":
+        """A cache of the model, without rows."""
+        return _ModelState(self.model)
+
+
+class _ModelState(DraftState):
+    """The model's cache rows of one engine's sequences."""
+
+    def __init__(self, model: LanguageModel) -> None:
         self._follower = Follower(model)
 
     def propose(self, context: DraftContext) -> Draft:
         """Run the model token by token; each token is drawn from its law.
 
-        Args:
-            context: The round.
-
-        Returns:
-            What was drawn, with its laws; nothing for a sequence that the model has no room for.
+        Nothing is proposed for a sequence that the model has no room for.
         """
-        self._follower.release_all_but(context.sequences)
         wanted = [i for i, view in enumerate(context.sequences) if self._is_wanted(view)]
         feeds = {i: self._follower.catch_up(context.sequences[i]) for i in wanted}
         live = wanted
@@ -58,7 +69,11 @@ class ModelDrafter(Drafter):
             feeds = {i: [token] for i, token in zip(live, drawn, strict=True)}
         return context.drawn()
 
+    def release(self, sequence: int) -> None:
+        """Close the row of a sequence."""
+        self._follower.release(sequence)
+
     def _is_wanted(self, view: SequenceView) -> bool:
-        length = self.model.traits.context_length
+        length = self._follower.model.traits.context_length
         has_room = length is None or len(view.tokens) + view.gamma <= length
         return view.gamma > 0 and has_room

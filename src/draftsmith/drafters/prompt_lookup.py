@@ -7,7 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from draftsmith.core.values import check_whole
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.drafters.contract import (
+    Draft,
+    DraftContext,
+    DraftState,
+    SequenceView,
+    StatefulDrafter,
+)
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.follower import common_prefix
 
@@ -43,7 +49,7 @@ class _Index:
         return [end for end in reversed(ends[-_MAX_CANDIDATES - 1 :]) if end < len(tokens)]
 
 
-class PromptLookupDrafter(Drafter):
+class PromptLookupDrafter(StatefulDrafter):
     """Copies the continuation of the longest earlier match of the last tokens.
 
     The match may lie in the prompt, in the output, or in an encoder's source; of equal matches
@@ -77,22 +83,29 @@ class PromptLookupDrafter(Drafter):
             )
         self._min_ngram = min_ngram
         self._max_ngram = max_ngram
+
+    def open(self) -> "_Lookup":
+        """No text yet."""
+        return _Lookup(self._min_ngram, self._max_ngram)
+
+
+class _Lookup(DraftState):
+    """The n-grams of one engine's sequences."""
+
+    def __init__(self, min_ngram: int, max_ngram: int) -> None:
+        self._min_ngram = min_ngram
+        self._max_ngram = max_ngram
         self._indices: dict[int, _Index] = {}
 
     def propose(self, context: DraftContext) -> Draft:
-        """Copy up to gamma tokens for each sequence that has a match.
-
-        Args:
-            context: The round.
-
-        Returns:
-            The copies, which are certain; the longer its match, the surer a token.
-        """
-        present = {view.id for view in context.sequences}
-        self._indices = {id: index for id, index in self._indices.items() if id in present}
+        """Copies, which are certain; the longer its match, the surer a token."""
         copies = [self._copy(view) for view in context.sequences]
         rows, confidences = [copy for copy, _ in copies], [sure for _, sure in copies]
         return Draft.certain(rows, context.device, confidences)
+
+    def release(self, sequence: int) -> None:
+        """Forget the n-grams of a sequence."""
+        self._indices.pop(sequence, None)
 
     def _copy(self, view: SequenceView) -> tuple[list[int], list[float]]:
         """What is copied, and how sure it is: the longer the match, which each token prolongs."""

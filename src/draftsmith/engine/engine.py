@@ -17,6 +17,7 @@ from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.prompts import PlainPrompt, Prompts, plain_prompts
 from draftsmith.engine.request import make_request
 from draftsmith.engine.result import GenerationResult, StreamEvent
+from draftsmith.engine.scheduler import Scheduler
 from draftsmith.errors import (
     DraftsmithError,
     InvalidRequestError,
@@ -83,12 +84,20 @@ class Engine:
         self.tokenizer = tokenizer
         self.draft = draft if self.gamma else None
         self._is_plain_on_purpose = gamma is not None and not self.gamma
-        self.controller: Controller = (
-            AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
-        )
+        controller = AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
+        self.scheduler = Scheduler(target, self.draft, controller, self.max_batch_size)
         if self.draft is not None:
             _check_pair(target, self.draft)
             _check_vocabularies(target, tokenizer, self.draft, draft_tokenizer)
+
+    @property
+    def controller(self) -> Controller:
+        """Who says how much is drafted, and learns from every round."""
+        return self.scheduler.controller
+
+    @controller.setter
+    def controller(self, controller: Controller) -> None:
+        self.scheduler.controller = controller
 
     def generate(
         self,
@@ -172,7 +181,7 @@ class Engine:
         each = _params_for(params, sampling, len(many))
         may_raise = len(many) == 1
         jobs = [self._job(*pair, may_raise=may_raise) for pair in zip(many, each, strict=True)]
-        return Generation(self.target, self.draft, self.controller, self.max_batch_size, jobs)
+        return Generation(self.scheduler, jobs)
 
     def _job(self, prompt: PlainPrompt, params: SamplingParams, *, may_raise: bool) -> Job:
         try:

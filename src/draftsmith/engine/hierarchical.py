@@ -5,9 +5,18 @@ from itertools import repeat
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.lenience import exact_twin
 from draftsmith.core.values import check_whole, require
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
-from draftsmith.engine.breaches import breaches, without
-from draftsmith.engine.round import Outcome, RoundContext, Turn, check_drafts
+from draftsmith.drafters.contract import (
+    Draft,
+    DraftContext,
+    Drafter,
+    DraftState,
+    SequenceView,
+    StatefulDrafter,
+    open_state,
+)
+from draftsmith.engine.rounds.drafting import RoundContext, checked
+from draftsmith.engine.rounds.turn import Turn
+from draftsmith.engine.rounds.verdicts import Outcome, check_drafts
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
@@ -16,7 +25,7 @@ from draftsmith.models.tokenizer import Tokenizer
 __all__ = ["SpeculativeDrafter"]
 
 
-class SpeculativeDrafter(Drafter):
+class SpeculativeDrafter(StatefulDrafter):
     """Drafts with a model, by speculative rounds of its own.
 
     Its tokens are exact draws from the model's law, and that law is known from the model's own
@@ -57,30 +66,40 @@ class SpeculativeDrafter(Drafter):
         self.tokenizer = tokenizer
         self.name = f"{model.traits.name} over {inner.name}"
         self.uses_torch_threads = model.uses_torch_threads or inner.uses_torch_threads
-        self._follower = Follower(model)
+
+    def open(self) -> "_SpeculativeState":
+        """A cache of the model and a state of the faster drafter, without sequences."""
+        return _SpeculativeState(self)
+
+
+class _SpeculativeState(DraftState):
+    """What both levels keep of one engine's sequences."""
+
+    def __init__(self, drafter: SpeculativeDrafter) -> None:
+        self._inner_gamma = drafter.inner_gamma
+        self._inner_name = drafter.inner.name
+        self._inner = open_state(drafter.inner)
+        self._follower = Follower(drafter.model)
+
+    def release(self, sequence: int) -> None:
+        """Forget a sequence on both levels."""
+        self._inner.release(sequence)
+        self._follower.release(sequence)
 
     def propose(self, context: DraftContext) -> Draft:
         """Run inner rounds until every sequence has its gamma tokens.
-
-        Args:
-            context: The round of an engine.
-
-        Returns:
-            What the inner rounds committed, with the model's laws.
 
         Raises:
             DraftError: Outside an `Engine`, which alone keeps the noise of the levels apart.
         """
         if not isinstance(context, RoundContext):
             raise DraftError("a hierarchical drafter runs inside an Engine only")
-        self._follower.release_all_but(context.sequences)
         live = [turn for turn in context.turns if self._has_room(turn)]
         num_rounds = 0
         while live := [turn for turn in live if len(turn.drawn) < turn.view.gamma]:
             inner = [self._inner_turn(turn, num_rounds) for turn in live]
             outcomes = self._inner_round(inner, context)
-            for turn, below, outcome in zip(live, inner, outcomes, strict=True):
-                turn.fault = below.fault
+            for turn, outcome in zip(live, outcomes, strict=True):
                 laws = repeat(None) if outcome.laws is None else outcome.laws
                 for token, law in zip(outcome.tokens, laws, strict=False):
                     context.record(turn, token, law)
@@ -91,21 +110,21 @@ class SpeculativeDrafter(Drafter):
 
     def _inner_round(self, turns: list[Turn], context: RoundContext) -> list[Outcome]:
         inner_context = RoundContext(turns, context.vocab_size, context.device)
-        draft = self.inner.propose(inner_context)
-        for row, why in breaches(draft, turns, context.vocab_size, self.inner.name).items():
-            turns[row].fault = why
-        draft = without(draft, [row for row, turn in enumerate(turns) if turn.fault])
-        return check_drafts(self._follower, turns, draft, context.vocab_size)
+        draft = self._inner.propose(inner_context)
+        proposal = checked(draft, inner_context, self._inner_name)
+        for error in proposal.errors.values():
+            raise DraftError(error)
+        return check_drafts(self._follower, turns, proposal, context.vocab_size)
 
     def _has_room(self, turn: Turn) -> bool:
-        length = self.model.traits.context_length
+        length = self._follower.model.traits.context_length
         return length is None or len(turn.view.tokens) + turn.view.gamma <= length
 
     def _inner_turn(self, turn: Turn, num_rounds: int) -> Turn:
         """The same sequence with its draft so far taken as kept."""
         view, drawn = turn.view, list(turn.drawn)
         # One token of the rest is the inner round's emitted one.
-        gamma = min(self.inner_gamma, view.gamma - len(drawn) - 1)
+        gamma = min(self._inner_gamma, view.gamma - len(drawn) - 1)
         tokens = [*view.tokens, *drawn]
         return Turn(
             SequenceView(view.id, tokens, view.num_prompt, view.source, gamma),
@@ -113,8 +132,9 @@ class SpeculativeDrafter(Drafter):
             turn.draft_law,
             turn.draft_law,
             exact_twin(turn.verifier),
-            turn.history,
-            turn.make_noise,
+            turn.make_history,
+            turn.slot,
+            turn.device,
             level=turn.level + 1,
             prefix=[*turn.prefix, *drawn],
             inner_round=turn.inner_round * MAX_GAMMA + num_rounds,

@@ -1,7 +1,7 @@
 """Where each committed token came from, and its log-probability if asked for."""
 
 from draftsmith.engine.result import Origin, TokenTrace, TopLogprob
-from draftsmith.engine.round import Outcome
+from draftsmith.engine.rounds.verdicts import Outcome
 from draftsmith.engine.sequence import Sequence
 
 __all__ = ["traced"]
@@ -34,7 +34,7 @@ def _logprobs(
     """Under the target's raw law, before sampling processing, as vLLM and OpenAI report it."""
     if count is None:
         return None, ()
-    row = outcome.logits[column].float().log_softmax(dim=-1)
+    row = outcome.logits(column).float().log_softmax(dim=-1)
     values, ids = row.topk(count)
     top = zip(ids.tolist(), values.tolist(), strict=True)
     return float(row[token]), tuple(TopLogprob(*pair) for pair in top)

@@ -9,16 +9,15 @@ import torch
 
 from draftsmith.core.laws import History, Law
 from draftsmith.core.lenience import ArgmaxLenience
-from draftsmith.core.noise import NoiseKeys, PointMassNoise, RoundNoise
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
 from draftsmith.engine.control.contract import Ledger
 from draftsmith.engine.result import Completion, FinishReason, TokenTrace
-from draftsmith.engine.round import Turn
+from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.text import OutputText
-from draftsmith.kernels.cpu.sampling import counter_noise
+from draftsmith.kernels.cpu.sampling import NoiseSlot
 
 __all__ = ["Limits", "Sequence"]
 
@@ -101,8 +100,9 @@ class Sequence:
             law=self.law,
             draft_law=self.draft_law,
             verifier=self.verifier,
-            history=self.history(),
-            make_noise=self.noise,
+            make_history=self.history,
+            slot=NoiseSlot(self.seed, self.sample_index, len(self.records), len(self.tokens)),
+            device=self.device,
             lenience=self.lenience,
         )
 
@@ -115,22 +115,6 @@ class Sequence:
             self._ids = grown
         num_prompt = len(self.prompt)
         return History(self._ids[:num_prompt], self._ids[num_prompt : len(self.tokens)])
-
-    def noise(self, level: int = 0, inner_round: int = 0, num_ahead: int = 0) -> RoundNoise:
-        """The random numbers of the round in hand.
-
-        Args:
-            level: 0 for the target, 1 and up for drafters that speculate themselves.
-            inner_round: Which of the drafter's own rounds within this one.
-            num_ahead: Tokens drafted above, which the inner round takes as kept.
-        """
-        if self.law.is_greedy and self.draft_law.is_greedy:
-            return PointMassNoise(1, self.device)
-        signed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
-        keys = NoiseKeys(self._scalar(signed), self._scalar(self.sample_index))
-        rounds = self._scalar(len(self.records))
-        position = self._scalar(len(self.tokens) + num_ahead)
-        return counter_noise(keys, rounds, position, level, inner_round)
 
     def commit_round(self, tokens: Tokens[TokenTrace], num_drafted: int, num_accepted: int) -> None:
         """Append a round's tokens up to the one that ends the sequence, and count them."""
@@ -198,6 +182,3 @@ class Sequence:
             # The stop string's last bytes were held back as an unfinished character.
             reason, stop_reason = FinishReason.STOP, self.output.stopped_by
         self.finish_reason, self.stop_reason = reason, stop_reason
-
-    def _scalar(self, value: int) -> torch.Tensor:
-        return torch.tensor([value], device=self.device)

@@ -1,6 +1,7 @@
 """A model's cache that follows sequences as tokens are committed to them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -12,6 +13,9 @@ __all__ = ["Followed", "Follower", "common_prefix"]
 
 _TAIL = 64
 """Tokens at the end in which a draft may have gone wrong."""
+_MOST_WITH_LOGITS = 8
+"""Tokens that are fed beside a wanted one; more are read first, without logits that nobody asks
+for: a large vocabulary's would take more memory than the model."""
 
 
 @runtime_checkable
@@ -34,57 +38,103 @@ class Followed(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Row:
+    """A row of the cache, and the tokens that it holds."""
+
+    number: int
+    held: list[int]
+
+
 class Follower:
     """One model and its cache rows, a row for each live sequence.
 
     A row may hold drafted tokens that were rejected since, and lacks the newest committed ones:
     `catch_up` forgets the first and names the second. The target and a draft model use the same.
+
+    Something that raises on the way (an interrupt, a lack of memory) may leave rows that hold other
+    tokens than is written here: let go of the follower then, and open another.
     """
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._cache: Cache = model.open_cache()
-        self._rows: dict[int, int] = {}
-        self._held: dict[int, list[int]] = {}
+        self._rows: dict[int, _Row] = {}
+
+    def release(self, sequence: int) -> None:
+        """Close the row of a sequence, by its id, if it has one."""
+        row = self._rows.pop(sequence, None)
+        if row is not None:
+            self._cache.remove(row.number)
 
     def release_all_but(self, present: Sequence[Followed]) -> None:
         """Close the rows of sequences that are gone."""
-        ids = {sequence.id for sequence in present}
-        for gone in self._rows.keys() - ids:
-            self._cache.remove(self._rows.pop(gone))
-            del self._held[gone]
+        for gone in self._rows.keys() - {sequence.id for sequence in present}:
+            self.release(gone)
+
+    def read(self, sequence: Followed, budget: int | None = None) -> int:
+        """Read settled tokens that the row lacks, without logits, the newest token left out.
+
+        Args:
+            sequence: Its source is encoded, if it is seen for the first time.
+            budget: At most so many tokens; None is all.
+
+        Returns:
+            Tokens that were read.
+        """
+        row = self._rows.get(sequence.id)
+        is_new = row is None
+        if row is None:
+            row = self._open(sequence)
+        missing = sequence.tokens[len(row.held) : -1]
+        part = missing if budget is None else missing[:budget]
+        if part or is_new:
+            self._prefill(row, part)
+        return len(part)
+
+    def has_read(self, sequence: Followed) -> bool:
+        """Whether the row holds at least as much as the settled tokens."""
+        row = self._rows.get(sequence.id)
+        return row is not None and len(row.held) >= len(sequence.tokens) - 1
 
     def catch_up(self, sequence: Followed) -> list[int]:
         """Forget rejected tokens; return the committed tokens to feed, the newest at least.
 
-        A sequence seen for the first time is prefilled (and its source encoded).
+        What is missing by more than a few tokens is read here, without logits.
         """
         if sequence.id not in self._rows:
-            self._open(sequence)
-        held, tokens = self._held[sequence.id], sequence.tokens
+            self.read(sequence)
+        row, tokens = self._rows[sequence.id], sequence.tokens
         # The newest token is always fed: its logits are wanted.
-        common = common_prefix(held, tokens[:-1])
-        del held[common:]
-        self._cache.rollback(self._rows[sequence.id], common)
+        common = common_prefix(row.held, tokens[:-1])
+        if common < len(row.held):
+            self._cache.rollback(row.number, common)
+            del row.held[common:]
+        if len(tokens) - common > _MOST_WITH_LOGITS:
+            self._prefill(row, tokens[common:-1])
+            common = len(tokens) - 1
         return list(tokens[common:])
 
     def forward(
         self, sequences: Sequence[Followed], tokens: Sequence[Sequence[int]]
     ) -> Float[Tensor, "batch rows vocab"]:
         """Append tokens to the rows of sequences; logits after each of them."""
-        for sequence, new in zip(sequences, tokens, strict=True):
-            self._held[sequence.id].extend(new)
         rows = [self._rows[sequence.id] for sequence in sequences]
-        chunks = [self._readable(new) for new in tokens]
-        return self.model.forward(self._cache, Rows(rows, chunks))
+        batch = Rows([row.number for row in rows], [self._readable(new) for new in tokens])
+        logits = self.model.forward(self._cache, batch)
+        for row, new in zip(rows, tokens, strict=True):
+            row.held.extend(new)
+        return logits
 
-    def _open(self, sequence: Followed) -> None:
-        row = self._rows[sequence.id] = self._cache.add()
-        settled = list(sequence.tokens[:-1])
+    def _open(self, sequence: Followed) -> _Row:
+        row = self._rows[sequence.id] = _Row(self._cache.add(), [])
         if self.model.traits.is_encoder_decoder:
-            self.model.encode(self._cache, row, self._readable(sequence.source))
-        self.model.prefill(self._cache, row, self._readable(settled))
-        self._held[sequence.id] = settled
+            self.model.encode(self._cache, row.number, self._readable(sequence.source))
+        return row
+
+    def _prefill(self, row: _Row, tokens: Sequence[int]) -> None:
+        self.model.prefill(self._cache, row.number, self._readable(tokens))
+        row.held.extend(tokens)
 
     def _readable(self, tokens: Sequence[int]) -> list[int]:
         """The ids, and 0 for those that only a padded twin of this vocabulary has."""
@@ -96,6 +146,8 @@ class Follower:
 def common_prefix(held: Sequence[int], tokens: Sequence[int]) -> int:
     """How many tokens the two begin with in common."""
     length = min(len(held), len(tokens))
+    if held[:length] == tokens[:length]:
+        return length
     # Whole slices are compared a hundred times faster than tokens; they differ at the end, if so.
     sure = max(0, length - _TAIL)
     if held[:sure] != tokens[:sure]:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from draftsmith.core.gamma import check_gamma
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.contract import Draft, Drafter
-from draftsmith.engine.breaches import LAW_TOLERANCE, check_contract
+from draftsmith.drafters.contract import Draft, Drafter, open_state
 from draftsmith.engine.request import make_request
 from draftsmith.engine.result import Origin, TokenTrace
-from draftsmith.engine.round import RoundContext, Turn
+from draftsmith.engine.rounds.drafting import RoundContext, checked
+from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.sequence import Sequence as Sample
+from draftsmith.errors import DraftError
 from draftsmith.models.contract import ModelTraits
 from draftsmith.testing.require import require
 
@@ -32,6 +33,7 @@ _NUM_ROUNDS = 10
 _NUM_COPIES = 32
 """Sequences that draw side by side in the honesty check."""
 _NUM_BUCKETS = 16
+_LAW_TOLERANCE = 1e-3
 
 
 def check_drafter(
@@ -104,6 +106,10 @@ class _Bench:
     turns: list[Turn] = field(default_factory=list)
     """Those of the last proposal."""
 
+    def __post_init__(self) -> None:
+        """Ask as an engine does."""
+        self.state = open_state(self.drafter)
+
     def sample(self, params: SamplingParams, prompt: Sequence[int], seed: int) -> Sample:
         """A new sequence, as the engine makes them."""
         request = make_request(prompt, params, self.traits, None)
@@ -125,13 +131,11 @@ class _Bench:
     def propose(self, samples: Sequence[Sample], gammas: Sequence[int]) -> Draft:
         """One round's draft, checked in form."""
         pairs = zip(samples, gammas, strict=True)
-        self.turns = [
-            Turn(one.view(gamma), one.law, one.draft_law, one.verifier, one.history(), one.noise)
-            for one, gamma in pairs
-        ]
-        vocab_size = self.traits.vocab_size
-        draft = self.drafter.propose(RoundContext(self.turns, vocab_size, self.device))
-        check_contract(draft, self.turns, vocab_size, self.drafter.name)
+        self.turns = [one.turn(gamma) for one, gamma in pairs]
+        context = RoundContext(self.turns, self.traits.vocab_size, self.device)
+        draft = self.state.propose(context)
+        for error in checked(draft, context, self.drafter.name).errors.values():
+            raise DraftError(error)
         for row, turn in enumerate(self.turns):
             if draft.probs is not None and turn.verifier.needs_draft_probs:
                 _check_laws(self.drafter.name, draft, row)
@@ -145,7 +149,8 @@ def _walk(bench: _Bench, params: SamplingParams) -> list[Sample]:
         arrivals = 1 if number == 0 else bench.chance.randint(0, 2)
         live += [bench.new_sample(params) for _ in range(arrivals)]
         if len(live) > 4:
-            live.pop(bench.chance.randrange(len(live)))
+            gone = live.pop(bench.chance.randrange(len(live)))
+            bench.state.release(gone.id)
         # The first rounds want one token, then none, then as many as may be.
         gammas = [1, 0, bench.gamma][number:] or [None]
         wanted = [
@@ -173,7 +178,7 @@ def _check_laws(name: str, draft: Draft, row: int) -> None:
     for column, (token, law) in enumerate(zip(tokens.tolist(), laws, strict=True)):
         mass, least = float(law.sum()), float(law.min())
         where = f"drafter {name}: the law of drafted token {column}"
-        require(abs(mass - 1) <= LAW_TOLERANCE, f"{where} sums to {mass:.6g}, not 1")
+        require(abs(mass - 1) <= _LAW_TOLERANCE, f"{where} sums to {mass:.6g}, not 1")
         require(least >= 0, f"{where} has a negative probability, {least:.3g}")
         require(float(law[token]) > 0, f"{where} gives no mass to the token, id {token}")
 
@@ -202,7 +207,7 @@ def _check_reproducible(bench: _Bench, samples: Sequence[Sample]) -> None:
     if seasoned.probs is not None and fresh.probs is not None:
         difference = float((seasoned.probs - fresh.probs).abs().max())
         require(
-            difference <= LAW_TOLERANCE,
+            difference <= _LAW_TOLERANCE,
             f"drafter {name}: the same tokens gave laws that differ by {difference:.3g}",
         )
 

@@ -35,6 +35,8 @@ class ProcessorLaw:
     prompt: Int[Tensor, " padded"]
     row: int
     batch: int
+    cuts: None = None
+    """Processors may look at any token before."""
 
     def __call__(
         self,

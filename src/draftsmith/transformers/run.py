@@ -17,6 +17,7 @@ from draftsmith.engine.control.contract import Controller
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.generation import Generation, Job
+from draftsmith.engine.scheduler import Scheduler
 from draftsmith.engine.sequence import Limits
 from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.engine.text import OutputText
@@ -97,7 +98,9 @@ def run(call: Call, engine: Engine, streamer: Any) -> Texts:
         target = LockstepModel(target, steps)
     samples = [_sample(call, target, row, steps) for row in range(len(call.input_ids))]
     jobs = [Job(tuple(sample.prompt), [sample]) for sample in samples]
-    for event in Generation(target, draft, controller, len(samples), jobs):
+    # Whole prompts: what `transformers` has read is handed over at once, in the order of the rows.
+    scheduler = Scheduler(target, draft, controller, len(samples), prompt_budget=None)
+    for event in Generation(scheduler, jobs):
         if streamer is not None:
             for token in event.tokens:
                 streamer.put(torch.tensor([token.token_id]))

@@ -15,7 +15,8 @@ from draftsmith.core.verify import BlockVerifier, RejectionVerifier, ThresholdVe
 from draftsmith.engine.control.chances import ByConfidence, Chances
 from draftsmith.engine.control.pacing import Costs, RatePace
 from draftsmith.engine.request import make_request
-from draftsmith.engine.round import RoundContext, Turn
+from draftsmith.engine.rounds.drafting import RoundContext
+from draftsmith.engine.rounds.turn import Turn
 from tests.engine.kit import PROMPTS, target
 
 CHECK = np.linspace(1.0, 3.0, 41)

@@ -35,7 +35,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
+_FLOAT = ctypes.c_float
 _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_isa": (ctypes.c_char_p, []),
     "ds_isa_name": (ctypes.c_char_p, [_INT]),
@@ -54,8 +54,8 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_store": (None, [_POINTER, _POINTER, *[_INT] * 4, _POINTER, _POINTER]),
     "ds_attend": (None, [*[_POINTER] * 3, *[_INT] * 3, _FLOAT, _INT, *[_POINTER] * 3]),
     "ds_decoder_forward": (None, [_POINTER, _POINTER]),
-    "ds_point": (None, [_POINTER, _LONG, _INT, _INT, _POINTER]),
-    "ds_law": (None, [_POINTER, _LONG, _INT, _INT, _FLOAT, _INT, _DOUBLE, _FLOAT, _POINTER]),
+    "ds_points": (None, [_POINTER, _POINTER, _INT, _INT, _POINTER]),
+    "ds_laws": (None, [_POINTER, _POINTER, _INT, _INT, *[_POINTER] * 5]),
     "ds_race": (None, [_POINTER, *[_INT] * 3, *[_POINTER] * 3, _INT, _INT, _POINTER]),
     "ds_has_mass": (None, [_POINTER, _INT, _INT, _POINTER]),
     "ds_draw": (None, [_POINTER, _INT, _INT, _POINTER, _POINTER]),

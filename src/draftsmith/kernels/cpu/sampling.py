@@ -4,20 +4,43 @@ Each function falls back on the plain one where the library is missing or the te
 own (another device, float64). Texts are the same: noise words to the bit, laws to rounding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from draftsmith.core.demands import NO_DEMANDS, Demands
-from draftsmith.core.laws import History, Law, SamplingLaw
+from draftsmith.core.laws import Cuts, History, Law, SamplingLaw
 from draftsmith.core.noise import CounterNoise, NoiseKeys, RoundNoise, Stream, stream_offset
 from draftsmith.core.params import SamplingParams
+from draftsmith.core.sampling_table import LogitRows, laws_of_rows, points_of_rows
 from draftsmith.kernels.cpu.library import Library, library
 
-__all__ = ["CpuCounterNoise", "CpuSamplingLaw", "counter_noise", "has_mass", "sampling_law"]
+__all__ = [
+    "CpuCounterNoise",
+    "CpuSamplingLaw",
+    "NoiseSlot",
+    "counter_noise",
+    "has_mass",
+    "laws",
+    "noise_of",
+    "points",
+    "sampling_law",
+]
+
+
+class NoiseSlot(NamedTuple):
+    """Whose noise, and where in it: one sequence's columns of a `RoundNoise`."""
+
+    seed: int
+    """64 bits, without a sign."""
+    sample: int
+    round: int
+    position: int
 
 
 def sampling_law(
@@ -46,6 +69,81 @@ def counter_noise(
     return CpuCounterNoise(loaded, keys, rounds, positions, level, inner_round)
 
 
+def noise_of(
+    slots: Sequence[NoiseSlot], device: torch.device, level: int = 0, inner_round: int = 0
+) -> RoundNoise:
+    """The noise of one round of some sequences, a row for each."""
+    table = torch.tensor(
+        [(_signed(one.seed), one.sample, one.round, one.position) for one in slots],
+        dtype=torch.long,
+    )
+    # Columns that lie side by side, each as a whole.
+    seeds, samples, rounds, positions = table.T.contiguous().to(device)
+    return counter_noise(NoiseKeys(seeds, samples), rounds, positions, level, inner_round)
+
+
+def _signed(seed: int) -> int:
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def points(rows: LogitRows) -> Int[Tensor, " rows"]:
+    """The tokens that `points_of_rows` finds."""
+    loaded = library()
+    if loaded is None or not _lies_open(rows):
+        return points_of_rows(rows)
+    starts, found = _starts(rows), torch.empty(len(rows.places), dtype=torch.long)
+    where = (rows.logits.data_ptr(), starts.data_ptr(), len(starts), rows.vocab_size)
+    loaded.ds_points(*where, found.data_ptr())
+    return found
+
+
+def laws(rows: LogitRows, cuts: Sequence[Cuts]) -> Float[Tensor, "rows vocab"]:
+    """The laws that `laws_of_rows` makes, fast for logits on a CPU."""
+    loaded = library()
+    if loaded is None or not _lies_open(rows):
+        return laws_of_rows(rows, cuts)
+    return _laws(loaded, rows.logits, _starts(rows), rows.vocab_size, cuts)
+
+
+def _lies_open(rows: LogitRows) -> bool:
+    """Whether the kernels can read the rows where they lie."""
+    logits = rows.logits
+    has_all = logits.shape[-1] >= rows.vocab_size
+    return _is_ours(logits) and logits.stride(-1) == 1 and has_all
+
+
+def _starts(rows: LogitRows) -> Int[Tensor, " rows"]:
+    """Where each row begins, in numbers from the first."""
+    by_sequence, by_token, _ = rows.logits.stride()
+    return torch.tensor([i * by_sequence + j * by_token for i, j in rows.places], dtype=torch.long)
+
+
+def _laws(
+    loaded: Library,
+    scores: Float[Tensor, "*rows columns"],
+    starts: Int[Tensor, " rows"],
+    vocab_size: int,
+    cuts: Sequence[Cuts],
+) -> Float[Tensor, "rows vocab"]:
+    found = torch.empty(len(starts), vocab_size)
+    temperatures = torch.tensor([one.temperature for one in cuts], dtype=torch.float32)
+    top_ks = torch.tensor([one.top_k for one in cuts], dtype=torch.int32)
+    top_ps = torch.tensor([one.top_p for one in cuts], dtype=torch.float64)
+    min_ps = torch.tensor([one.min_p for one in cuts], dtype=torch.float32)
+    loaded.ds_laws(
+        scores.data_ptr(),
+        starts.data_ptr(),
+        len(starts),
+        vocab_size,
+        temperatures.data_ptr(),
+        top_ks.data_ptr(),
+        top_ps.data_ptr(),
+        min_ps.data_ptr(),
+        found.data_ptr(),
+    )
+    return found
+
+
 def has_mass(laws: Float[Tensor, "rows vocab"]) -> Bool[Tensor, " rows"]:
     """Which laws are distributions; the others are all zeros."""
     loaded = library()
@@ -68,6 +166,11 @@ class CpuSamplingLaw:
         """Whether every distribution is a point mass."""
         return self.plain.is_greedy
 
+    @property
+    def cuts(self) -> Cuts | None:
+        """What the law is after every prefix."""
+        return self.plain.cuts
+
     def __call__(
         self,
         logits: Float[Tensor, "rows vocab"],
@@ -79,12 +182,9 @@ class CpuSamplingLaw:
         if params.is_greedy or logits.device.type != "cpu":
             return self.plain(logits, history, drafted)
         scores = _rows(self.plain.adjusted(logits, history, drafted))
-        laws = torch.empty(scores.shape)
-        cuts = (params.temperature, params.top_k, params.top_p, params.min_p)
-        self.library.ds_law(
-            scores.data_ptr(), scores.stride(0), *scores.shape, *cuts, laws.data_ptr()
-        )
-        return laws
+        cuts = Cuts(params.temperature, params.top_k, params.top_p, params.min_p)
+        starts = torch.arange(len(scores)) * scores.stride(0)
+        return _laws(self.library, scores, starts, scores.shape[-1], [cuts] * len(scores))
 
     def points(
         self,
@@ -96,8 +196,10 @@ class CpuSamplingLaw:
         if logits.device.type != "cpu":
             return self.plain.points(logits, history, drafted)
         scores = _rows(self.plain.adjusted(logits, history, drafted))
+        starts = torch.arange(len(scores)) * scores.stride(0)
         tokens = torch.empty(len(scores), dtype=torch.long)
-        self.library.ds_point(scores.data_ptr(), scores.stride(0), *scores.shape, tokens.data_ptr())
+        where = (scores.data_ptr(), starts.data_ptr(), *scores.shape)
+        self.library.ds_points(*where, tokens.data_ptr())
         return tokens
 
 

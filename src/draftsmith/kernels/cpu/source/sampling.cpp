@@ -24,6 +24,8 @@ DsScratch scratch(int n) {
   return {peaks.data(), ids.data(), values.data(), keys.data(), spare.data(), sums.data()};
 }
 
+constexpr int64_t kFewScores = 1 << 20;
+
 template <class Body> void each_row(int num_rows, Body&& body) {
   if (num_rows == 1) return body(int64_t{0});
   parallel(num_rows, 1, body);
@@ -41,12 +43,10 @@ DsCounter counter(int64_t seed, int64_t sample, int64_t number, int64_t stream) 
 #pragma GCC visibility push(default)
 extern "C" {
 
-// Each row's largest score, ties to the lowest id; -1 for a row that is no distribution.
 void ds_point(const float* scores, int64_t stride, int num_rows, int n, int64_t* out) {
   const DsSampling& kernels = *ds_kernels().sampling;
   DsScratch s = scratch(n);
-  for (int64_t row = 0; row < num_rows; ++row)  // sooner done than other threads are awake
-    out[row] = kernels.point(scores + row * stride, n, s);
+  for (int64_t row = 0; row < num_rows; ++row) out[row] = kernels.point(scores + row * stride, n, s);
 }
 
 void ds_law(const float* scores, int64_t stride, int num_rows, int n, float temperature, int top_k,
@@ -56,6 +56,32 @@ void ds_law(const float* scores, int64_t stride, int num_rows, int n, float temp
   each_row(num_rows, [&](int64_t row) {
     DsScratch s = scratch(n);
     kernels.law(scores + row * stride, n, rule, s, out + row * n);
+  });
+}
+
+// The largest score of the row at each start, ties to the lowest id; -1 for one that is no distribution.
+void ds_points(const float* scores, const int64_t* starts, int num_rows, int n, int64_t* out) {
+  const DsSampling& kernels = *ds_kernels().sampling;
+  // A few are sooner done than other threads are awake.
+  if (static_cast<int64_t>(num_rows) * n < kFewScores) {
+    DsScratch s = scratch(n);
+    for (int64_t row = 0; row < num_rows; ++row) out[row] = kernels.point(scores + starts[row], n, s);
+    return;
+  }
+  each_row(num_rows, [&](int64_t row) {
+    DsScratch s = scratch(n);
+    out[row] = kernels.point(scores + starts[row], n, s);
+  });
+}
+
+// The law of the row at each start, by its own four numbers, into rows that lie side by side.
+void ds_laws(const float* scores, const int64_t* starts, int num_rows, int n, const float* temperatures,
+            const int32_t* top_ks, const double* top_ps, const float* min_ps, float* out) {
+  const DsSampling& kernels = *ds_kernels().sampling;
+  each_row(num_rows, [&](int64_t row) {
+    DsScratch s = scratch(n);
+    const DsLaw rule = {temperatures[row], top_ks[row], top_ps[row], min_ps[row]};
+    kernels.law(scores + starts[row], n, rule, s, out + row * n);
   });
 }
 

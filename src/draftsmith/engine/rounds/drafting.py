@@ -1,0 +1,288 @@
+"""The draft of a round: what a drafter is shown, and what it may not propose."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.core.laws import NO_TOKEN
+from draftsmith.core.sampling_table import LogitRows
+from draftsmith.drafters.contract import Draft, DraftState, SequenceView
+from draftsmith.engine.control.contract import Pace
+from draftsmith.engine.rounds.turn import Turn, noise_of_turns
+from draftsmith.errors import DraftError
+from draftsmith.kernels.cpu.sampling import has_mass, laws, points
+from draftsmith.models.contract import LanguageModel
+
+__all__ = ["Proposal", "RoundContext", "propose"]
+
+_LAW_TOLERANCE = 1e-3
+
+
+class RoundContext:
+    """The engine's side of `DraftContext`.
+
+    Args:
+        turns: The batch.
+        vocab_size: The target's.
+        device: Where drafts are wanted.
+        pace: Who ends drafts before they have gamma tokens, if anybody does.
+    """
+
+    def __init__(
+        self,
+        turns: Sequence[Turn],
+        vocab_size: int,
+        device: torch.device,
+        pace: Pace | None = None,
+    ) -> None:
+        self.turns = turns
+        self.vocab_size = vocab_size
+        self._device = device
+        self._pace = pace
+        self._views = [turn.view for turn in turns]
+        self._ended: set[int] = set()
+        """Sequences whose drafts the pace has ended: none goes on again."""
+        self.handed_out: Draft | None = None
+        """What `drawn` returned last, whose laws need no look."""
+
+    @property
+    def sequences(self) -> Sequence[SequenceView]:
+        """The batch, in order."""
+        return self._views
+
+    @property
+    def device(self) -> torch.device:
+        """Where the draft is wanted."""
+        return self._device
+
+    def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
+        """Draw the next drafted token of some sequences, and record it with its law."""
+        if self._pace is not None:
+            # The sync is the draft's own: its next pass needs the token, which comes later.
+            largest = logits.float().softmax(dim=-1).amax(dim=-1)
+            # A law that is none is trusted not at all.
+            for row, confidence in zip(rows, largest.nan_to_num(nan=0.0).tolist(), strict=True):
+                self.turns[row].confidences.append(confidence)
+        logits = logits.to(self._device)
+        apart: list[tuple[int, int]] = []
+        together: defaultdict[object, list[tuple[int, int]]] = defaultdict(list)
+        for place, row in enumerate(rows):
+            kind = _kind(self.turns[row])
+            (apart if kind is None else together[kind]).append((place, row))
+        for members in together.values():
+            apart += self._draw_together(members, logits.unsqueeze(1))
+        for place, row in apart:
+            self._draw_apart(self.turns[row], logits[place : place + 1])
+        return [self.turns[row].drawn[-1] for row in rows]
+
+    def _draw_together(
+        self, members: Sequence[tuple[int, int]], logits: Float[Tensor, "rows 1 some_vocab"]
+    ) -> list[tuple[int, int]]:
+        """Draw for sequences of one kind at once; those whose logits are no distribution."""
+        turns = [self.turns[row] for _, row in members]
+        rows = LogitRows(logits, [(place, 0) for place, _ in members], self.vocab_size)
+        first = turns[0]
+        found: Sequence[Tensor | None] = [None] * len(members)
+        if first.draft_law.is_greedy:
+            # The sync is the draft's own: its next pass needs the tokens.
+            tokens = points(rows).tolist()
+            is_law = [token != NO_TOKEN for token in tokens]
+        else:
+            cuts = [one for turn in turns if (one := turn.draft_law.cuts) is not None]
+            drawn_from = laws(rows, cuts)
+            found, is_law = list(drawn_from), has_mass(drawn_from).tolist()
+            noise = noise_of_turns(turns)
+            tokens = first.verifier.draw(drawn_from, noise, len(first.drawn)).tolist()
+        left: list[tuple[int, int]] = []
+        for member, turn, token, law, is_one in zip(
+            members, turns, tokens, found, is_law, strict=True
+        ):
+            if is_one:
+                self.record(turn, token, law)
+            else:
+                left.append(member)
+        return left
+
+    def _draw_apart(self, turn: Turn, logits: Float[Tensor, "1 some_vocab"]) -> None:
+        """Draw for one sequence, by its law as it stands after its own prefix."""
+        line = fitted(logits.float(), self.vocab_size)
+        if turn.draft_law.is_greedy:
+            self.record(turn, _likeliest(turn, line), None)
+            return
+        law = _law_with_mass(turn, line)
+        # The sync is the draft's own: its next pass needs the token.
+        token = int(turn.verifier.draw(law, turn.noise, len(turn.drawn)))
+        self.record(turn, token, law[0])
+
+    def wanting(self, rows: Sequence[int]) -> list[int]:
+        """Those of some sequences for which it pays to draw another token, in order."""
+        turns = self.turns
+        open_rows = [row for row in rows if len(turns[row].drawn) < turns[row].view.gamma]
+        if self._pace is None or not open_rows:
+            return open_rows
+        going = [row for row in open_rows if row not in self._ended]
+        taken = self._pace.wanting([turn.confidences for turn in turns], going) if going else []
+        self._ended.update(set(going) - set(taken))
+        return taken
+
+    def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"] | None) -> None:
+        """Add a token and the law that it was drawn from (None: certain) to a sequence's draft."""
+        if len(turn.drawn) >= turn.view.gamma:
+            raise DraftError(f"a drafter drew more than gamma = {turn.view.gamma} tokens")
+        turn.drawn.append(token)
+        if law is not None and turn.verifier.needs_draft_probs:
+            turn.laws.append(law)
+
+    def drawn(self) -> Draft:
+        """Everything that was drawn in this round."""
+        draft = Draft.certain([turn.drawn for turn in self.turns], self._device)
+        if any(turn.laws for turn in self.turns):
+            draft = Draft(draft.tokens, draft.num_drafted, self._probs(draft))
+        self.handed_out = draft
+        return draft
+
+    def _probs(self, draft: Draft) -> Float[Tensor, "batch gamma vocab"]:
+        probs = torch.empty(*draft.tokens.shape, self.vocab_size, device=self._device)
+        for row, turn in enumerate(self.turns):
+            for column, law in enumerate(turn.laws):
+                probs[row, column] = law
+            probs[row, len(turn.laws) :] = 0.0
+            if turn.draft_law.is_greedy:
+                probs[row, range(len(turn.drawn)), turn.drawn] = 1.0
+        return probs
+
+
+def _kind(turn: Turn) -> object:
+    """What sequences must have in common to draw together; None for one that draws alone."""
+    if turn.draft_law.cuts is None:
+        return None
+    if turn.draft_law.is_greedy:
+        return "greedy"
+    return id(turn.verifier), len(turn.drawn), turn.level, turn.inner_round
+
+
+class Proposal:
+    """A draft that keeps the contract, as lists too.
+
+    Args:
+        draft: What the drafter proposed.
+        tokens: The drafted ids of each sequence; none where there is an error.
+        errors: What some sequences' drafts break, by index.
+    """
+
+    def __init__(self, draft: Draft, tokens: list[list[int]], errors: dict[int, str]) -> None:
+        self.draft = draft
+        self.tokens = tokens
+        self.errors = errors
+
+
+def propose(
+    target: LanguageModel,
+    drafter: DraftState | None,
+    name: str,
+    turns: Sequence[Turn],
+    pace: Pace | None = None,
+) -> Proposal:
+    """One proposal for each sequence, within the contract; empty where none is wanted.
+
+    Args:
+        target: Whose vocabulary and device it is for.
+        drafter: What guesses, if anything does.
+        name: The drafter's, for errors.
+        turns: The batch.
+        pace: Who ends drafts early.
+
+    Raises:
+        DraftError: If what is proposed fits no batch.
+    """
+    if drafter is None or not any(turn.view.gamma for turn in turns):
+        nothing: list[list[int]] = [[] for _ in turns]
+        return Proposal(Draft.certain(nothing, target.device), nothing, {})
+    context = RoundContext(turns, target.traits.vocab_size, target.device, pace)
+    draft = drafter.propose(context)
+    proposal = checked(draft, context, name)
+    if pace is None or draft.confidences is None or draft.probs is not None:
+        return proposal
+    for turn, confidences in zip(turns, draft.confidences, strict=True):
+        turn.confidences += confidences
+    lengths = pace.lengths(draft.confidences)
+    tokens = [row[:length] for row, length in zip(proposal.tokens, lengths, strict=True)]
+    return Proposal(Draft.certain(tokens, target.device), tokens, proposal.errors)
+
+
+def checked(draft: Draft, context: RoundContext, name: str) -> Proposal:
+    """Catch a drafter that proposes what nothing could be.
+
+    Raises:
+        DraftError: If it fits no batch, or is a tree; what is off in one sequence's draft is noted.
+    """
+    turns = context.turns
+    if draft.parents is not None:
+        raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
+    lengths, table = draft.num_drafted.tolist(), draft.tokens.tolist()
+    if len(lengths) != len(turns) or len(table) != len(turns):
+        raise DraftError(f"drafter {name} gave {len(lengths)} drafts for {len(turns)} sequences")
+    if draft.confidences is not None and list(map(len, draft.confidences)) != lengths:
+        raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
+    if draft.probs is not None and draft.probs.shape != (*draft.tokens.shape, context.vocab_size):
+        raise DraftError(f"drafter {name} gave laws of shape {tuple(draft.probs.shape)}")
+    errors: dict[int, str] = {}
+    tokens: list[list[int]] = []
+    masses = _masses(draft, context)
+    for row, (turn, length, drafted) in enumerate(zip(turns, lengths, table, strict=True)):
+        why = _why_not(turn, length, drafted, context.vocab_size)
+        if not why and draft.confidences is not None:
+            off = [one for one in draft.confidences[row] if not 0 <= one <= 1]
+            why = f"gave the confidence {off[0]}: they go from 0 to 1" if off else ""
+        if not why and masses is not None and turn.verifier.needs_draft_probs:
+            # Not "> tolerance": a NaN must be caught as well.
+            bad = [mass for mass in masses[row][:length] if not abs(mass - 1) <= _LAW_TOLERANCE]
+            why = f"gave a law that sums to {bad[0]:.6g}, not 1" if bad else ""
+        if why:
+            errors[row] = f"drafter {name} {why}"
+        tokens.append([] if why else drafted[:length])
+    return Proposal(draft, tokens, errors)
+
+
+def _masses(draft: Draft, context: RoundContext) -> list[list[float]] | None:
+    """What the laws sum to; None where they are the context's own."""
+    if draft.probs is None or draft is context.handed_out:
+        return None
+    return draft.probs.sum(dim=-1, dtype=torch.float32).tolist()
+
+
+def _why_not(turn: Turn, length: int, drafted: Sequence[int], vocab_size: int) -> str:
+    """What is off in one draft; empty if nothing is."""
+    if not 0 <= length <= min(turn.view.gamma, len(drafted)):
+        return f"drafted {length} tokens of {turn.view.gamma}"
+    if not all(0 <= token < vocab_size for token in drafted[:length]):
+        return f"drafted an id outside 0 … {vocab_size - 1}"
+    return ""
+
+
+def fitted(logits: Float[Tensor, "rows v"], vocab_size: int) -> Float[Tensor, "rows w"]:
+    """Logits over the target's ids: padding of either vocabulary has no mass."""
+    missing = vocab_size - logits.shape[-1]
+    if missing <= 0:
+        return logits[..., :vocab_size]
+    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+
+
+def _likeliest(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> int:
+    """The draft's token; where its logits are none, or all banned, the first that is allowed."""
+    token = turn.draft_point_after(logits)
+    if token == NO_TOKEN:
+        token = turn.draft_point_after(torch.zeros_like(logits))
+    return max(token, 0)
+
+
+def _law_with_mass(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
+    """The draft's law; where its logits are none, or all banned, any token that is allowed."""
+    law = turn.draft_law_after(logits)
+    if bool(has_mass(law)):
+        return law
+    law = turn.draft_law_after(torch.zeros_like(logits))
+    return law if bool(has_mass(law)) else torch.full_like(law, 1 / law.shape[-1])

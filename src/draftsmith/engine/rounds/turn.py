@@ -1,0 +1,100 @@
+"""One sequence in one round: what it is, its rules, its noise, and its draft so far."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from draftsmith.core.laws import History, Law
+from draftsmith.core.lenience import ArgmaxLenience
+from draftsmith.core.noise import PointMassNoise, RoundNoise
+from draftsmith.core.verify import Verifier
+from draftsmith.drafters.contract import SequenceView
+from draftsmith.kernels.cpu.sampling import NoiseSlot, noise_of
+
+__all__ = ["Turn", "noise_of_turns"]
+
+
+@dataclass
+class Turn:
+    """One sequence in one round."""
+
+    view: SequenceView
+    law: Law
+    draft_law: Law
+    """What drafted tokens are drawn from; the target's transform unless the draft has its own."""
+    verifier: Verifier
+    make_history: Callable[[], History]
+    """The committed tokens as tensors, for laws that look at them."""
+    slot: NoiseSlot
+    """Whose noise, and from where on; `prefix` moves it along."""
+    device: torch.device
+    level: int = 0
+    """0 checks with the target; 1 and up with a drafter that speculates itself."""
+    prefix: list[int] = field(default_factory=list)
+    """Drafted tokens of the round above, taken as kept; the end of `view.tokens`."""
+    inner_round: int = 0
+    """Which round of its level this is."""
+    lenience: ArgmaxLenience | None = None
+    """How greedy checks are lossy; None is exact."""
+    drawn: list[int] = field(default_factory=list)
+    laws: list[Tensor] = field(default_factory=list)
+    """The law of each drawn token, `[vocab]`."""
+    confidences: list[float] = field(default_factory=list)
+    """How sure the drafter was of each token; empty where nobody asks, or it does not tell."""
+
+    @cached_property
+    def history(self) -> History:
+        """The committed tokens, made into tensors where a law asks."""
+        return self.make_history()
+
+    @cached_property
+    def noise(self) -> RoundNoise:
+        """The random numbers of this round."""
+        if self.law.is_greedy and self.draft_law.is_greedy:
+            return PointMassNoise(1, self.device)
+        return noise_of_turns([self])
+
+    @property
+    def noise_slot(self) -> NoiseSlot:
+        """Whose noise, and at which round and position."""
+        return self.slot._replace(position=self.slot.position + len(self.prefix))
+
+    def laws_after(
+        self, logits: Float[Tensor, "rows vocab"], drafted: Sequence[int]
+    ) -> Float[Tensor, "rows vocab"]:
+        """The laws of consecutive positions; the last row follows all of `drafted`."""
+        return self.law(logits, self.history, self._tokens(drafted, logits.device))
+
+    def points_after(
+        self, logits: Float[Tensor, "rows vocab"], drafted: Sequence[int]
+    ) -> list[int]:
+        """What greedy checks settle on, `NO_TOKEN` for none; the last row follows all drafts."""
+        tokens = self._tokens(drafted, logits.device)
+        points = self.law.points(logits, self.history, tokens)
+        if self.lenience is not None:
+            points = self.lenience.spare(points, logits, self.history, tokens)
+        # The sync is the round's: the tokens are wanted here.
+        return points.tolist()
+
+    def draft_law_after(self, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
+        """The law of the next drafted token."""
+        return self.draft_law(logits, self.history, self._tokens(self.drawn, logits.device))
+
+    def draft_point_after(self, logits: Float[Tensor, "1 vocab"]) -> int:
+        """Where a greedy draft's law stands, `NO_TOKEN` for none."""
+        drafted = self._tokens(self.drawn, logits.device)
+        return int(self.draft_law.points(logits, self.history, drafted))
+
+    def _tokens(self, drafted: Sequence[int], device: torch.device) -> Int[Tensor, " drafts"]:
+        return torch.tensor([*self.prefix, *drafted], dtype=torch.long, device=device)
+
+
+def noise_of_turns(turns: Sequence[Turn]) -> RoundNoise:
+    """The random numbers of turns of one level and inner round, a row for each."""
+    first = turns[0]
+    slots = [turn.noise_slot for turn in turns]
+    return noise_of(slots, first.device, first.level, first.inner_round)

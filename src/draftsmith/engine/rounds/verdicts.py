@@ -1,0 +1,229 @@
+"""The verdicts on a batch: which drafts are kept, and the token after them.
+
+Sequences whose laws no prefix changes are judged together, a few calls for all of them. The others,
+and those whose logits are no distribution, are judged one by one: the plain twin of the same rule.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.core.laws import NO_TOKEN
+from draftsmith.core.sampling_table import LogitRows
+from draftsmith.core.verify import Check
+from draftsmith.engine.rounds.drafting import Proposal, fitted
+from draftsmith.engine.rounds.turn import Turn, noise_of_turns
+from draftsmith.kernels.cpu.sampling import has_mass, laws, points
+from draftsmith.models.follower import Follower, common_prefix
+
+__all__ = ["Outcome", "check_drafts"]
+
+
+class Outcome(NamedTuple):
+    """The verdict on one sequence."""
+
+    tokens: list[int]
+    """The kept drafted tokens and the emitted one; only kept ones if `error` is set."""
+    drafted: list[int]
+    num_accepted: int
+    laws: Float[Tensor, "rows vocab"] | None
+    """The target's laws along the draft, a row for each token in `tokens`, and perhaps more;
+    None where they are the point masses on `tokens`."""
+    checked: "Checked | None"
+    """The pass, for whoever wants its logits; None if the sequence was not in it."""
+    place: int
+    """Where in the pass."""
+    error: str | None
+
+    def logits(self, column: int) -> Float[Tensor, " vocab"]:
+        """The target's logits that a token of the verdict was chosen by."""
+        assert self.checked is not None
+        return self.checked.rows(self.place)[column]
+
+
+class Checked(NamedTuple):
+    """One pass of the target over drafts."""
+
+    logits: Float[Tensor, "batch width columns"]
+    firsts: Sequence[int]
+    """Of each sequence, the column whose logits its first drafted token is held against."""
+    proposal: Proposal
+    vocab_size: int
+
+    def rows(self, index: int) -> Float[Tensor, "rows vocab"]:
+        """The logits after each prefix of one sequence's draft."""
+        first, count = self.firsts[index], len(self.proposal.tokens[index]) + 1
+        return fitted(self.logits[index, first : first + count], self.vocab_size)
+
+    def places(self, indices: Sequence[int]) -> LogitRows:
+        """The same rows of some sequences, where they lie."""
+        places = [
+            (index, self.firsts[index] + offset)
+            for index in indices
+            for offset in range(len(self.proposal.tokens[index]) + 1)
+        ]
+        return LogitRows(self.logits, places, self.vocab_size)
+
+
+def check_drafts(
+    target: Follower, turns: Sequence[Turn], proposal: Proposal, vocab_size: int
+) -> list[Outcome]:
+    """Run the target once over every draft, and give the verdicts over `vocab_size` ids."""
+    if proposal.errors:
+        return _check_the_others(target, turns, proposal, vocab_size)
+    feeds = [target.catch_up(turn.view) for turn in turns]
+    logits = target.forward(
+        [turn.view for turn in turns],
+        [feed + tokens for feed, tokens in zip(feeds, proposal.tokens, strict=True)],
+    )
+    return judged(turns, Checked(logits, [len(f) - 1 for f in feeds], proposal, vocab_size))
+
+
+def _check_the_others(
+    target: Follower, turns: Sequence[Turn], proposal: Proposal, vocab_size: int
+) -> list[Outcome]:
+    """The verdicts where some drafts break the contract: their sequences end."""
+    good = [index for index in range(len(turns)) if index not in proposal.errors]
+    outcomes = [
+        Outcome([], [], 0, None, None, index, proposal.errors.get(index, ""))
+        for index in range(len(turns))
+    ]
+    if not good:
+        return outcomes
+    draft = proposal.draft.of(good)
+    rest = Proposal(draft, [proposal.tokens[index] for index in good], {})
+    found = check_drafts(target, [turns[index] for index in good], rest, vocab_size)
+    for index, outcome in zip(good, found, strict=True):
+        outcomes[index] = outcome
+    return outcomes
+
+
+def judged(turns: Sequence[Turn], checked: Checked) -> list[Outcome]:
+    """The verdicts, in the order of the batch."""
+    found: dict[int, Outcome] = {}
+    groups: defaultdict[object, list[int]] = defaultdict(list)
+    for index, turn in enumerate(turns):
+        groups[_kind(turn, len(checked.proposal.tokens[index]))].append(index)
+    for kind, members in groups.items():
+        if kind == _APART:
+            continue
+        judge = _judge_points if kind == _GREEDY else _judge_laws
+        found |= judge([turns[index] for index in members], members, checked)
+    return [
+        found[index] if index in found else judged_apart(turn, index, checked)
+        for index, turn in enumerate(turns)
+    ]
+
+
+_APART, _GREEDY = "apart", "greedy"
+
+
+def _kind(turn: Turn, num_drafted: int) -> object:
+    """What sequences must have in common to be judged together."""
+    if turn.law.cuts is None or turn.lenience is not None:
+        return _APART
+    if turn.law.is_greedy:
+        return _GREEDY
+    return id(turn.verifier), num_drafted, turn.level, turn.inner_round
+
+
+def _judge_points(
+    turns: Sequence[Turn], members: Sequence[int], checked: Checked
+) -> dict[int, Outcome]:
+    """Verdicts of point masses, which every verifier gives alike."""
+    del turns
+    # The sync is the round's: its tokens are wanted here.
+    tokens = points(checked.places(members)).tolist()
+    found: dict[int, Outcome] = {}
+    start = 0
+    for index in members:
+        drafted = checked.proposal.tokens[index]
+        own = tokens[start : start + len(drafted) + 1]
+        start += len(own)
+        found[index] = _greedy_outcome(own, drafted, index, checked)
+    return found
+
+
+def _greedy_outcome(points: list[int], drafted: list[int], index: int, checked: Checked) -> Outcome:
+    kept = common_prefix(drafted, points)
+    if points[kept] == NO_TOKEN:
+        why = _why_bad(checked.rows(index)[kept])
+        return Outcome(drafted[:kept], drafted, kept, None, checked, index, why)
+    return Outcome(points[: kept + 1], drafted, kept, None, checked, index, None)
+
+
+def _judge_laws(
+    turns: Sequence[Turn], members: Sequence[int], checked: Checked
+) -> dict[int, Outcome]:
+    """Verdicts of one verifier on drafts of one length; none where a row is no distribution."""
+    num_drafted = len(checked.proposal.tokens[members[0]])
+    cuts = [one for turn in turns if (one := turn.law.cuts) is not None]
+    rows = checked.places(members)
+    flat = laws(rows, [one for one in cuts for _ in range(num_drafted + 1)])
+    # The sync is the round's: its verdicts are read below.
+    is_law = has_mass(flat).tolist()
+    target_probs = flat.view(len(members), num_drafted + 1, -1)
+    verdict = turns[0].verifier.verify(
+        _check(members, num_drafted, checked, target_probs, turns[0]), noise_of_turns(turns)
+    )
+    accepted, tokens = verdict.num_accepted.tolist(), verdict.tokens.tolist()
+    found: dict[int, Outcome] = {}
+    for place, index in enumerate(members):
+        start, kept = place * (num_drafted + 1), accepted[place]
+        if all(is_law[start : start + num_drafted + 1]):
+            drafted = checked.proposal.tokens[index]
+            own = tokens[place][: kept + 1]
+            found[index] = Outcome(own, drafted, kept, target_probs[place], checked, index, None)
+    return found
+
+
+def _check(
+    members: Sequence[int],
+    num_drafted: int,
+    checked: Checked,
+    target_probs: Float[Tensor, "batch rows vocab"],
+    first: Turn,
+) -> Check:
+    draft = checked.proposal.draft.of(members)
+    width = slice(num_drafted)
+    lengths = torch.full((len(members),), num_drafted, device=target_probs.device)
+    tokens = draft.tokens[:, width]
+    probs = None
+    if first.verifier.needs_draft_probs:
+        probs = draft.dense_probs(target_probs.shape[-1])[:, width]
+    return Check(tokens, lengths, probs, target_probs)
+
+
+def judged_apart(turn: Turn, index: int, checked: Checked) -> Outcome:
+    """The verdict on one draft; a row that is no distribution ends the sequence, if reached."""
+    drafted, logits = checked.proposal.tokens[index], checked.rows(index)
+    if turn.law.is_greedy:
+        return _greedy_outcome(turn.points_after(logits, drafted), drafted, index, checked)
+    found = turn.laws_after(logits, drafted)
+    # The sync is the round's: its verdict is read below.
+    is_law = has_mass(found).tolist()
+    if not all(is_law):
+        # A stand-in law keeps the verdict on the rows before it exact.
+        stand_in = torch.tensor(is_law, device=found.device).logical_not_().unsqueeze(1)
+        found = torch.where(stand_in, 1 / found.shape[-1], found)
+    check = _check([index], len(drafted), checked, found.unsqueeze(0), turn)
+    verdict = turn.verifier.verify(check, turn.noise)
+    num_accepted = int(verdict.num_accepted)
+    if not all(is_law[: num_accepted + 1]):
+        first = is_law.index(False)
+        why = _why_bad(logits[first])
+        return Outcome(drafted[:first], drafted, first, found, checked, index, why)
+    tokens = verdict.tokens[0, : num_accepted + 1].tolist()
+    return Outcome(tokens, drafted, num_accepted, found, checked, index, None)
+
+
+def _why_bad(logits: Float[Tensor, " vocab"]) -> str:
+    if bool(logits.isnan().any()):
+        return "the model's logits are NaN: try another dtype"
+    if bool((logits == torch.inf).any()):
+        return "the model's logits are infinite: try another dtype"
+    return "no token is allowed here: loosen bans, allowed_token_ids or min_tokens"

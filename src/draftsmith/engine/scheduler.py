@@ -1,0 +1,301 @@
+"""Which sequences run: they join and leave between rounds, whoever asked for them.
+
+Every caller of an engine, from any thread, puts its sequences into the one scheduler. Whoever waits
+for news runs the next step for all of them, so that callers share passes of the target.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+
+from draftsmith.drafters.contract import Drafter, DraftState, open_state
+from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport
+from draftsmith.engine.logprobs import traced
+from draftsmith.engine.result import Completion, TokenTrace
+from draftsmith.engine.rounds.step import run_round
+from draftsmith.engine.sequence import Sequence as Sample
+from draftsmith.engine.threads import one_torch_thread
+from draftsmith.errors import DraftError
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.follower import Follower
+
+__all__ = ["News", "Scheduler", "Ticket"]
+
+PROMPT_BUDGET = 1024
+"""Tokens of prompts that a step reads before its round: others wait no longer than that."""
+
+
+class News:
+    """What a round has added to one sequence."""
+
+    __slots__ = ("completion", "text", "traces")
+
+    def __init__(
+        self, text: str, traces: tuple[TokenTrace, ...], completion: Completion | None
+    ) -> None:
+        self.text = text
+        self.traces = traces
+        self.completion = completion
+        """The finished sample, with its last news."""
+
+
+class Ticket:
+    """One sequence in a scheduler's hands, and what its owner has not fetched yet."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self.started_at: float | None = None
+        """When it was admitted, by `time.perf_counter`."""
+        self.is_cancelled = False
+        self.has_left = False
+        """Whether the scheduler is done with it; the last news has the completion."""
+        self.news: deque[News] = deque()
+
+
+class Scheduler:
+    """Rounds over sequences that come and go; safe to be called from any thread.
+
+    A step takes in what was added, reads prompts as far as its budget goes, in the order in which
+    they came, and runs one round over the sequences whose prompts are read. If anything is raised
+    on the way (an interrupt, a lack of memory), the caches are let go of and read again in the next
+    step: what was committed stays, and no sequence is lost.
+
+    Args:
+        target: The model whose law is sampled.
+        draft: What guesses; None decodes plainly.
+        controller: How many tokens to draft for each sequence.
+        max_batch_size: Sequences that run at once; the rest wait for their turn.
+        prompt_budget: Tokens of prompts that a step reads at most; None reads them whole.
+    """
+
+    def __init__(
+        self,
+        target: LanguageModel,
+        draft: Drafter | None,
+        controller: Controller,
+        max_batch_size: int,
+        prompt_budget: int | None = PROMPT_BUDGET,
+    ) -> None:
+        self.controller = controller
+        self._model = target
+        self._draft = draft
+        self._max_batch_size = max_batch_size
+        self._prompt_budget = prompt_budget
+        self._is_alone = not target.uses_torch_threads and not (draft and draft.uses_torch_threads)
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Without sequences, in this process: a fork inherits neither threads nor their locks."""
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._is_at_work = False
+        self._added: deque[Ticket] = deque()
+        self._waiting: deque[Ticket] = deque()
+        self._live: list[Ticket] = []
+        self._read_s = 0.0
+        """Time that prompts took since the last round, which counts as that round's."""
+        self._close_caches()
+
+    def _close_caches(self) -> None:
+        self._target: Follower | None = None
+        self._draft_state: DraftState | None = None
+
+    def add(self, samples: Iterable[Sample]) -> list[Ticket]:
+        """Take sequences in; they run from the next step on. Never waits for a round.
+
+        Args:
+            samples: Each with nothing done yet.
+
+        Returns:
+            A ticket for each.
+        """
+        self._check_process()
+        tickets = [Ticket(sample) for sample in samples]
+        self._added.extend(tickets)
+        return tickets
+
+    def cancel(self, tickets: Iterable[Ticket]) -> None:
+        """End sequences as they stand, from the next step on. Never waits for a round.
+
+        Args:
+            tickets: Those that have left already stay as they are.
+        """
+        for ticket in tickets:
+            ticket.is_cancelled = True
+        # Their memory is wanted back now, if nobody is at work; else whoever is sees to it. It may
+        # be this very thread, in the middle of a step: garbage is collected anywhere.
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._is_at_work:
+                    self._take_in()
+            finally:
+                self._lock.release()
+
+    def advance(self, tickets: Sequence[Ticket]) -> None:
+        """Wait for news of some sequences, or that all have left; run steps where nobody does.
+
+        Args:
+            tickets: Some of this scheduler's.
+        """
+        self._check_process()
+        while True:
+            with self._lock:
+                is_over = all(ticket.has_left for ticket in tickets)
+                if is_over or any(ticket.news for ticket in tickets):
+                    return
+                self.step()
+
+    def end(self, tickets: Sequence[Ticket]) -> None:
+        """End sequences as they stand, once the round in hand is over.
+
+        Args:
+            tickets: Some of this scheduler's.
+        """
+        self._check_process()
+        for ticket in tickets:
+            ticket.is_cancelled = True
+        with self._at_work():
+            self._take_in()
+
+    def step(self) -> list[Ticket]:
+        """Take in, read, run a round.
+
+        Returns:
+            Those that have news.
+
+        Raises:
+            DraftError: If a drafter breaks its contract, or runs the engine that it drafts for.
+        """
+        self._check_process()
+        with self._at_work():
+            try:
+                return self._step()
+            except BaseException:
+                self._close_caches()
+                raise
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        """Alone with the sequences."""
+        with self._lock:
+            if self._is_at_work:
+                raise DraftError("a drafter ran the engine that it drafts for: give it its own")
+            self._is_at_work = True
+            try:
+                yield
+            finally:
+                self._is_at_work = False
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            self._start_anew()
+
+    def _step(self) -> list[Ticket]:
+        ended = self._take_in()
+        if not self._live:
+            return ended
+        target = self._target = self._target or Follower(self._model)
+        with one_torch_thread(self._is_alone):
+            start = time.perf_counter()
+            ready = self._read_prompts(target)
+            self._read_s += time.perf_counter() - start
+            if ready:
+                self._round(target, ready)
+        return [*ended, *self._report(ready)]
+
+    # --- who is in ----------------------------------------------------------------------------
+
+    def _take_in(self) -> list[Ticket]:
+        """Admit what was added, drop what was cancelled; those that are done."""
+        while self._added:
+            self._waiting.append(self._added.popleft())
+        for ticket in (*self._live, *self._waiting):
+            if ticket.is_cancelled and ticket.sample.finish_reason is None:
+                ticket.sample.abort()
+        # A step that was cut off may have finished some, and not told.
+        ended = [one for one in (*self._live, *self._waiting) if one.sample.finish_reason]
+        if ended:
+            self._waiting = deque(one for one in self._waiting if one not in ended)
+            self._report(ended)
+        while self._waiting and len(self._live) < self._max_batch_size:
+            ticket = self._waiting.popleft()
+            ticket.started_at = time.perf_counter()
+            self._live.append(ticket)
+        return ended
+
+    def _read_prompts(self, target: Follower) -> list[Ticket]:
+        """Read what the budget allows; those whose prompts are read, in order."""
+        left = self._prompt_budget
+        ready: list[Ticket] = []
+        for ticket in self._live:
+            if not target.has_read(ticket.sample) and left != 0:
+                num_read = target.read(ticket.sample, left)
+                left = None if left is None else left - num_read
+            if target.has_read(ticket.sample):
+                ready.append(ticket)
+        return ready
+
+    def _report(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """Note what was added to some sequences; finished ones leave."""
+        for ticket in tickets:
+            sample = ticket.sample
+            is_over = sample.finish_reason is not None
+            completion = sample.completion() if is_over else None
+            text = sample.output.take(is_final=is_over)
+            ticket.news.append(News(text, sample.take_new_traces(), completion))
+            if is_over:
+                ticket.has_left = True
+                self._release(sample.id)
+        if any(ticket.has_left for ticket in tickets):
+            self._live = [ticket for ticket in self._live if not ticket.has_left]
+            if not self._live:
+                self._close_caches()
+        return list(tickets)
+
+    def _release(self, sequence: int) -> None:
+        if self._target is not None:
+            self._target.release(sequence)
+        if self._draft_state is not None:
+            self._draft_state.release(sequence)
+
+    # --- a round ------------------------------------------------------------------------------
+
+    def _round(self, target: Follower, tickets: Sequence[Ticket]) -> None:
+        """Draft, check and commit one round of every sequence."""
+        start = time.perf_counter()
+        samples = [ticket.sample for ticket in tickets]
+        is_first = not all(sample.records for sample in samples)
+        choice = Choice([0] * len(samples))
+        if self._draft is not None:
+            choice = self.controller.choose(samples)
+        turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
+        drafter = self._state_of(self._draft) if any(choice.gammas) else None
+        outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
+        for sample, outcome in zip(samples, outcomes, strict=True):
+            tokens = traced(sample, outcome)
+            sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
+            if outcome.error is not None and sample.finish_reason is None:
+                sample.fail(outcome.error)
+        total_s, self._read_s = time.perf_counter() - start + self._read_s, 0.0
+        records = [sample.records[-1] for sample in samples]
+        confidences = [turn.confidences for turn in turns]
+        report = RoundReport(
+            samples, choice.gammas, records, confidences, is_first, draft_s, total_s
+        )
+        line = self.controller.observe(report)
+        if line is None:
+            return
+        for sample in samples:
+            sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
+
+    @property
+    def _name(self) -> str:
+        return "" if self._draft is None else self._draft.name
+
+    def _state_of(self, draft: Drafter | None) -> DraftState | None:
+        if self._draft_state is None and draft is not None:
+            self._draft_state = open_state(draft)
+        return self._draft_state
