@@ -1,10 +1,18 @@
 """Host time of a round: the engine over a model whose logits are there at once.
 
     python -m benchmarks.host_round            # writes results/host_round.json
+    python -m benchmarks.host_round --before OTHER/.venv/bin/python    # and what it was
 
-Each case runs with the sampling kernels and with plain torch, in one process.
+One sequence: each case runs with the sampling kernels and with plain torch, in one process. Batches
+of 64: the CPU time of the engine's thread, a sequence and round, on one kernel thread; `--before`
+names the interpreter of an older checkout, which is measured in turn with this one.
 """
 
+import argparse
+import json
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +31,11 @@ from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 _NUM_TOKENS = 100
 _NUM_REPEATS = 3
 _CUTS: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
+_BATCH = 64
+_BATCH_VOCAB = 1024
+"""Small: what a row of logits costs is the kernels' matter."""
+_BATCH_TOKENS = 400
+_TURNS = 5
 _MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "coupled": {**_CUTS, "seed": 1},
@@ -69,8 +82,8 @@ class Instant(LanguageModel):
         return _NoCache()
 
     def forward(self, cache: Cache, batch: Rows) -> Tensor:
-        """The same logits for every token."""
-        return self.logits[:, : batch.width]
+        """The same logits for every token of every row."""
+        return self.logits[:, : batch.width].expand(len(batch.rows), -1, -1)
 
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Nothing to do."""
@@ -113,8 +126,64 @@ def round_ms(vocab_size: int, drafter: str, mode: dict[str, Any]) -> float:
     return round(best, 4)
 
 
+def batch_us(drafter: str, mode: dict[str, Any]) -> float:
+    """Microseconds of CPU that a sequence takes in a round of a batch."""
+    model = Instant(_BATCH_VOCAB)
+    draft = Likeliest(model) if drafter == "certain" else None
+    engine = Engine(model, draft=draft, gamma=4 if draft else 0, max_batch_size=_BATCH)
+    params = SamplingParams(max_tokens=_BATCH_TOKENS, ignore_eos=True, **mode)
+    started = time.thread_time()
+    results = engine.generate([[1, 2, 3]] * _BATCH, params)
+    seconds = time.thread_time() - started
+    return 1e6 * seconds / sum(1 + result.completions[0].trace[-1].round for result in results)
+
+
+def batch_cases() -> dict[str, float]:
+    """Every mode, plainly and with drafts that are mostly kept."""
+    torch.set_num_threads(1)
+    library.set_num_threads(1)
+    return {
+        f"{name}, {drafter}": batch_us(drafter, mode)
+        for name, mode in _MODES.items()
+        for drafter in ("none", "certain")
+    }
+
+
+def batches(before: str | None) -> dict[str, Any]:
+    """This checkout's batch cases, and another's in turn with them."""
+    here = [sys.executable, "-m", "benchmarks.host_round", "--batch-cases"]
+    other = [before, "-m", "benchmarks.host_round", "--batch-cases"] if before else None
+    found: dict[str, list[dict[str, float]]] = {"now": [], "before": []}
+    for turn in range(_TURNS):
+        for name, command in (("before", other), ("now", here)):
+            if command is not None:
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                found[name].append(json.loads(done.stdout))
+                print(f"turn {turn + 1} of {_TURNS}, {name}: {found[name][-1]}", flush=True)
+    medians = {
+        name: {case: round(statistics.median(one[case] for one in runs), 2) for case in runs[0]}
+        for name, runs in found.items()
+        if runs
+    }
+    shares = {
+        case: round(value / medians["before"][case], 3)
+        for case, value in medians["now"].items()
+        if "before" in medians
+    }
+    return {"batch": _BATCH, "vocab": _BATCH_VOCAB, "us": medians, "share_of_before": shares}
+
+
 def main() -> None:
     """Measure every case and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", help="the interpreter of an older checkout's environment")
+    parser.add_argument("--batch-cases", action="store_true", help="print them as JSON, no more")
+    options = parser.parse_args()
+    if options.batch_cases:
+        print(json.dumps(batch_cases()))
+        return
+    in_batches = batches(options.before)
+    print(in_batches["share_of_before"], flush=True)
     torch.set_num_threads(library.num_threads())
     cases: list[dict[str, Any]] = []
     for vocab_size, drafter in (
@@ -137,7 +206,12 @@ def main() -> None:
                 }
             )
             print(cases[-1], flush=True)
-    document = {"environment": environment(), "threads": library.num_threads(), "cases": cases}
+    document = {
+        "environment": environment(),
+        "threads": library.num_threads(),
+        "cases": cases,
+        "batches": in_batches,
+    }
     print(write_result("host_round", document))
 
 

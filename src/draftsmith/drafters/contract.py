@@ -7,7 +7,7 @@ law that it reports is the law that its tokens were drawn from. `DraftContext.dr
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -26,8 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class SequenceView:
+class SequenceView(NamedTuple):
     """What a drafter may know of one sequence."""
 
     id: int

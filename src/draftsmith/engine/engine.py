@@ -39,6 +39,9 @@ class Engine:
     all, and each sequence keeps its own accepted length. `gamma=0` is plain decoding through the
     same code.
 
+    An engine is safe to share between threads: whoever calls, their sequences run in one batch,
+    and join and leave it between rounds.
+
     Args:
         target: The model whose law is sampled.
         tokenizer: Turns text into ids and back; None serves token ids only.

@@ -8,7 +8,6 @@ engine; the other verifiers keep a guess with a probability, which `overlaps` ho
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -135,7 +134,7 @@ def _guesses(target: LanguageModel, drafter: Drafter, text: Text) -> list[Guess]
     for number, (sequence, token) in enumerate(_positions(target, text)):
         turn = sequence.turn(1)
         # The last token of the room is never drafted, but a guess of it can be judged as well.
-        turn.view = replace(turn.view, gamma=1)
+        turn.view = turn.view._replace(gamma=1)
         context = _LawContext([turn], target)
         start = time.perf_counter()
         draft = drafter.propose(context)

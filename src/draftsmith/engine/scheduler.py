@@ -96,12 +96,19 @@ class Scheduler:
         self._waiting: deque[Ticket] = deque()
         self._live: list[Ticket] = []
         self._read_s = 0.0
-        """Time that prompts took since the last round, which counts as that round's."""
+        """Time that prompts took since the last round: the next round's."""
+        self._heard_s = 0.0
+        """Time that the controller took to hear of the last round: the next round's, too."""
         self._close_caches()
 
     def _close_caches(self) -> None:
         self._target: Follower | None = None
         self._draft_state: DraftState | None = None
+
+    @property
+    def num_held(self) -> int:
+        """Sequences that have not left."""
+        return len(self._added) + len(self._waiting) + len(self._live)
 
     def add(self, samples: Iterable[Sample]) -> list[Ticket]:
         """Take sequences in; they run from the next step on. Never waits for a round.
@@ -268,9 +275,11 @@ class Scheduler:
         start = time.perf_counter()
         samples = [ticket.sample for ticket in tickets]
         is_first = not all(sample.records for sample in samples)
-        choice = Choice([0] * len(samples))
+        choice, own_s = Choice([0] * len(samples)), self._heard_s
         if self._draft is not None:
+            asked = time.perf_counter()
             choice = self.controller.choose(samples)
+            own_s += time.perf_counter() - asked
         turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
         drafter = self._state_of(self._draft) if any(choice.gammas) else None
         outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
@@ -279,17 +288,18 @@ class Scheduler:
             sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
-        total_s, self._read_s = time.perf_counter() - start + self._read_s, 0.0
         records = [sample.records[-1] for sample in samples]
         confidences = [turn.confidences for turn in turns]
+        told = time.perf_counter()
+        total_s, self._read_s = told - start + self._heard_s + self._read_s, 0.0
         report = RoundReport(
-            samples, choice.gammas, records, confidences, is_first, draft_s, total_s
+            samples, choice.gammas, records, confidences, is_first, draft_s, total_s, own_s
         )
         line = self.controller.observe(report)
-        if line is None:
-            return
-        for sample in samples:
-            sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
+        if line is not None:
+            for sample in samples:
+                sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
+        self._heard_s = time.perf_counter() - told
 
     @property
     def _name(self) -> str:

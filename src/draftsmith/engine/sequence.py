@@ -67,10 +67,12 @@ class Sequence:
     """Its share of the rounds' times, where the controller keeps a ledger."""
 
     def __post_init__(self) -> None:
-        """Start with the prompt, in a list and in a tensor that both only grow."""
+        """Start with the prompt, in a list that only grows."""
         self.tokens = list(self.prompt)
         self._num_taken = 0
-        self._ids = torch.tensor(self.tokens, dtype=torch.long, device=self.device)
+        self._ids = torch.empty(0, dtype=torch.long, device=self.device)
+        """The first tokens as a tensor, for laws that look at them; room for more behind."""
+        self._num_ids = 0
 
     @property
     def num_output(self) -> int:
@@ -108,11 +110,14 @@ class Sequence:
 
     def history(self) -> History:
         """The committed tokens as tensors."""
-        if len(self._ids) < len(self.tokens):
+        count = len(self.tokens)
+        if self._ids.shape[0] < count:
             # Doubling keeps the cost of a long output linear.
-            grown = self._ids.new_zeros(2 * len(self.tokens) + 64)
-            grown[: len(self.tokens)] = torch.tensor(self.tokens, device=self.device)
-            self._ids = grown
+            self._ids, self._num_ids = self._ids.new_zeros(2 * count + 64), 0
+        if self._num_ids < count:
+            new = self.tokens[self._num_ids :]
+            self._ids[self._num_ids : count] = torch.tensor(new, device=self.device)
+            self._num_ids = count
         num_prompt = len(self.prompt)
         return History(self._ids[:num_prompt], self._ids[num_prompt : len(self.tokens)])
 
@@ -163,8 +168,6 @@ class Sequence:
 
     def _commit(self, trace: TokenTrace) -> None:
         token = trace.token_id
-        if len(self._ids) > len(self.tokens):
-            self._ids[len(self.tokens)] = token
         self.tokens.append(token)
         self.trace.append(trace)
         is_stopped = self.output.push(token)
