@@ -354,44 +354,10 @@ def test_a_drafter_whose_whole_draft_has_a_wrong_form_is_named(broken: Drafter, 
     params = replace(SEEDED, verifier="block")
     drafters = [broken, SpeculativeDrafter(twin("llama"), broken, inner_gamma=3)]
     for draft, gamma in zip(drafters, (3, 4), strict=True):
-        engine = Engine(target("llama"), draft=draft, gamma=gamma)
-        try:
-            message = engine.generate(PROMPTS[0], params)[0].error or ""
-        except DraftError as error:
-            message = str(error)
-        assert why in message
-        assert "broken" in message
-        assert "\n" not in message
-
-
-@dataclass
-class Partly(Drafter):
-    """Breaks the contract in one sequence of a batch, in its second round."""
-
-    bad: list[int]
-    name: str = "partly"
-
-    def propose(self, context: DraftContext) -> Draft:
-        rows = [[7] * min(1, one.gamma) for one in context.sequences]
-        for row, one in enumerate(context.sequences):
-            is_second = len(one.tokens) > one.num_prompt
-            if one.num_prompt == len(PROMPTS[2]) and is_second:
-                rows[row] = self.bad
-        return Draft.certain(rows, context.device)
-
-
-@pytest.mark.parametrize("bad", [[5] * 4, [5, 96], [-1]])
-@pytest.mark.parametrize("temperature", [0.0, 0.9])
-def test_a_breach_in_one_sequence_ends_that_one(bad: list[int], temperature: float) -> None:
-    params = replace(SEEDED, temperature=temperature)
-    plain = texts(Engine(target("llama")).generate(PROMPTS, params))
-    results = Engine(target("llama"), draft=Partly(bad), gamma=3).generate(PROMPTS, params)
-    ended = results.pop(2)
-    assert ended.finish_reason is FinishReason.ERROR
-    assert "drafter partly drafted" in (ended.error or "")
-    assert ended.token_ids == plain[2][0][: len(ended.token_ids)]
-    assert len(ended.token_ids) in (1, 2)
-    assert texts(results) == [text for row, text in enumerate(plain) if row != 2]
+        with pytest.raises(DraftError, match=why) as caught:
+            Engine(target("llama"), draft=draft, gamma=gamma).generate(PROMPTS[0], params)
+        assert "broken" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("broken", "why"), OF_ONE)

@@ -99,7 +99,8 @@ class _SpeculativeState(DraftState):
         while live := [turn for turn in live if len(turn.drawn) < turn.view.gamma]:
             inner = [self._inner_turn(turn, num_rounds) for turn in live]
             outcomes = self._inner_round(inner, context)
-            for turn, outcome in zip(live, outcomes, strict=True):
+            for turn, below, outcome in zip(live, inner, outcomes, strict=True):
+                turn.fault = below.fault
                 laws = repeat(None) if outcome.laws is None else outcome.laws
                 for token, law in zip(outcome.tokens, laws, strict=False):
                     context.record(turn, token, law)
@@ -112,8 +113,6 @@ class _SpeculativeState(DraftState):
         inner_context = RoundContext(turns, context.vocab_size, context.device)
         draft = self._inner.propose(inner_context)
         proposal = checked(draft, inner_context, self._inner_name)
-        for error in proposal.errors.values():
-            raise DraftError(error)
         return check_drafts(self._follower, turns, proposal, context.vocab_size)
 
     def _has_room(self, turn: Turn) -> bool:

@@ -18,11 +18,11 @@ from draftsmith.core.statistics import RoundRecord
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.request import Request
 from draftsmith.engine.result import Origin, TokenTrace
-from draftsmith.engine.rounds.drafting import RoundContext, checked
+from draftsmith.engine.rounds.breaches import check_contract
+from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.sequence import Sequence
 from draftsmith.engine.threads import one_torch_thread
-from draftsmith.errors import DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower, common_prefix
 
@@ -139,8 +139,7 @@ def _guesses(target: LanguageModel, drafter: Drafter, text: Text) -> list[Guess]
         start = time.perf_counter()
         draft = drafter.propose(context)
         seconds = time.perf_counter() - start
-        for error in checked(draft, context, drafter.name).errors.values():
-            raise DraftError(error)
+        check_contract(draft, context.turns, context.vocab_size, drafter.name)
         if not int(draft.num_drafted[0]):
             found.append(Guess(None, False, 0.0, not context.has_drawn, seconds))
             continue

@@ -14,10 +14,10 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, Drafter, open_state
 from draftsmith.engine.request import make_request
 from draftsmith.engine.result import Origin, TokenTrace
-from draftsmith.engine.rounds.drafting import RoundContext, checked
+from draftsmith.engine.rounds.breaches import check_contract
+from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.sequence import Sequence as Sample
-from draftsmith.errors import DraftError
 from draftsmith.models.contract import ModelTraits
 from draftsmith.testing.require import require
 
@@ -33,7 +33,6 @@ _NUM_ROUNDS = 10
 _NUM_COPIES = 32
 """Sequences that draw side by side in the honesty check."""
 _NUM_BUCKETS = 16
-_LAW_TOLERANCE = 1e-3
 
 
 def check_drafter(
@@ -134,8 +133,7 @@ class _Bench:
         self.turns = [one.turn(gamma) for one, gamma in pairs]
         context = RoundContext(self.turns, self.traits.vocab_size, self.device)
         draft = self.state.propose(context)
-        for error in checked(draft, context, self.drafter.name).errors.values():
-            raise DraftError(error)
+        check_contract(draft, self.turns, self.traits.vocab_size, self.drafter.name)
         for row, turn in enumerate(self.turns):
             if draft.probs is not None and turn.verifier.needs_draft_probs:
                 _check_laws(self.drafter.name, draft, row)
@@ -178,7 +176,7 @@ def _check_laws(name: str, draft: Draft, row: int) -> None:
     for column, (token, law) in enumerate(zip(tokens.tolist(), laws, strict=True)):
         mass, least = float(law.sum()), float(law.min())
         where = f"drafter {name}: the law of drafted token {column}"
-        require(abs(mass - 1) <= _LAW_TOLERANCE, f"{where} sums to {mass:.6g}, not 1")
+        require(abs(mass - 1) <= LAW_TOLERANCE, f"{where} sums to {mass:.6g}, not 1")
         require(least >= 0, f"{where} has a negative probability, {least:.3g}")
         require(float(law[token]) > 0, f"{where} gives no mass to the token, id {token}")
 
@@ -207,7 +205,7 @@ def _check_reproducible(bench: _Bench, samples: Sequence[Sample]) -> None:
     if seasoned.probs is not None and fresh.probs is not None:
         difference = float((seasoned.probs - fresh.probs).abs().max())
         require(
-            difference <= _LAW_TOLERANCE,
+            difference <= LAW_TOLERANCE,
             f"drafter {name}: the same tokens gave laws that differ by {difference:.3g}",
         )
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,14 +12,13 @@ from draftsmith.core.laws import NO_TOKEN
 from draftsmith.core.sampling_table import LogitRows
 from draftsmith.drafters.contract import Draft, DraftState, SequenceView
 from draftsmith.engine.control.contract import Pace
+from draftsmith.engine.rounds.breaches import breaches
 from draftsmith.engine.rounds.turn import Turn, noise_of_turns
 from draftsmith.errors import DraftError
 from draftsmith.kernels.cpu.sampling import has_mass, laws, points
 from draftsmith.models.contract import LanguageModel
 
 __all__ = ["Proposal", "RoundContext", "propose"]
-
-_LAW_TOLERANCE = 1e-3
 
 
 class RoundContext:
@@ -164,19 +164,12 @@ def _kind(turn: Turn) -> object:
     return id(turn.verifier), len(turn.drawn), turn.level, turn.inner_round
 
 
-class Proposal:
-    """A draft that keeps the contract, as lists too.
+class Proposal(NamedTuple):
+    """A draft that keeps the contract, as lists too."""
 
-    Args:
-        draft: What the drafter proposed.
-        tokens: The drafted ids of each sequence; none where there is an error.
-        errors: What some sequences' drafts break, by index.
-    """
-
-    def __init__(self, draft: Draft, tokens: list[list[int]], errors: dict[int, str]) -> None:
-        self.draft = draft
-        self.tokens = tokens
-        self.errors = errors
+    draft: Draft
+    tokens: list[list[int]]
+    """The drafted ids of each sequence."""
 
 
 def propose(
@@ -200,67 +193,40 @@ def propose(
     """
     if drafter is None or not any(turn.view.gamma for turn in turns):
         nothing: list[list[int]] = [[] for _ in turns]
-        return Proposal(Draft.certain(nothing, target.device), nothing, {})
+        return Proposal(Draft.certain(nothing, target.device), nothing)
     context = RoundContext(turns, target.traits.vocab_size, target.device, pace)
     draft = drafter.propose(context)
     proposal = checked(draft, context, name)
     if pace is None or draft.confidences is None or draft.probs is not None:
         return proposal
-    for turn, confidences in zip(turns, draft.confidences, strict=True):
+    sure = [
+        [] if turn.fault else list(confidences)
+        for turn, confidences in zip(turns, draft.confidences, strict=True)
+    ]
+    for turn, confidences in zip(turns, sure, strict=True):
         turn.confidences += confidences
-    lengths = pace.lengths(draft.confidences)
+    lengths = pace.lengths(sure)
     tokens = [row[:length] for row, length in zip(proposal.tokens, lengths, strict=True)]
-    return Proposal(Draft.certain(tokens, target.device), tokens, proposal.errors)
+    return Proposal(Draft.certain(tokens, target.device), tokens)
 
 
 def checked(draft: Draft, context: RoundContext, name: str) -> Proposal:
-    """Catch a drafter that proposes what nothing could be.
+    """The draft as lists; what it breaks in one sequence is noted there, and nothing of it kept.
 
     Raises:
-        DraftError: If it fits no batch, or is a tree; what is off in one sequence's draft is noted.
+        DraftError: If it fits no batch, or is a tree.
     """
     turns = context.turns
-    if draft.parents is not None:
-        raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
+    is_own = draft is context.handed_out
+    found = breaches(draft, turns, context.vocab_size, name, are_laws_known=is_own)
+    for row, why in found.items():
+        turns[row].fault = why
     lengths, table = draft.num_drafted.tolist(), draft.tokens.tolist()
-    if len(lengths) != len(turns) or len(table) != len(turns):
-        raise DraftError(f"drafter {name} gave {len(lengths)} drafts for {len(turns)} sequences")
-    if draft.confidences is not None and list(map(len, draft.confidences)) != lengths:
-        raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
-    if draft.probs is not None and draft.probs.shape != (*draft.tokens.shape, context.vocab_size):
-        raise DraftError(f"drafter {name} gave laws of shape {tuple(draft.probs.shape)}")
-    errors: dict[int, str] = {}
-    tokens: list[list[int]] = []
-    masses = _masses(draft, context)
-    for row, (turn, length, drafted) in enumerate(zip(turns, lengths, table, strict=True)):
-        why = _why_not(turn, length, drafted, context.vocab_size)
-        if not why and draft.confidences is not None:
-            off = [one for one in draft.confidences[row] if not 0 <= one <= 1]
-            why = f"gave the confidence {off[0]}: they go from 0 to 1" if off else ""
-        if not why and masses is not None and turn.verifier.needs_draft_probs:
-            # Not "> tolerance": a NaN must be caught as well.
-            bad = [mass for mass in masses[row][:length] if not abs(mass - 1) <= _LAW_TOLERANCE]
-            why = f"gave a law that sums to {bad[0]:.6g}, not 1" if bad else ""
-        if why:
-            errors[row] = f"drafter {name} {why}"
-        tokens.append([] if why else drafted[:length])
-    return Proposal(draft, tokens, errors)
-
-
-def _masses(draft: Draft, context: RoundContext) -> list[list[float]] | None:
-    """What the laws sum to; None where they are the context's own."""
-    if draft.probs is None or draft is context.handed_out:
-        return None
-    return draft.probs.sum(dim=-1, dtype=torch.float32).tolist()
-
-
-def _why_not(turn: Turn, length: int, drafted: Sequence[int], vocab_size: int) -> str:
-    """What is off in one draft; empty if nothing is."""
-    if not 0 <= length <= min(turn.view.gamma, len(drafted)):
-        return f"drafted {length} tokens of {turn.view.gamma}"
-    if not all(0 <= token < vocab_size for token in drafted[:length]):
-        return f"drafted an id outside 0 … {vocab_size - 1}"
-    return ""
+    tokens = [
+        [] if turn.fault else drafted[:length]
+        for turn, length, drafted in zip(turns, lengths, table, strict=True)
+    ]
+    return Proposal(draft, tokens)
 
 
 def fitted(logits: Float[Tensor, "rows v"], vocab_size: int) -> Float[Tensor, "rows w"]:

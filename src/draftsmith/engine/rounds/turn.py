@@ -45,6 +45,8 @@ class Turn:
     """The law of each drawn token, `[vocab]`."""
     confidences: list[float] = field(default_factory=list)
     """How sure the drafter was of each token; empty where nobody asks, or it does not tell."""
+    fault: str = ""
+    """How the drafter broke its contract for this sequence, which ends it; the others go on."""
 
     @cached_property
     def history(self) -> History:

@@ -73,7 +73,7 @@ def check_drafts(
     target: Follower, turns: Sequence[Turn], proposal: Proposal, vocab_size: int
 ) -> list[Outcome]:
     """Run the target once over every draft, and give the verdicts over `vocab_size` ids."""
-    if proposal.errors:
+    if any(turn.fault for turn in turns):
         return _check_the_others(target, turns, proposal, vocab_size)
     feeds = [target.catch_up(turn.view) for turn in turns]
     logits = target.forward(
@@ -87,15 +87,14 @@ def _check_the_others(
     target: Follower, turns: Sequence[Turn], proposal: Proposal, vocab_size: int
 ) -> list[Outcome]:
     """The verdicts where some drafts break the contract: their sequences end."""
-    good = [index for index in range(len(turns)) if index not in proposal.errors]
+    good = [index for index, turn in enumerate(turns) if not turn.fault]
     outcomes = [
-        Outcome([], [], 0, None, None, index, proposal.errors.get(index, ""))
-        for index in range(len(turns))
+        Outcome([], [], 0, None, None, index, turn.fault) for index, turn in enumerate(turns)
     ]
     if not good:
         return outcomes
     draft = proposal.draft.of(good)
-    rest = Proposal(draft, [proposal.tokens[index] for index in good], {})
+    rest = Proposal(draft, [proposal.tokens[index] for index in good])
     found = check_drafts(target, [turns[index] for index in good], rest, vocab_size)
     for index, outcome in zip(good, found, strict=True):
         outcomes[index] = outcome

@@ -1,24 +1,20 @@
 """What a drafter may not propose: a draft of a wrong form, or a wrong part for one sequence."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from draftsmith.drafters.contract import Draft
+from draftsmith.engine.rounds.turn import Turn
 from draftsmith.errors import DraftError
 
-if TYPE_CHECKING:
-    from draftsmith.engine.round import Turn
-
-__all__ = ["LAW_TOLERANCE", "breaches", "check_contract", "without"]
+__all__ = ["LAW_TOLERANCE", "breaches", "check_contract"]
 
 LAW_TOLERANCE = 1e-3
 """How far the mass of a law may be from 1."""
 
 
-def check_contract(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) -> None:
+def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str) -> None:
     """Catch a drafter that proposes what nothing could be.
 
     Raises:
@@ -28,7 +24,9 @@ def check_contract(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name:
         raise DraftError(message)
 
 
-def breaches(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) -> dict[int, str]:
+def breaches(
+    draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str, *, are_laws_known: bool = False
+) -> dict[int, str]:
     """What is wrong with the drafts of single sequences, by their places in the batch.
 
     Args:
@@ -36,13 +34,14 @@ def breaches(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) 
         turns: Whom it is for.
         vocab_size: Of the target.
         name: The drafter's.
+        are_laws_known: Whether the laws are the ones that the engine itself has made.
 
     Raises:
         DraftError: If the whole has a wrong form, so that no sequence's part can be told.
     """
     _check_form(draft, turns, vocab_size, name)
     lengths, tokens = draft.num_drafted.tolist(), draft.tokens.tolist()
-    masses = _masses(draft)
+    masses = None if are_laws_known else _masses(draft)
     found: dict[int, str] = {}
     for row, (turn, length) in enumerate(zip(turns, lengths, strict=True)):
         why = _tokens_breach(tokens[row], length, turn.view.gamma, vocab_size)
@@ -55,19 +54,7 @@ def breaches(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) 
     return found
 
 
-def without(draft: Draft, rows: Sequence[int]) -> Draft:
-    """The draft with nothing proposed for some sequences."""
-    if not rows:
-        return draft
-    lengths = draft.num_drafted.clone()
-    lengths[list(rows)] = 0
-    confidences = draft.confidences
-    if confidences is not None:
-        confidences = [[] if row in rows else one for row, one in enumerate(confidences)]
-    return replace(draft, num_drafted=lengths, confidences=confidences)
-
-
-def _check_form(draft: Draft, turns: "Sequence[Turn]", vocab_size: int, name: str) -> None:
+def _check_form(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str) -> None:
     if draft.parents is not None:
         raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
     if len(draft.num_drafted) != len(turns) or len(draft.tokens) != len(turns):
