@@ -59,6 +59,7 @@ def laws_of_rows(rows: LogitRows, cuts: Sequence[Cuts]) -> Float[Tensor, "rows v
     Example:
         >>> import torch
         >>> logits = torch.tensor([[[0.0, 2.0, 1.0]]])
+        >>> from draftsmith.core.laws import Cuts
         >>> one = Cuts(temperature=1.0, top_k=1, top_p=1.0, min_p=0.0)
         >>> laws_of_rows(LogitRows(logits, [(0, 0)], 3), [one]).tolist()
         [[0.0, 1.0, 0.0]]

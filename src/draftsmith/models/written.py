@@ -23,6 +23,7 @@ def written_whole(path: Path) -> Generator[Path, None, None]:
         OSError: As writing does.
 
     Example:
+        >>> from pathlib import Path
         >>> with written_whole(Path("note.txt")) as place:
         ...     _ = place.write_text("whole")
         >>> Path("note.txt").read_text()

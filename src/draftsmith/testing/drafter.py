@@ -14,7 +14,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, Drafter, open_state
 from draftsmith.engine.request import make_request
 from draftsmith.engine.result import Origin, TokenTrace
-from draftsmith.engine.rounds.breaches import check_contract
+from draftsmith.engine.rounds.breaches import LAW_TOLERANCE, check_contract
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.sequence import Sequence as Sample
