@@ -101,6 +101,15 @@ def test_it_cannot_write_much_or_start_a_process(body: str) -> None:
     assert run(body) is Outcome.FAILED
 
 
+def test_it_has_no_rights_and_gets_none() -> None:
+    body = (
+        "status = dict(x.split(':\\t') for x in open('/proc/self/status') if ':\\t' in x)\n"
+        "assert int(status['CapEff'], 16) == int(status['CapPrm'], 16) == 0, status\n"
+        "assert status['NoNewPrivs'] == '1\\n' and status['Seccomp'] == '2\\n'"
+    )
+    assert run(body) is Outcome.PASSED
+
+
 # --- the verdict ------------------------------------------------------------------------------
 
 _FORGERIES = {
