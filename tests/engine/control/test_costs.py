@@ -108,9 +108,10 @@ def test_a_rest_is_learnt_as_its_rounds_are_one_by_one() -> None:
     assert at_once.num_plain(1) == one_by_one.num_plain(1)
 
 
-def test_the_doubt_about_a_plain_round_shrinks_and_knows_the_noise() -> None:
+def test_the_noise_of_plain_rounds_is_known() -> None:
     chance, steady, noisy = random.Random(1), CheckCost(), CheckCost()
     for _ in range(100):
         steady.observe_plain(ONE, 0.02)
         noisy.observe_plain(ONE, 0.02 * chance.uniform(0.8, 1.25))
-    assert CheckCost().doubt(1) > noisy.doubt(1) > 4 * steady.doubt(1)
+    assert noisy.noise == pytest.approx(0.11, abs=0.04)
+    assert steady.noise < 0.03

@@ -1,11 +1,13 @@
 """Gamma "auto": what pays, from measured costs and recent acceptance, within a ledger."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.scheduling import Candidate, Schedule, best_schedule
+from draftsmith.engine.control.books import Books
 from draftsmith.engine.control.chances import (
     PLACES,
     ByConfidence,
@@ -28,13 +30,13 @@ _GRANT = 3
 _WARM_UP = 3
 """Plain rounds that are timed before the first draft."""
 _SURE = 3.0
-"""Gains that are fewer times what a plain round's expected time may be wrong by may be none."""
+"""Standard errors of a plain round's expected time: a smaller gain may be none."""
 _REFRESH = 192
 """Rounds after which a plain one is timed again."""
 _HORIZON = 256
 """Tokens that a sequence is taken to have before it, unless it has less room."""
-_LONGEST_REST = 32
-"""Plain rounds after which drafting is thought over again."""
+_SHORTEST_REST, _LONGEST_REST = 8, 32
+"""Plain rounds after which drafting is thought over again, where the ledger bears none."""
 _USUAL = 2
 """Tokens that a drafter has not seen in a round after a drafting one: the emitted one, and the
 last draft where all were kept."""
@@ -68,7 +70,7 @@ class AutoGamma:
     """
 
     def __init__(self, allowance: float = _ALLOWANCE, grant: float = _GRANT) -> None:
-        self.ledger = Ledger()
+        self._books = Books()
         self._allowance = allowance
         self._grant = grant
         self._check = CheckCost()
@@ -77,7 +79,7 @@ class AutoGamma:
         self._by_confidence = Chances(ByConfidence())
         self._gain = Gain()
         self._num_unaged = 0
-        """Rounds by which what was learnt is older than it is taken for."""
+        """Rounds by which what was learnt of drafts is older than it is taken for."""
         self._ids: list[int] = []
         """The batch of the last round."""
         self._load = Load(0)
@@ -90,22 +92,27 @@ class AutoGamma:
         """Plain rounds since the last draft."""
         self._rests = 0
         """Plain rounds until drafting is thought over again."""
-        self._rested_s = 0.0
-        self._num_rested = 0
-        """Plain rounds, and their time, of which the costs have not heard."""
+        self._plain = Choice([])
+        """A plain round of this batch."""
         self._plain_at: dict[int, int] = {}
         """The last plain round of each batch size."""
         self._pace: RatePace | None = None
         """Of the last round that had one."""
         self._owed = 0.0
-        """Plain rounds saved before any was timed."""
-        self._first_draft_s = 0.0
+        """Plain rounds saved before any was timed: nobody knew yet what one is worth."""
+        self._rest_own_s = 0.0
+        """What the controller took in a plain round of the last rest."""
+        self._thought_s = 0.0
+        """What the controller takes in a round with drafts."""
         self._left_out: set[int] = set()
         """Sequences whose catching up cannot be paid in the round in hand."""
-        self._reading_s = 0.0
-        """What the dearest catching up took."""
         self._num_unseen = 0
         """Tokens that the drafter must catch up on in the round in hand."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of all rounds."""
+        return self._books.ledger
 
     def choose(self, sequences: Sequence[Sample]) -> Choice:
         """The best gammas, or zeros where plain decoding is best, due, or all that can be paid.
@@ -116,56 +123,66 @@ class AutoGamma:
         ids = [one.id for one in sequences]
         if self._rests > 0 and ids == self._ids:
             self._rests -= 1
-            return Choice([0] * len(ids))
-        if self._num_rested:
-            self._learn_rest()
+            return self._plain
+        self._end_rest()
         if ids != self._ids:
             self._retain(ids)
         self._load = Load(len(ids), float(sum(len(one.tokens) for one in sequences)))
-        if not self.ledger.num_rounds:
+        if not self._books.num_rounds:
             # One prompt is read on trust.
             self._num_unseen = self._unseen(sequences[0])
             return Choice([at_most(_FIRST, sequences[0]), *[0] * (len(ids) - 1)])
-        if self._is_plain_due():
-            return Choice([0] * len(ids))
+        num_due = self._num_due()
+        if num_due > 0:
+            self._rests = num_due - 1
+            return self._plain
         self._age()
-        return self._think(sequences) or Choice([0] * len(ids))
+        return self._think(sequences) or self._plain
 
     def observe(self, report: RoundReport) -> Ledger:
         """Learn what the round cost and kept; add it to the ledger."""
-        self._num_unaged += 1
-        plain_s, is_plain = report.total_s - report.own_s, not any(report.gammas)
-        if not is_plain:
+        total_s, own_s = report.total_s, report.own_s
+        if any(report.gammas):
             plain_s = self._observe_draft(report)
-        else:
+            line = Ledger(total_s, plain_s, report.draft_s, own_s, 1, 0)
+            self._books.enter(line)
+            return line
+        if report.is_first:
+            self._num_unaged += 1
             self._idle += 1
-            if not report.is_first:
-                # All of a rest is learnt at its end: until then nothing depends on it.
-                self._rested_s += plain_s
-                self._num_rested += 1
-                # Until a plain round was timed nobody knew what a saved one is worth.
-                plain_s, self._owed = (1 + self._owed) * plain_s, 0.0
-        line = Ledger(report.total_s, plain_s, report.draft_s, report.own_s, 1, int(is_plain))
-        self.ledger += line
+            line = Ledger(total_s, total_s - own_s, report.draft_s, own_s, 1, 1)
+            self._books.enter(line)
+            return line
+        plain_s, self._owed = (1 + self._owed) * (total_s - own_s), 0.0
+        line = Ledger(total_s, plain_s, report.draft_s, own_s, 1, 1)
+        # All of a rest is learnt at its end: until then nothing depends on it.
+        self._books.rested.append(line)
         return line
 
-    def _learn_rest(self) -> None:
-        """What the last plain rounds took."""
-        size, held = self._load
-        number = self._num_rested
-        amid = Load(size, held + size * (number - 1) / 2)
-        self._check.observe_plain(amid, self._rested_s / number, number)
-        self._plain_at[size] = self.ledger.num_rounds
-        self._rested_s, self._num_rested = 0.0, 0
+    def _end_rest(self) -> None:
+        """Learn what the last plain rounds took."""
+        rest = self._books.end_rest()
+        number = rest.num_rounds
+        if number:
+            size, held = self._load
+            self._rest_own_s = rest.own_s / number
+            amid = Load(size, held + size * (number - 1) / 2)
+            self._check.observe_plain(amid, (rest.spent_s - rest.own_s) / number, number)
+            self._plain_at[size] = self._books.num_rounds
+            self._num_unaged += number
+            self._idle += number
 
     def _observe_draft(self, report: RoundReport) -> float:
         """Learn from a round with drafts; the time that plain decoding would have taken."""
-        num_drafted = sum(record.num_drafted for record in report.records)
-        rows = self._load.size + num_drafted
+        rows = self._load.size + report.num_drafted
         check_s = report.total_s - report.own_s - report.draft_s
         plain_s = self._plain_s(report, rows, check_s)
+        self._num_unaged += 1
         self._age()
-        self._learn_draft(report)
+        self._draft.observe(report.num_steps, self._num_unseen, report.draft_s)
+        # A pause of the machine is not the controller's.
+        thought_s = min(report.own_s, 2 * self._thought_s or report.own_s)
+        self._thought_s += 0.2 * (thought_s - self._thought_s)
         for sequence, gamma, record, confidences in zip(
             report.sequences, report.gammas, report.records, report.confidences, strict=True
         ):
@@ -179,7 +196,7 @@ class AutoGamma:
             self._num_seen[sequence.id] = len(sequence.tokens)
         if not report.is_first:
             self._learn_gain(report, rows)
-        self._idle = 0 if num_drafted else self._idle + 1
+        self._idle = 0 if report.num_drafted else self._idle + 1
         return plain_s
 
     def _plain_s(self, report: RoundReport, rows: int, check_s: float) -> float:
@@ -218,7 +235,6 @@ class AutoGamma:
 
     def _affordable(self, sequences: Sequence[Sample]) -> Choice | None:
         """The best choice, plain decoding included; None if the ledger does not bear it."""
-        size = len(sequences)
         costs = self._costs(sequences)
         plain_s = float(costs.check[0])
         bearable_s = self._bearable_s(sequences, plain_s)
@@ -236,7 +252,7 @@ class AutoGamma:
                 schedule = self._probe(sequences, costs)
             gammas, seconds = schedule.gammas, schedule.seconds
         if not any(gammas):
-            return Choice([0] * size)
+            return self._plain
         if seconds > bearable_s:
             self._rest_until(seconds, bearable_s, plain_s)
             return None
@@ -244,11 +260,12 @@ class AutoGamma:
 
     def _rest_until(self, seconds: float, bearable_s: float, plain_s: float) -> None:
         """Until the ledger can bear a round of so many seconds."""
-        self._rest((seconds - bearable_s) / (self._allowance * plain_s))
+        grown_s = max(self._allowance * plain_s - self._rest_own_s, 1e-9)
+        self._rest(max(float(_SHORTEST_REST), (seconds - bearable_s) / grown_s))
 
     def _rest(self, num_rounds: float) -> None:
         """So many plain rounds at most, this one among them."""
-        self._rests = min(self._rests, max(0, int(num_rounds) - 1))
+        self._rests = min(self._rests, max(0, int(min(num_rounds, _LONGEST_REST)) - 1))
 
     def _paced(
         self, sequences: Sequence[Sample], gammas: Sequence[int], costs: Costs, bearable_s: float
@@ -272,6 +289,7 @@ class AutoGamma:
     def _retain(self, ids: list[int]) -> None:
         """Another batch: forget who is gone, and think again."""
         self._ids, self._rests = ids, 0
+        self._plain = Choice([0] * len(ids))
         for learner in (self._by_position, self._by_confidence, self._gain):
             learner.retain(ids)
         self._num_seen = {id: self._num_seen.get(id, 0) for id in ids}
@@ -284,16 +302,20 @@ class AutoGamma:
                 learner.fade(self._num_unaged)
             self._num_unaged = 0
 
-    def _is_plain_due(self) -> bool:
-        """Whether a plain round of about this batch size and context must be timed."""
+    def _num_due(self) -> int:
+        """Plain rounds of about this batch size and context to be timed before any draft."""
         size = self._load.size
         near = [one for one in self._plain_at if abs(one - size) <= size // 4]
-        if sum(self._check.num_plain(one) for one in near) < _WARM_UP:
-            return True
-        if 0 < self._gain.expected(self._ids) < _SURE * size * self._check.doubt(size):
-            return True
+        num_timed = sum(self._check.num_plain(one) for one in near)
+        if num_timed < _WARM_UP:
+            return _WARM_UP - num_timed
+        gain = self._gain.expected(self._ids)
+        wanted = (_SURE * size * self._check.noise / gain) ** 2 if gain > 0 else 0.0
+        if num_timed < wanted:
+            # As many again: they tell of the noise as well.
+            return math.ceil(min(wanted - num_timed, num_timed, _LONGEST_REST))
         last = max(self._plain_at[one] for one in near)
-        return self.ledger.num_rounds - last > _REFRESH or self._check.is_far(self._load)
+        return int(self._books.num_rounds - last > _REFRESH or self._check.is_far(self._load))
 
     def _worthwhile(self, sequences: Sequence[Sample], costs: Costs) -> Schedule:
         """The best draft, or none where plain decoding is expected to be faster."""
@@ -338,21 +360,21 @@ class AutoGamma:
         return Schedule((0,) * len(sequences), float(len(sequences)), plain_s)
 
     def _patience(self, loss_s: float, plain_s: float) -> float:
-        """Plain rounds before something is tried that may lose so much."""
-        return min(loss_s / (_CURIOSITY * plain_s), _MOST_PATIENCE)
+        """Plain rounds before something is tried that may lose so much, and the thought itself."""
+        return min((loss_s + self._thought_s) / (_CURIOSITY * plain_s), _MOST_PATIENCE)
 
     def _bearable_s(self, sequences: Sequence[Sample], plain_s: float) -> float:
         """The longest round that the ledger bears if not one draft is kept."""
         catch_up_s = self._catch_up_s(sequences, plain_s)
         # A draft model must read one prompt before anybody can tell what it is worth.
         on_trust_s = 0.0 if self._gain.is_known else catch_up_s
-        granted_s = self._grant * plain_s + max(self._first_draft_s, on_trust_s)
-        limit_s = max(self._allowance * self.ledger.plain_s, granted_s)
+        granted_s = self._grant * plain_s + max(self._draft.first_s, on_trust_s)
+        limit_s = max(self._allowance * self._books.entered.plain_s, granted_s)
         saved_s = self._gain.saving * self._horizon(sequences) * plain_s
         if saved_s > 0 and saved_s >= catch_up_s:
             # The next one is paid by what is proven, and so is one before it.
-            limit_s += catch_up_s + self._reading_s
-        return limit_s - self.ledger.debt_s + plain_s - catch_up_s
+            limit_s += catch_up_s + self._draft.dearest_s
+        return limit_s - self._books.entered.debt_s + plain_s - catch_up_s
 
     def _horizon(self, sequences: Sequence[Sample]) -> int:
         """Tokens over which catching up must pay."""
@@ -369,25 +391,10 @@ class AutoGamma:
     def _at_most(self, gamma: int, sequence: Sample) -> int:
         return 0 if sequence.id in self._left_out else at_most(gamma, sequence)
 
-    def _learn_draft(self, report: RoundReport) -> None:
-        if not self._first_draft_s:
-            self._first_draft_s = report.draft_s
-        self._draft.observe(_num_steps(report), self._num_unseen, report.draft_s)
-        if self._num_unseen > 0:
-            plain_s = self._check.plain_s(self._load)
-            reading_s = self._draft.catch_up_s(self._num_unseen, plain_s)
-            self._reading_s = max(self._reading_s, reading_s)
-
     def _learn_gain(self, report: RoundReport, rows: int) -> None:
         # Not the measured time: noise must not make a draft pay of which nothing is kept.
         plain_s = self._check.plain_s(self._load)
-        steps = _num_steps(report)
-        seconds = self._check.seconds(self._load, rows) + steps * self._draft.step_s(plain_s)
+        drafting_s = report.num_steps * self._draft.step_s(plain_s)
+        seconds = self._check.seconds(self._load, rows) + drafting_s + self._thought_s
         for sequence, record in zip(report.sequences, report.records, strict=True):
             self._gain.observe(sequence.id, record.num_committed, seconds / plain_s)
-
-
-def _num_steps(report: RoundReport) -> int:
-    """Of the longest draft as it was proposed; asking takes one, whatever comes of it."""
-    drafted = max(record.num_drafted for record in report.records)
-    return max(1, drafted, *map(len, report.confidences))

@@ -78,6 +78,17 @@ class RoundReport(NamedTuple):
     own_s: float = 0.0
     """The controller's: this round's choice, and hearing of the round before."""
 
+    @property
+    def num_drafted(self) -> int:
+        """Drafted tokens that were checked."""
+        return sum(record.num_drafted for record in self.records)
+
+    @property
+    def num_steps(self) -> int:
+        """Of the longest draft as it was proposed; asking takes one, whatever comes of it."""
+        drafted = max(record.num_drafted for record in self.records)
+        return max(1, drafted, *map(len, self.confidences))
+
 
 @dataclass(frozen=True)
 class Ledger:

@@ -79,9 +79,10 @@ class CheckCost:
         anchor = self._plain.get(size)
         return 0 if anchor is None else anchor.count
 
-    def doubt(self, size: int) -> float:
-        """How much the expected time of a plain round may be wrong by now, as a share of it."""
-        return self._strayed / self._num_strays / math.sqrt(max(1, self.num_plain(size)))
+    @property
+    def noise(self) -> float:
+        """How far a plain round is from what was expected of it, as a share of it."""
+        return self._strayed / self._num_strays
 
     def is_far(self, load: Load) -> bool:
         """Whether the context is farther from that of the last plain rounds than any jump yet."""
@@ -114,8 +115,10 @@ class CheckCost:
         expected = max(1e-3 * anchor.value, anchor.value + self._token * jump)
         anchor.count += num_rounds
         surprise = _bounded(math.log(value / expected), anchor.count)
-        self._strayed += abs(surprise) * math.sqrt(num_rounds) - self._strayed / _MEMORY
-        self._num_strays += 1 - self._num_strays / _MEMORY
+        kept = (1 - 1 / _MEMORY) ** num_rounds
+        # The mean of several strays by less than each.
+        self._strayed = kept * self._strayed + num_rounds**1.5 * abs(surprise)
+        self._num_strays = kept * self._num_strays + num_rounds
         step = 1 / min(anchor.count, _MEMORY)
         level, shape = _shares(step, num_rounds)
         self._level *= math.exp(level * surprise)
@@ -273,6 +276,10 @@ class DraftCost:
         """Tokens, steps and seconds of a reading before a step was known."""
         self.round_s = math.inf
         """Of the last rounds, without catching up; infinite before the first."""
+        self.first_s = 0.0
+        """Of the very first draft."""
+        self.dearest_s = 0.0
+        """What the dearest catching up is expected to have taken."""
 
     def step_s(self, plain_s: float) -> float:
         """Expected time of one more drafted token, beside a plain round of `plain_s`."""
@@ -292,6 +299,11 @@ class DraftCost:
             num_unseen: Tokens to catch up on beyond the few of every round.
             seconds: Time of it all.
         """
+        self.first_s = self.first_s or seconds
+        self._learn(steps, num_unseen, seconds)
+        self.dearest_s = max(self.dearest_s, self.catch_up_s(num_unseen, 0.0))
+
+    def _learn(self, steps: int, num_unseen: int, seconds: float) -> None:
         if num_unseen > _FEW:
             each = max(0.0, seconds - steps * (self._step_s or 0.0)) / num_unseen
             self._catch_up_s = each if self._catch_up_s is None else (each + self._catch_up_s) / 2
