@@ -184,6 +184,20 @@ def test_poison_stays_in_the_rows_of_the_plain_decoder(kind: str, poison: str) -
     check(TorchDecoder.from_weights(weights, config), is_same=close)
 
 
+def test_a_long_prompt_of_the_plain_decoder_is_lost_from_its_poison_on() -> None:
+    """A prompt is looked at layer by layer: what all layers wrote would be too much to keep."""
+    config, weights = poisoned("llama", None, "nan")
+    model = TorchDecoder.from_weights(weights, config)
+    cache = model.open_cache()
+    rows = [cache.add(), cache.add()]
+    poison = [*TEXT[:40], POISON, *TEXT[41:]]
+    logits = model.forward(cache, Rows(rows, [poison, TEXT]))
+    clean = alone(model, TEXT)
+    assert close(logits[0, :40], clean[:40])
+    assert bool(logits[0, 40:].isnan().all())
+    assert close(logits[1], clean)
+
+
 def test_an_overflow_stays_in_the_rows_of_the_plain_decoder() -> None:
     """In float16, where its cache can overflow."""
     config, weights = poisoned("llama", None, "overflow")

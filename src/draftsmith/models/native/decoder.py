@@ -128,8 +128,7 @@ class TorchDecoder(LanguageModel):
         window = config.windows[number]
         waves = context.waves[window]
         new = torch.stack((_rotate(key, waves), layer.value(inputs).view(key.shape)))
-        cache.write(number, context.places, new)
-        context.written.append(new)
+        context.written.append(cache.write(number, context.places, new))
         mask, (keys, values, _) = context.masks[window], cache.layers[number]
         seen = slice(mask.shape[-1])
         look = scaled_dot_product_attention if config.scales.attention_cap is None else self._look
@@ -205,8 +204,8 @@ class _Context(NamedTuple):
     """Of the layers with a sliding window, and without."""
     masks: dict[int | None, Bool[Tensor, "batch rows slots"]]
     """Which slots a token sees, by sliding window; None is always there."""
-    written: list[Float[Tensor, "2 batch rows heads head"]]
-    """The new keys and values, layer by layer."""
+    written: list[Tensor]
+    """What the cache wants to know of the layers that have written to it."""
 
 
 def _context(

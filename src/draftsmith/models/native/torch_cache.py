@@ -13,6 +13,8 @@ from draftsmith.models.native.config import DecoderConfig
 __all__ = ["LayerViews", "TorchCache"]
 
 _MIN_SLOTS = 256
+_FEW_PLACES = 64
+"""A pass over fewer is as long as its kernels are many: what it wrote is looked at together."""
 
 
 class LayerViews(NamedTuple):
@@ -67,20 +69,26 @@ class TorchCache(CountedCache):
         layer: int,
         places: Int[Tensor, " places"],
         new: Float[Tensor, "2 batch width heads head"],
-    ) -> None:
+    ) -> Float[Tensor, "parts batch width heads_or_1 head_or_1"]:
         """Put new keys and values of a layer into their slots; zeros for what is not finite.
 
         A masked slot counts as zero times what lies in it, so that an infinity would be NaN to
         those who must not see it. `lost` says who must.
+
+        Returns:
+            What `lost` needs to know of this layer.
         """
         held = new.nan_to_num(0.0, 0.0, 0.0).flatten(1, 2)
         self.layers[layer].places.index_copy_(1, places, held)
+        if len(places) <= _FEW_PLACES:
+            return new
+        return new.abs().amax((0, 3, 4), keepdim=True)
 
     def lost(
         self,
         rows: Int[Tensor, " batch"],
         places: Int[Tensor, " places"],
-        written: Sequence[Float[Tensor, "2 batch width heads head"]],
+        written: Sequence[Float[Tensor, "parts batch width heads_or_1 head_or_1"]],
         past: Bool[Tensor, "batch width slots"],
     ) -> Bool[Tensor, "batch width"]:
         """Which tokens are, or come after, one of which a layer could not hold what it wrote.
@@ -88,7 +96,7 @@ class TorchCache(CountedCache):
         Args:
             rows: Of the cache.
             places: What all layers have written to.
-            written: What they would have written.
+            written: What `write` returned, layer by layer.
             past: Which slots hold a token and those before it.
         """
         largest = torch.stack(list(written)).abs().amax((0, 1, 4, 5))

@@ -11,7 +11,7 @@ class Team;
 int default_num_threads();
 
 // Threads for one call, which has them alone from here to its end. So what it lays out for each of
-// them fits, whatever other calls ask for meanwhile.
+// them fits, whatever other calls ask for meanwhile. Whoever has a crew must not ask for another.
 class Crew {
  public:
   // At least the calling thread; fewer than wanted where the system has no more.
