@@ -15,7 +15,7 @@ from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.arguments import accepted_arguments, cache_argument
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
-__all__ = ["CausalModel", "check_positions", "in_groups", "one_by_one", "padding_mask"]
+__all__ = ["CausalModel", "check_positions", "in_groups", "marked", "one_by_one", "padding_mask"]
 
 
 class CausalModel(LanguageModel):
@@ -94,7 +94,7 @@ class CausalModel(LanguageModel):
         output = self.model(input_ids=ids, use_cache=True, **options)
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
-        return output.logits
+        return marked(output.logits, cache.lost())
 
     def _positions(self, past: Sequence[int], batch: Rows, reach: int | None) -> Tensor:
         start = torch.tensor(past, device=self.device).unsqueeze(1)
@@ -105,6 +105,15 @@ class CausalModel(LanguageModel):
         return (
             positions if reach is None else torch.nn.functional.pad(positions, (0, 1), value=reach)
         )
+
+
+def marked(logits: Tensor, lost: Tensor | None) -> Tensor:
+    """NaN for the columns whose tokens see what no cache can hold; all columns, or none."""
+    if lost is None or logits.shape[1] != lost.shape[1]:
+        return logits
+    if logits.device.type == "cpu" and not bool(lost.any()):  # elsewhere asking would be a wait
+        return logits
+    return logits.masked_fill(lost.unsqueeze(-1).to(logits.device), torch.nan)
 
 
 def check_positions(traits: ModelTraits, past: Sequence[int], batch: Rows) -> None:

@@ -5,10 +5,15 @@ is padded on the left: each layer gathers its rows so that they end in the same 
 that can generate from a left-padded batch can therefore run ragged; distances between tokens are
 kept, so relative position biases and sliding windows stay right. Rejected tokens are simply
 overwritten. Nothing is ever dropped, so every rollback is possible.
+
+What is not finite is held as zeros: a masked slot counts as zero times what lies in it, so that
+the infinity of a wrong draft would be NaN to the tokens before it. `RaggedCache.lost` says for whom
+it is.
 """
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +28,8 @@ from draftsmith.models.contract import CountedCache
 __all__ = ["PassLayout", "RaggedCache", "RaggedLayer"]
 
 _MIN_SLOTS = 256
+_FEW_COLUMNS = 64
+"""Of fewer, what all layers wrote is looked at together; of more it would be too much to keep."""
 
 
 class PassLayout:
@@ -39,6 +46,8 @@ class PassLayout:
         self.scatter: tuple[Tensor, Tensor] | None = None
         self.is_contiguous = False
         """Whether the model is shown copies, for models that take views apart."""
+        self.written: list[Tensor] = []
+        """New keys and values, layer by layer; of many columns only the largest of each."""
 
     @property
     def max_past(self) -> int:
@@ -54,6 +63,7 @@ class PassLayout:
         """Set up a pass of `width` new columns over `rows`."""
         self.rows, self.past, self.width = list(rows), list(past), width
         is_block = self.rows == list(range(self.rows[0], self.rows[0] + len(self.rows)))
+        self.written = []
         self.gather = self.scatter = None
         if is_block and self.is_aligned:
             return
@@ -93,6 +103,7 @@ class RaggedLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         layout = self._layout
         self._reserve(max(layout.rows) + 1, layout.max_past + layout.width)
+        layout.written += [_noted(key_states), _noted(value_states)]
         keys, values = (
             self._write(self._keys, key_states),
             self._write(self._values, value_states),
@@ -104,10 +115,10 @@ class RaggedLayer(CacheLayerMixin):
         if layout.gather is None:
             first, past = layout.rows[0], layout.max_past
             view = buffer[first : first + len(layout.rows), : past + layout.width]
-            view[:, past:] = states
+            torch.nan_to_num(states, 0.0, 0.0, 0.0, out=view[:, past:])
             return view.transpose(1, 2)
         assert layout.scatter is not None
-        buffer[layout.scatter] = states
+        buffer[layout.scatter] = states.nan_to_num(0.0, 0.0, 0.0)
         return buffer[layout.gather].transpose(1, 2)
 
     def _reserve(self, rows: int, slots: int) -> None:
@@ -140,6 +151,54 @@ class RaggedCache(CountedCache):
         self.layout = PassLayout()
         layer: Any = partial(RaggedLayer, self.layout)
         self.for_model = TransformersCache(layer_class_to_replicate=layer)
+        self._is_finite = torch.ones(0, 0, dtype=torch.bool)
+        """`[rows, slots]`: whether all layers hold what was put there."""
+
+    def lost(self) -> Tensor | None:
+        """Which columns of the pass are, or come after, one that some layer could not hold.
+
+        Returns:
+            `[batch, columns]`; None where no layer has kept keys and values.
+        """
+        layout = self.layout
+        if not layout.written:
+            return None
+        is_finite = _largest(layout.written) < torch.inf
+        layout.written = []
+        flags, past = self._flags(is_finite.device), layout.max_past
+        if layout.scatter is None:
+            seen = flags[layout.rows[0] :][: len(layout.rows), : past + layout.width]
+            seen[:, past:] = is_finite
+            return (~seen).cumsum(-1)[:, past:] > 0
+        rows, slots = layout.scatter
+        flags[rows, slots] = is_finite
+        return ((~flags[rows[:, 0]]).cumsum(-1) > 0).take_along_dim(slots, 1)
+
+    def _flags(self, device: torch.device) -> Tensor:
+        rows, slots = max(self.layout.rows) + 1, self.layout.max_past + self.layout.width
+        held_rows, held_slots = self._is_finite.shape
+        if rows > held_rows or slots > held_slots:
+            shape = max(rows, held_rows), max(slots, 2 * held_slots, _MIN_SLOTS)
+            grown = torch.ones(shape, dtype=torch.bool, device=device)
+            grown[:held_rows, :held_slots] = self._is_finite.to(device)
+            self._is_finite = grown
+        return self._is_finite
+
+
+def _noted(states: Tensor) -> Tensor:
+    """What is remembered of `[batch, heads, columns, dim]` until the end of the pass."""
+    if states.shape[0] * states.shape[2] <= _FEW_COLUMNS:
+        return states
+    return states.abs().amax((1, 3), keepdim=True)
+
+
+def _largest(written: Sequence[Tensor]) -> Tensor:
+    """The largest magnitude in each column, `[batch, columns]`; NaN and infinity are on top."""
+    alike: dict[tuple[torch.Size, torch.device], list[Tensor]] = defaultdict(list)
+    for states in written:
+        alike[states.shape, states.device].append(states)
+    found = [torch.stack(group).abs().amax((0, 2, 4)) for group in alike.values()]
+    return torch.stack([one.to(found[0].device) for one in found]).amax(0)
 
 
 def _grown(buffer: Tensor, rows: int, slots: int) -> Tensor:

@@ -153,6 +153,7 @@ class _ReadCache(Cache):
         self.inner.layout.begin([row], [0], prompt.num_columns, device)
         for index, (keys, values) in enumerate(prompt.layers):
             self.inner.for_model.update(keys[None], values[None], index)
+        self.inner.lost()  # noted for the tokens that come after
         self.inner.append(row, prompt.num_columns)
         self.offsets[row] = prompt.num_columns - num_tokens
         self.first_logits[row] = prompt.logits

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from draftsmith.errors import InvalidRequestError, NotRollbackableError
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.hf.arguments import cache_argument
-from draftsmith.models.hf.causal import check_positions, in_groups, one_by_one, padding_mask
+from draftsmith.models.hf.causal import check_positions, in_groups, marked, one_by_one, padding_mask
 from draftsmith.models.hf.ragged_cache import RaggedCache
 
 __all__ = ["EncoderDecoderModel", "EncoderOutput"]
@@ -218,7 +218,7 @@ class EncoderDecoderModel(LanguageModel):
         logits = self._run(cache, batch.padded(self.device), mask, states, source_mask)
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
-        return logits
+        return marked(logits, cache.lost())
 
     def _run(
         self,
