@@ -1,10 +1,10 @@
-"""What a confidence is worth, learnt from drafts whose chances are known."""
+"""What drafts are worth, learnt from some whose chances are known."""
 
 import random
 
 import pytest
 
-from draftsmith.engine.control.chances import ByConfidence, Chances
+from draftsmith.engine.control.chances import PLACES, ByConfidence, ByPosition, Chances, Gain
 
 
 def logistic(log_odds: float) -> float:
@@ -81,3 +81,52 @@ def test_a_shift_is_none_without_tests_and_where_all_is_as_expected() -> None:
     for _ in range(50):
         confidence.observe(0, [0.5], 1)
     assert confidence.shift(0) > 0.5
+
+
+def test_places_of_a_draft_are_told_apart() -> None:
+    """The first token is kept in 9 of 10 drafts, the second in 4 of 10 of those."""
+    chance, places = random.Random(1), Chances(ByPosition())
+    for text in range(600):
+        first, second = chance.random() < 0.9, chance.random() < 0.4
+        num_accepted = int(first) + int(first and second)
+        places.observe(text, PLACES[: min(2, num_accepted + 1)], num_accepted)
+        places.retain([text])
+        places.fade(1)
+    kept = places.along(-1, PLACES[:2])
+    assert kept == pytest.approx([0.9, 0.36], abs=0.06)
+
+
+def test_a_place_that_was_hardly_tested_takes_the_average() -> None:
+    places = Chances(ByPosition())
+    for _ in range(50):
+        places.observe(0, PLACES[:1], 1)
+    first, *_, last = (places.along(1, PLACES[at : at + 1])[0] for at in range(32))
+    assert first > last > 0.9
+    assert last == pytest.approx(places.usual(1))
+
+
+def test_what_was_seen_ages_by_rounds() -> None:
+    """One step of so many rounds is as many steps of one."""
+    at_once, one_by_one = (taught(-1.0, 1.5, 80) for _ in range(2))
+    at_once.fade(300)
+    for _ in range(300):
+        one_by_one.fade(1)
+    assert at_once.along(1, [0.7]) == pytest.approx(one_by_one.along(1, [0.7]), abs=0.05)
+    assert at_once.usual(1) == pytest.approx(one_by_one.usual(1))
+
+
+def test_a_gain_is_hoped_for_until_it_is_known_and_saved_when_it_is_proven() -> None:
+    gain = Gain()
+    assert gain.expected([0]) > 0
+    assert gain.saving == 0.0
+    assert not gain.is_known
+    for _ in range(20):
+        gain.observe(0, 1, 1.4)
+    assert gain.expected([0]) < gain.expected([1]) < 0
+    assert gain.saving == 0.0
+    for _ in range(60):
+        gain.observe(1, 4, 2.0)
+    assert 0 < gain.expected([0]) < 0.2 * gain.expected([1])
+    assert 0.3 < gain.saving < 0.5
+    gain.retain([1])
+    assert gain.expected([0]) == gain.expected([2])
