@@ -8,6 +8,7 @@ import pytest
 
 from draftsmith.engine.generation import Generation
 from draftsmith.engine.result import StreamEvent
+from draftsmith.engine.scheduler import Scheduler
 from tests.cli.outcome import Cli
 
 _LONG = ("-n", "4000", "--ignore-eos", "--seed", "1", "--temp", "1")
@@ -15,17 +16,17 @@ _LONG = ("-n", "4000", "--ignore-eos", "--seed", "1", "--temp", "1")
 
 def _press_ctrl_c(monkeypatch: pytest.MonkeyPatch, step: str, *rounds: int) -> None:
     """Press Ctrl-C as the given rounds, counted from 1, come to a step."""
-    original = getattr(Generation, step)
+    original = getattr(Scheduler, step)
     count = 0
 
-    def pressed(self: Generation) -> object:
+    def pressed(*arguments: object) -> object:
         nonlocal count
         count += 1
         if count in rounds:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self)
+        return original(*arguments)
 
-    monkeypatch.setattr(Generation, step, pressed)
+    monkeypatch.setattr(Scheduler, step, pressed)
 
 
 def test_json_is_still_printed_with_what_there_is(
