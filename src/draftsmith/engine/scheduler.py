@@ -291,9 +291,10 @@ class Scheduler:
         records = [sample.records[-1] for sample in samples]
         confidences = [turn.confidences for turn in turns]
         told = time.perf_counter()
-        total_s, self._read_s = told - start + self._heard_s + self._read_s, 0.0
+        read_s, self._read_s = self._read_s, 0.0
+        total_s = told - start + self._heard_s + read_s
         report = RoundReport(
-            samples, choice.gammas, records, confidences, is_first, draft_s, total_s, own_s
+            samples, choice.gammas, records, confidences, is_first, draft_s, total_s, own_s, read_s
         )
         line = self.controller.observe(report)
         if line is not None:

@@ -1,6 +1,6 @@
 """The books: every line is in the ledger at once, and entered when its rest ends."""
 
-from draftsmith.engine.control.books import Books
+from draftsmith.engine.control.books import Books, Rest
 from draftsmith.engine.control.contract import Ledger
 
 LINE = Ledger(1.0, 0.75, 0.25, 0.125, 1, 1)
@@ -9,13 +9,14 @@ LINE = Ledger(1.0, 0.75, 0.25, 0.125, 1, 1)
 def test_a_rest_is_in_the_ledger_before_and_after_it_is_entered() -> None:
     books = Books()
     books.enter(LINE)
-    books.rested += [LINE, LINE]
+    books.rest(LINE)
+    books.rest(LINE, 0.25)
     assert books.num_rounds == 1
     assert books.ledger == LINE + LINE + LINE
-    assert books.end_rest() == LINE + LINE
+    assert books.end_rest() == Rest(2, 0.75, 0.125)
     assert books.num_rounds == 3
     assert books.ledger == LINE + LINE + LINE
-    assert books.end_rest() == Ledger()
+    assert books.end_rest() == Rest()
 
 
 def test_a_round_of_several_is_shared_whole() -> None:

@@ -148,3 +148,23 @@ def test_tokens_kept_before_any_plain_round_are_booked_with_the_first(clock: Clo
     ledger = result[0].ledger
     assert ledger is not None
     assert ledger.plain_s == pytest.approx(plain_s, rel=0.003)
+
+
+def test_prompts_that_are_read_beside_a_round_are_not_what_it_costs(clock: Clock) -> None:
+    """Long prompts join one after the other while a short text is drafted for."""
+
+    def run(engine: Engine) -> float:
+        start = clock.now
+        prompts = [[1, 2, 3], *([number, *[1] * 1500] for number in range(6))]
+        lengths = [SamplingParams(max_tokens=most) for most in (400, *[20] * 6)]
+        engine.generate(prompts, lengths)
+        return clock.now - start
+
+    model = Clockwork(clock, flat_s, word, 0.003)
+    draft = model_draft(clock, lambda _: 0.9, 0.002, 1e-5)
+    auto = Engine(model, None, draft, gamma="auto", max_batch_size=2)
+    plain_s, auto_s = run(Engine(model, max_batch_size=2)), run(auto)
+    assert isinstance(auto.controller, AutoGamma)
+    ledger = auto.controller.ledger
+    assert ledger.spent_s == pytest.approx(auto_s)
+    assert ledger.plain_s == pytest.approx(plain_s, rel=0.01)

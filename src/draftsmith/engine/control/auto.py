@@ -7,7 +7,7 @@ import numpy as np
 
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.scheduling import Candidate, Schedule, best_schedule
-from draftsmith.engine.control.books import Books
+from draftsmith.engine.control.books import Books, Rest
 from draftsmith.engine.control.chances import (
     PLACES,
     ByConfidence,
@@ -100,8 +100,7 @@ class AutoGamma:
         """Of the last round that had one."""
         self._owed = 0.0
         """Plain rounds saved before any was timed: nobody knew yet what one is worth."""
-        self._rest_own_s = 0.0
-        """What the controller took in a plain round of the last rest."""
+        self._last_rest = Rest()
         self._thought_s = 0.0
         """What the controller takes in a round with drafts."""
         self._left_out: set[int] = set()
@@ -143,7 +142,7 @@ class AutoGamma:
         """Learn what the round cost and kept; add it to the ledger."""
         total_s, own_s = report.total_s, report.own_s
         if any(report.gammas):
-            plain_s = self._observe_draft(report)
+            plain_s = self._observe_draft(report) + report.read_s
             line = Ledger(total_s, plain_s, report.draft_s, own_s, 1, 0)
             self._books.enter(line)
             return line
@@ -153,29 +152,29 @@ class AutoGamma:
             line = Ledger(total_s, total_s - own_s, report.draft_s, own_s, 1, 1)
             self._books.enter(line)
             return line
-        plain_s, self._owed = (1 + self._owed) * (total_s - own_s), 0.0
+        plain_s = total_s - own_s + self._owed * (total_s - own_s - report.read_s)
+        self._owed = 0.0
         line = Ledger(total_s, plain_s, report.draft_s, own_s, 1, 1)
         # All of a rest is learnt at its end: until then nothing depends on it.
-        self._books.rested.append(line)
+        self._books.rest(line, report.read_s)
         return line
 
     def _end_rest(self) -> None:
         """Learn what the last plain rounds took."""
         rest = self._books.end_rest()
-        number = rest.num_rounds
-        if number:
+        if rest.num_rounds:
+            self._last_rest = rest
             size, held = self._load
-            self._rest_own_s = rest.own_s / number
-            amid = Load(size, held + size * (number - 1) / 2)
-            self._check.observe_plain(amid, (rest.spent_s - rest.own_s) / number, number)
+            amid = Load(size, held + size * (rest.num_rounds - 1) / 2)
+            self._check.observe_plain(amid, rest.round_s, rest.num_rounds)
             self._plain_at[size] = self._books.num_rounds
-            self._num_unaged += number
-            self._idle += number
+            self._num_unaged += rest.num_rounds
+            self._idle += rest.num_rounds
 
     def _observe_draft(self, report: RoundReport) -> float:
         """Learn from a round with drafts; the time that plain decoding would have taken."""
         rows = self._load.size + report.num_drafted
-        check_s = report.total_s - report.own_s - report.draft_s
+        check_s = report.total_s - report.own_s - report.draft_s - report.read_s
         plain_s = self._plain_s(report, rows, check_s)
         self._num_unaged += 1
         self._age()
@@ -260,7 +259,7 @@ class AutoGamma:
 
     def _rest_until(self, seconds: float, bearable_s: float, plain_s: float) -> None:
         """Until the ledger can bear a round of so many seconds."""
-        grown_s = max(self._allowance * plain_s - self._rest_own_s, 1e-9)
+        grown_s = max(self._allowance * plain_s - self._last_rest.own_s, 1e-9)
         self._rest(max(float(_SHORTEST_REST), (seconds - bearable_s) / grown_s))
 
     def _rest(self, num_rounds: float) -> None:
