@@ -43,22 +43,6 @@ DsCounter counter(int64_t seed, int64_t sample, int64_t number, int64_t stream) 
 #pragma GCC visibility push(default)
 extern "C" {
 
-void ds_point(const float* scores, int64_t stride, int num_rows, int n, int64_t* out) {
-  const DsSampling& kernels = *ds_kernels().sampling;
-  DsScratch s = scratch(n);
-  for (int64_t row = 0; row < num_rows; ++row) out[row] = kernels.point(scores + row * stride, n, s);
-}
-
-void ds_law(const float* scores, int64_t stride, int num_rows, int n, float temperature, int top_k,
-            double top_p, float min_p, float* out) {
-  const DsSampling& kernels = *ds_kernels().sampling;
-  const DsLaw rule = {temperature, top_k, top_p, min_p};
-  each_row(num_rows, [&](int64_t row) {
-    DsScratch s = scratch(n);
-    kernels.law(scores + row * stride, n, rule, s, out + row * n);
-  });
-}
-
 // The largest score of the row at each start, ties to the lowest id; -1 for one that is no distribution.
 void ds_points(const float* scores, const int64_t* starts, int num_rows, int n, int64_t* out) {
   const DsSampling& kernels = *ds_kernels().sampling;
