@@ -14,10 +14,11 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ from benchmarks.common import environment, write_result
 from draftsmith import Drafter, Engine, ModelDrafter, PromptLookupDrafter, SamplingParams
 from draftsmith.bench.prompts import encode
 from draftsmith.core.gamma import Gamma
-from draftsmith.engine import generation
-from draftsmith.engine import round as rounds
+from draftsmith.engine import scheduler
+from draftsmith.engine.rounds import step as round_step
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import Cache, CountedCache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
@@ -156,14 +157,11 @@ class Clock:
 
 
 @contextmanager
-def stopped() -> Iterator[Clock]:
+def stopped() -> Generator[Clock]:
     """A clock for the engine."""
-    clock, kept = Clock(), (generation.time, rounds.time)
-    vars(generation)["time"] = vars(rounds)["time"] = clock
-    try:
+    clock = Clock()
+    with mock.patch.object(scheduler, "time", clock), mock.patch.object(round_step, "time", clock):
         yield clock
-    finally:
-        vars(generation)["time"], vars(rounds)["time"] = kept
 
 
 @dataclass

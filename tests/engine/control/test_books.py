@@ -9,8 +9,7 @@ LINE = Ledger(1.0, 0.75, 0.25, 0.125, 1, 1)
 def test_a_rest_is_in_the_ledger_before_and_after_it_is_entered() -> None:
     books = Books()
     books.enter(LINE)
-    books.rest(LINE)
-    books.rest(LINE, 0.25)
+    books.rested += [(LINE, 0.0), (LINE, 0.25)]
     assert books.num_rounds == 1
     assert books.ledger == LINE + LINE + LINE
     assert books.end_rest() == Rest(2, 0.75, 0.125)

@@ -156,7 +156,7 @@ class AutoGamma:
         self._owed = 0.0
         line = Ledger(total_s, plain_s, report.draft_s, own_s, 1, 1)
         # All of a rest is learnt at its end: until then nothing depends on it.
-        self._books.rest(line, report.read_s)
+        self._books.rested.append((line, report.read_s))
         return line
 
     def _end_rest(self) -> None:

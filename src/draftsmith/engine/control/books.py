@@ -20,20 +20,19 @@ class Rest(NamedTuple):
 class Books:
     """What was spent, and what plain decoding would have taken.
 
-    Lines of a rest wait, so that a plain round costs no more than to put one there.
+    Lines of a rest wait in `rested`: a plain round costs no more than to put one there.
     """
 
     def __init__(self) -> None:
         self.entered = Ledger()
         """All rounds but those of the rest in hand."""
-        self._rested: list[Ledger] = []
-        self._read_s = 0.0
-        """Reading prompts, in the rest in hand."""
+        self.rested: list[tuple[Ledger, float]] = []
+        """The plain rounds of the rest in hand, and the time that prompts took in each."""
 
     @property
     def ledger(self) -> Ledger:
         """Of all rounds."""
-        return sum(self._rested, self.entered)
+        return sum((line for line, _ in self.rested), self.entered)
 
     @property
     def num_rounds(self) -> int:
@@ -44,19 +43,14 @@ class Books:
         """Add one round."""
         self.entered += line
 
-    def rest(self, line: Ledger, read_s: float = 0.0) -> None:
-        """Add a plain round that belongs to a rest, with the time that prompts took in it."""
-        self._rested.append(line)
-        self._read_s += read_s
-
     def end_rest(self) -> Rest:
         """Enter the rest in hand, which may be of no rounds."""
-        number = len(self._rested)
+        number = len(self.rested)
         if not number:
             return Rest()
-        sums = sum(self._rested, Ledger())
-        plain_s = sums.spent_s - sums.own_s - self._read_s
-        self.entered += sums
-        self._rested.clear()
-        self._read_s = 0.0
-        return Rest(number, plain_s / number, sums.own_s / number)
+        lines, read_s = zip(*self.rested, strict=True)
+        rest = sum(lines, Ledger())
+        self.entered += rest
+        self.rested.clear()
+        plain_s = rest.spent_s - rest.own_s - sum(read_s)
+        return Rest(number, plain_s / number, rest.own_s / number)
