@@ -1,6 +1,7 @@
 """Sequences that join and leave between rounds: whose they are, what they leave, who may ask."""
 
 import gc
+import itertools
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from draftsmith.drafters import (
     ModelDrafter,
     PromptLookupDrafter,
 )
+from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.contract import Choice, RoundReport, Sample
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
@@ -358,3 +360,48 @@ stop.set()
 thread.join()
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=300)
+
+
+def test_who_waits_hears_of_every_round() -> None:
+    """One thread steps for all; the others must not wait until it is done with its own."""
+    engine = Engine(target("llama"), max_batch_size=4)
+    heard: list[int] = []
+    ready = threading.Barrier(3)
+
+    def follow(number: int) -> None:
+        ready.wait()
+        run = engine.stream(PROMPTS[number], replace(LONG, max_tokens=60))
+        heard.extend(number for _ in run)
+
+    threads = [threading.Thread(target=follow, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(heard) == 180
+    middle = heard[30:-30]
+    assert max(len(list(run)) for _, run in itertools.groupby(middle)) <= 4
+
+
+def test_the_baton_goes_round() -> None:
+    baton, order = Baton(), list[int]()
+    assert baton.take()
+
+    def pass_on(number: int) -> None:
+        for _ in range(3):
+            assert baton.take()
+            order.append(number)
+            baton.let_go()
+
+    threads = [threading.Thread(target=pass_on, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    assert not baton.take_if_free()
+    with pytest.raises(DraftError):
+        baton.take()
+    baton.let_go()
+    for thread in threads:
+        thread.join()
+    assert sorted(order) == sorted([*range(4)] * 3)
+    assert not baton.take(lambda: True)
+    assert baton.take_if_free()

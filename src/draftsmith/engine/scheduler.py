@@ -5,20 +5,18 @@ for news runs the next step for all of them, so that callers share passes of the
 """
 
 import os
-import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from draftsmith.drafters.contract import Drafter, DraftState, open_state
+from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport
 from draftsmith.engine.logprobs import traced
 from draftsmith.engine.result import Completion, TokenTrace
 from draftsmith.engine.rounds.step import run_round
 from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.engine.threads import one_torch_thread
-from draftsmith.errors import DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
 
@@ -90,8 +88,8 @@ class Scheduler:
     def _start_anew(self) -> None:
         """Without sequences, in this process: a fork inherits neither threads nor their locks."""
         self._process = os.getpid()
-        self._lock = threading.RLock()
-        self._is_at_work = False
+        self._baton = Baton()
+        self._is_asked_to_cancel = False
         self._added: deque[Ticket] = deque()
         self._waiting: deque[Ticket] = deque()
         self._live: list[Ticket] = []
@@ -132,14 +130,11 @@ class Scheduler:
         """
         for ticket in tickets:
             ticket.is_cancelled = True
-        # Their memory is wanted back now, if nobody is at work; else whoever is sees to it. It may
-        # be this very thread, in the middle of a step: garbage is collected anywhere.
-        if self._lock.acquire(blocking=False):
-            try:
-                if not self._is_at_work:
-                    self._take_in()
-            finally:
-                self._lock.release()
+        self._is_asked_to_cancel = True
+        # Their memory is wanted back now; if somebody is at work, he sees to it when he is done. It
+        # may be this very thread, in the middle of a step: garbage is collected anywhere.
+        if self._baton.take_if_free():
+            self._let_go()
 
     def advance(self, tickets: Sequence[Ticket]) -> None:
         """Wait for news of some sequences, or that all have left; run steps where nobody does.
@@ -147,13 +142,13 @@ class Scheduler:
         Args:
             tickets: Some of this scheduler's.
         """
+
+        def is_heard() -> bool:
+            return any(one.news for one in tickets) or all(one.has_left for one in tickets)
+
         self._check_process()
-        while True:
-            with self._lock:
-                is_over = all(ticket.has_left for ticket in tickets)
-                if is_over or any(ticket.news for ticket in tickets):
-                    return
-                self.step()
+        while self._baton.take(is_heard):
+            self._run_step()
 
     def end(self, tickets: Sequence[Ticket]) -> None:
         """End sequences as they stand, once the round in hand is over.
@@ -164,8 +159,9 @@ class Scheduler:
         self._check_process()
         for ticket in tickets:
             ticket.is_cancelled = True
-        with self._at_work():
-            self._take_in()
+        if self._baton.take(lambda: all(ticket.has_left for ticket in tickets)):
+            self._is_asked_to_cancel = True
+            self._let_go()
 
     def step(self) -> list[Ticket]:
         """Take in, read, run a round.
@@ -177,24 +173,27 @@ class Scheduler:
             DraftError: If a drafter breaks its contract, or runs the engine that it drafts for.
         """
         self._check_process()
-        with self._at_work():
-            try:
-                return self._step()
-            except BaseException:
-                self._close_caches()
-                raise
+        self._baton.take()
+        return self._run_step()
 
-    @contextmanager
-    def _at_work(self) -> Generator[None]:
-        """Alone with the sequences."""
-        with self._lock:
-            if self._is_at_work:
-                raise DraftError("a drafter ran the engine that it drafts for: give it its own")
-            self._is_at_work = True
-            try:
-                yield
-            finally:
-                self._is_at_work = False
+    def _run_step(self) -> list[Ticket]:
+        """A step of the baton's holder, who lets go of it."""
+        try:
+            return self._step()
+        except BaseException:
+            self._close_caches()
+            raise
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """See to what was cancelled meanwhile, and hand the baton on."""
+        try:
+            while self._is_asked_to_cancel:
+                self._is_asked_to_cancel = False
+                self._take_in()
+        finally:
+            self._baton.let_go()
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
