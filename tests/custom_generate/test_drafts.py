@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 import draftsmith.transformers
+from draftsmith.drafters import PromptLookupDrafter
 from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
 from draftsmith.transformers import Statistics
 from tests import tiny
@@ -138,3 +139,20 @@ def test_a_seeds_text_does_not_ask_what_else_is_installed(monkeypatch: pytest.Mo
     assert torch.equal(text, plain)
     with pytest.raises(AssertionError, match="scikit-learn"):
         byte_model().generate(**OPTIONS, assistant_model=byte_model(1))
+
+
+def test_two_drafts_are_refused_by_name() -> None:
+    """Either would draft alone, and the other be dropped."""
+    model = byte_model()
+    both = {"assistant_model": model, "prompt_lookup_num_tokens": 3}
+    with pytest.raises(InvalidRequestError, match="assistant_model and prompt_lookup_num_tokens"):
+        model.generate(**OPTIONS, **OURS, **both)
+    with pytest.raises(InvalidRequestError, match="draft and assistant_model are both drafts"):
+        model.generate(**OPTIONS, **OURS, draft=PromptLookupDrafter(), assistant_model=model)
+
+
+def test_an_assistant_that_is_no_model_is_refused() -> None:
+    with pytest.raises(
+        InvalidRequestError, match="assistant_model must be a model of transformers"
+    ):
+        byte_model().generate(**OPTIONS, **OURS, assistant_model="x")

@@ -1,5 +1,7 @@
 """What goes wrong stays where it is: bad requests, poison in logits, drafters that misbehave."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -406,3 +408,33 @@ def test_a_hierarchical_drafter_outside_an_engine_says_so() -> None:
     drafter = SpeculativeDrafter(twin("llama"), PromptLookupDrafter())
     with pytest.raises(DraftError, match="inside an Engine only"):
         drafter.propose(Recording([view([5, 6], 2)]))
+
+
+def test_what_is_no_draft_is_named() -> None:
+    """In a process of its own: these tests check types before we do."""
+    script = """
+import torch
+from draftsmith import Draft, Drafter, Engine
+from tests.engine.clockwork import Clock, Clockwork
+def said(proposed):
+    class Odd(Drafter):
+        name = "odd"
+        def propose(self, context):
+            return proposed()
+    model = Clockwork(Clock(), lambda rows: 0.0, lambda place, token: 3)
+    try:
+        Engine(model, draft=Odd(), gamma=2).generate([5], max_tokens=4)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+print(said(lambda: None))
+print(said(lambda: [[5]]))
+print(said(lambda: Draft.certain([["a"]], torch.device("cpu"))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=300, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [
+        "DraftError: drafter odd proposed a NoneType: return a Draft (Draft.certain)",
+        "DraftError: drafter odd proposed a list: return a Draft (Draft.certain)",
+        "DraftError: a draft is made of token ids, got 'a'",
+    ]

@@ -174,3 +174,8 @@ def test_series_that_contradict_themselves_are_refused(style: Style) -> None:
         Series("s", [1], [1], low=[1], style=style)
     with pytest.raises(InvalidRequestError, match="2 x_ticks, but a series at x = 2"):
         Figure("f", "x", "y", [Series("s", [0, 2], [1, 1])], x_ticks=["a", "b"])
+
+
+def test_a_figure_of_nothing_is_drawn() -> None:
+    """A measurement that was cut off before its first arm was done."""
+    assert plots.svg(Figure("Nothing yet", "", "y", [], "", [], reference=1))

@@ -33,10 +33,14 @@ from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from draftsmith.bench.arms import Cell
     from draftsmith.bench.run import Bench
     from draftsmith.bench.sandbox import Limits
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
+    from draftsmith.workloads import Workload
 
 __all__ = ["passrate"]
 
@@ -215,12 +219,7 @@ def passrate(
     plan = [
         (Cell("humaneval", sampling.temperature, pair.batch_size), as_workload(problems, style))
     ]
-    is_interrupted = False
-    with steps("passrate", measured.num_steps(plan), "runs") as step:
-        try:
-            measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
-        except KeyboardInterrupt:
-            is_interrupted = True
+    is_interrupted = _is_cut_short(measured, plan)
     run = measured.cells[0]
     num_texts = sum(len(batch.requests) for one in run.tracks for batch in one.batches.values())
     with steps("passrate", num_texts, "programs") as step:
@@ -232,6 +231,16 @@ def passrate(
         {**found, "settings": _settings(pair, sampling, style)},
         is_interrupted=is_interrupted,
     )
+
+
+def _is_cut_short(measured: "Bench", plan: "Sequence[tuple[Cell, Workload]]") -> bool:
+    """Run all arms; whether Ctrl-C has ended that."""
+    with steps("passrate", measured.num_steps(plan), "runs") as step:
+        try:
+            measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
+        except KeyboardInterrupt:
+            return True
+    return False
 
 
 def _settings(pair: PairOptions, sampling: SampleOptions, style: str) -> dict[str, object]:

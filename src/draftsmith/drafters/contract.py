@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from draftsmith.core.values import is_whole
 from draftsmith.core.verdict import PAD_TOKEN
+from draftsmith.errors import DraftError
 
 __all__ = [
     "Draft",
@@ -80,6 +82,9 @@ class Draft:
         Returns:
             The draft.
         """
+        odd = [t for row in tokens for t in row if type(t) is not int and not is_whole(t)]
+        if odd:
+            raise DraftError(f"a draft is made of token ids, got {odd[0]!r:.80}")
         width = max((len(row) for row in tokens), default=0)
         table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in tokens]
         return cls(

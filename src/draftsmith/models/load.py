@@ -302,8 +302,9 @@ def _device(device: str) -> torch.device:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
+        has_gpu = torch.cuda.is_available()
         raise InvalidRequestError(
-            f"device {device!r} is not available: use cpu, cuda or auto"
+            f"device {device!r} is not available: use {'cpu, cuda' if has_gpu else 'cpu'} or auto"
         ) from error
     return place
 

@@ -72,7 +72,7 @@ class Figure:
     def __post_init__(self) -> None:
         if self.x_ticks is None:
             return
-        last = max((max(one.x) for one in self.series if len(one.x)), default=0)
+        last = max((max(one.x) for one in self.series if len(one.x)), default=-1)
         # Series may stand a little beside their category, each in its own place.
         if last >= len(self.x_ticks) - 0.5:
             raise InvalidRequestError(

@@ -120,6 +120,7 @@ def _engine(
 ) -> Engine:
     """Target and drafter, a pair that can work."""
     assistant = arguments.get("assistant_model")
+    _check_one_draft(draft, assistant, config)
     gamma = _gamma(model, config, assistant, arguments)
     drafter = draft
     if draft is None and config.prompt_lookup_num_tokens is not None:
@@ -132,6 +133,22 @@ def _engine(
         _check_sizes(target, drafter)
     ours, theirs = (wrap_tokenizer(one) if one is not None else None for one in tokenizers)
     return Engine(target, ours, drafter, gamma=gamma if drafter else None, draft_tokenizer=theirs)
+
+
+def _check_one_draft(draft: Drafter | None, assistant: Any, config: Any) -> None:
+    """Refuse two drafts, of which one would be dropped, and an assistant that is no model."""
+    asked = {
+        "draft": draft,
+        "assistant_model": assistant,
+        "prompt_lookup_num_tokens": config.prompt_lookup_num_tokens,
+    }
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise InvalidRequestError(f"{' and '.join(given)} are both drafts: give one of them")
+    if assistant is not None and not hasattr(assistant, "config"):
+        raise InvalidRequestError(
+            f"assistant_model must be a model of transformers, got {assistant!r:.80}: load it first"
+        )
 
 
 def _check_sizes(target: LanguageModel, draft: ModelDrafter) -> None:

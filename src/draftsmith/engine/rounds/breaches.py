@@ -55,6 +55,9 @@ def breaches(
 
 
 def _check_form(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str) -> None:
+    if not isinstance(draft, Draft):  # pyright: ignore[reportUnnecessaryIsInstance] # users'
+        kind = type(draft).__name__
+        raise DraftError(f"drafter {name} proposed a {kind}: return a Draft (Draft.certain)")
     if draft.parents is not None:
         raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
     if len(draft.num_drafted) != len(turns) or len(draft.tokens) != len(turns):
