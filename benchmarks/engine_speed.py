@@ -33,7 +33,7 @@ _ARMS = {
     ],
     "qwen2.5-coder-1.5b-instruct": [(1, "greedy", 0), (16, "greedy", 0), (16, "seeded", 0)],
 }
-_TURNS = 5
+_TURNS = 3
 
 
 def speeds(target: str) -> dict[str, float]:

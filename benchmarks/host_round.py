@@ -35,7 +35,7 @@ _BATCH = 64
 _BATCH_VOCAB = 1024
 """Small: what a row of logits costs is the kernels' matter."""
 _BATCH_TOKENS = 400
-_TURNS = 5
+_TURNS = 3
 _MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "coupled": {**_CUTS, "seed": 1},
