@@ -117,7 +117,7 @@ def round_ms(vocab_size: int, drafter: str, mode: dict[str, Any]) -> float:
     params = SamplingParams(max_tokens=_NUM_TOKENS, ignore_eos=True, **mode)
     best = float("inf")
     for _ in range(_NUM_REPEATS):
-        engine = Engine(model, draft=draft, gamma=4)
+        engine = Engine(model, draft=draft, gamma=4 if draft else None)
         started = time.perf_counter()
         result = engine.generate([[1, 2, 3]], params)[0]
         seconds = time.perf_counter() - started
