@@ -5,6 +5,7 @@ rollbacks, and every row of logits is compared with one plain pass over its text
 """
 
 import argparse
+import json
 import random
 import warnings
 from collections import Counter
@@ -16,7 +17,7 @@ import torch
 import transformers
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.common import environment, write_result
+from benchmarks.common import RESULTS, environment, write_result
 from benchmarks.tiny_classes import VOCAB, TinyClass, tiny_classes, tiny_model
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import RandomDrafter
@@ -56,7 +57,8 @@ class Outcome:
 def main() -> None:
     """Try every class and write the JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", default=[], help="model types")
+    parser.add_argument("--merge", action="store_true", help="put them into an earlier result")
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     warnings.simplefilter("ignore")
@@ -70,17 +72,32 @@ def main() -> None:
     print(dict(counts))
     if counts["wrong"] or counts["crashed"]:
         raise SystemExit("a class was wrong or crashed: its outcome stands above")
-    if not options.only:
-        write_result(
-            f"model_classes_{transformers.__version__}",
-            {
-                "environment": environment(),
-                "transformers": transformers.__version__,
-                "tolerance": TOLERANCE,
-                "counts": counts,
-                "classes": [asdict(outcome) for outcome in outcomes],
-            },
-        )
+    name = f"model_classes_{transformers.__version__}"
+    tried = [asdict(outcome) for outcome in outcomes]
+    if options.only:
+        if options.merge:
+            _merge(name, tried)
+        return
+    document = {
+        "environment": environment(),
+        "transformers": transformers.__version__,
+        "tolerance": TOLERANCE,
+        "counts": counts,
+        "classes": tried,
+    }
+    write_result(name, document)
+
+
+def _merge(name: str, tried: list[dict[str, Any]]) -> None:
+    """Put classes that were tried again into the result of a whole run, and say which and when."""
+    document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    again = {one["class_name"]: one for one in tried}
+    document["classes"] = [again.get(one["class_name"], one) for one in document["classes"]]
+    document["counts"] = Counter(one["verdict"] for one in document["classes"])
+    document.setdefault("tried_again", []).append(
+        {"environment": environment(), "classes": sorted(again)}
+    )
+    write_result(name, document)
 
 
 def try_class(one: TinyClass) -> Outcome:
