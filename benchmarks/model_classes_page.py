@@ -54,9 +54,8 @@ Pictures, embeddings and filled caches are refused with both.
 **Where `transformers` has two texts.** {uncached}: `generate` gives other greedy text with its
 cache than without, and a plain pass of the model agrees with the one without, so that is ours.
 (FSMT is the other way round: handed its encoder's output alone, a pass without a cache has no
-causal mask. Ours is the text with the cache, which is a plain pass of the whole model's; under
-5.17 it is neither of `generate`'s.) Moshi's window slides only because its cache drops keys, so it
-decodes plainly, over that cache.
+causal mask. Ours is the text with the cache, which is a plain pass of the whole model's.) Moshi's
+window slides only because its cache drops keys, so it decodes plainly, over that cache.
 
 **Switch Transformers and NLLB-MoE** drop tokens where an expert is full. A pass never holds more
 tokens of a text than an expert (`expert_capacity`), so no draft changes a text; a
