@@ -17,7 +17,8 @@ def _trace(sequence: Sequence, outcome: Outcome, column: int) -> TokenTrace:
     is_rejection = not is_kept and column < len(outcome.drafted)
     origin = Origin.KEPT if is_kept else Origin.RESIDUAL if is_rejection else Origin.BONUS
     token = outcome.tokens[column]
-    logprob, top = _logprobs(outcome, column, token, sequence.params.logprobs)
+    count = sequence.params.logprobs
+    logprob, top = (None, ()) if count is None else _logprobs(outcome, column, token, count)
     return TokenTrace(
         token_id=token,
         origin=origin,
@@ -29,11 +30,9 @@ def _trace(sequence: Sequence, outcome: Outcome, column: int) -> TokenTrace:
 
 
 def _logprobs(
-    outcome: Outcome, column: int, token: int, count: int | None
-) -> tuple[float | None, tuple[TopLogprob, ...]]:
+    outcome: Outcome, column: int, token: int, count: int
+) -> tuple[float, tuple[TopLogprob, ...]]:
     """Under the target's raw law, before sampling processing, as vLLM and OpenAI report it."""
-    if count is None:
-        return None, ()
     row = outcome.logits(column).float().log_softmax(dim=-1)
     values, ids = row.topk(count)
     top = zip(ids.tolist(), values.tolist(), strict=True)

@@ -237,10 +237,12 @@ class Scheduler:
         left = self._prompt_budget
         ready: list[Ticket] = []
         for ticket in self._live:
-            if not target.has_read(ticket.sample) and left != 0:
+            is_read = target.has_read(ticket.sample)
+            if not is_read and left != 0:
                 num_read = target.read(ticket.sample, left)
                 left = None if left is None else left - num_read
-            if target.has_read(ticket.sample):
+                is_read = target.has_read(ticket.sample)
+            if is_read:
                 ready.append(ticket)
         return ready
 

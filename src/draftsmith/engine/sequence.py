@@ -124,8 +124,10 @@ class Sequence:
     def commit_round(self, tokens: Tokens[TokenTrace], num_drafted: int, num_accepted: int) -> None:
         """Append a round's tokens up to the one that ends the sequence, and count them."""
         num_before = self.num_output
+        room = self.room
         for token in tokens:
-            self._commit(token)
+            room -= 1
+            self._commit(token, room)
             if self.finish_reason is not None:
                 break
         num_committed = self.num_output - num_before
@@ -166,7 +168,8 @@ class Sequence:
             prompt_tail=self.output.prompt_tail,
         )
 
-    def _commit(self, trace: TokenTrace) -> None:
+    def _commit(self, trace: TokenTrace, room: int) -> None:
+        """Append a token, after which so many may still come."""
         token = trace.token_id
         self.tokens.append(token)
         self.trace.append(trace)
@@ -177,7 +180,7 @@ class Sequence:
             self._finish(FinishReason.STOP, self.output.stopped_by)
         elif self.limits.is_over is not None and self.limits.is_over(self.tokens):
             self._finish(FinishReason.STOP, None)
-        elif self.room <= 0:
+        elif room <= 0:
             self._finish(FinishReason.LENGTH, None)
 
     def _finish(self, reason: FinishReason, stop_reason: str | int | None) -> None:

@@ -45,6 +45,8 @@ class OutputText:
         return piece
 
     def _append(self, piece: str) -> bool:
+        if not piece:
+            return False
         # A stop string may begin in the old text, but cannot end there.
         start = max(0, len(self.text) - max(map(len, self._stop), default=1) + 1)
         self.text += piece
