@@ -10,6 +10,7 @@ from torch import Tensor
 
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.models.hf.load import wrap_model
+from draftsmith.models.hf.ragged_cache import RaggedCache
 from tests import tiny
 
 POISON = 90
@@ -79,3 +80,14 @@ def test_a_text_that_reads_poison_stays_lost(kind: str) -> None:
     model.extend(cache, rows[0], [*TEXT[:4], POISON, *TEXT[5:8]])
     for token in TEXT[8:10]:
         assert bool(model.forward(cache, Rows(rows, [[token]])).isnan().all())
+
+
+def test_rows_that_come_one_by_one_take_no_more_slots() -> None:
+    """What is noted of a slot must not double for all rows with every row that opens."""
+    model = tiny.model("llama")
+    cache = model.open_cache()
+    assert isinstance(cache, RaggedCache)
+    for _ in range(40):
+        model.forward(cache, Rows([cache.add()], [[5, 6]]))
+    noted = cache._is_finite  # pyright: ignore[reportPrivateUsage] # memory is the point
+    assert noted.numel() <= 2 * 40 * 256

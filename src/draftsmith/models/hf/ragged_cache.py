@@ -178,7 +178,11 @@ class RaggedCache(CountedCache):
         rows, slots = max(self.layout.rows) + 1, self.layout.max_past + self.layout.width
         held_rows, held_slots = self._is_finite.shape
         if rows > held_rows or slots > held_slots:
-            shape = max(rows, held_rows), max(slots, 2 * held_slots, _MIN_SLOTS)
+            # Only what is too small doubles: a row more is no reason for more slots in all.
+            shape = (
+                held_rows if rows <= held_rows else max(rows, 2 * held_rows),
+                held_slots if slots <= held_slots else max(slots, 2 * held_slots, _MIN_SLOTS),
+            )
             grown = torch.ones(shape, dtype=torch.bool, device=device)
             grown[:held_rows, :held_slots] = self._is_finite.to(device)
             self._is_finite = grown
