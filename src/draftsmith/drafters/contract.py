@@ -81,6 +81,9 @@ class Draft:
 
         Returns:
             The draft.
+
+        Raises:
+            DraftError: If a token is no whole number.
         """
         odd = [t for row in tokens for t in row if type(t) is not int and not is_whole(t)]
         if odd:
