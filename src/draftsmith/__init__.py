@@ -82,5 +82,5 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
 
 
 def __dir__() -> list[str]:
-    """The names that `__getattr__` gives, imported yet or not, beside the module's own."""
-    return sorted({*globals(), *__all__})
+    """The public names, imported yet or not, and what every module has."""
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})

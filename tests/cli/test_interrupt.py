@@ -95,12 +95,32 @@ def test_samples_that_never_began_are_told_too(
     assert document["completions"][19]["token_ids"] == []
 
 
-def test_while_models_load_it_is_silent(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", ["generate hi", "plan", "certify", "demo", "bench"])
+def test_while_models_load_it_says_one_word(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
     def load(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("draftsmith.api.load_engine", load)
-    assert cli("generate", "hi") == (130, "", "")
+    assert cli(*line.split()) == (130, "", "draftsmith: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "work"),
+    [
+        ("plan", "draftsmith.bench.plan.Planner.run"),
+        ("certify", "draftsmith.audit.certificate.certify"),
+    ],
+)
+def test_measuring_that_is_cut_short_says_so(
+    cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, line: str, work: str
+) -> None:
+    def measure(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, measure)
+    assert cli(line, "-m", tiny) == (130, "", "draftsmith: interrupted\n")
 
 
 def test_the_handler_that_was_there_comes_back(cli: Cli, tiny: str) -> None:

@@ -218,6 +218,22 @@ def test_a_draft_that_is_wrong_in_form_is_caught(
     assert "\n" not in str(caught.value)
 
 
+class Nameless(Drafter):
+    """Proposes what is no draft, and does not say what it is called."""
+
+    def propose(self, context: DraftContext) -> Draft:
+        return Draft.certain([[VOCAB] for _ in context.sequences], context.device)
+
+
+def test_a_drafter_without_a_name_is_called_by_its_class() -> None:
+    with pytest.raises(DraftError, match=r"^drafter Nameless drafted an id outside"):
+        check_drafter(Nameless(), vocab_size=VOCAB)
+
+    class Derived(PromptLookupDrafter): ...
+
+    assert Derived().name == "prompt-lookup"
+
+
 @pytest.mark.parametrize(
     ("edit", "why"),
     [

@@ -7,6 +7,7 @@ from cyclopts import App, CycloptsError
 
 from draftsmith import __version__
 from draftsmith.cli.exits import INTERRUPTED, READER_GONE, REFUSED
+from draftsmith.cli.messages import warn
 from draftsmith.cli.refusal import as_typed, explain, one_line
 from draftsmith.cli.stdout import flush, rich_console
 from draftsmith.cli.terminal import write_stderr
@@ -20,6 +21,7 @@ app = App(
     help_format="plaintext",  # rich's markdown takes a fifth of the time of --help
     version=__version__,
     help_on_error=False,
+    suppress_keyboard_interrupt=False,  # it would end without a word
 )
 _HELP = {
     "generate:generate": (
@@ -83,6 +85,7 @@ def _run(arguments: list[str]) -> None:
     except CycloptsError as error:
         _refuse(explain(error))
     except KeyboardInterrupt:
+        warn("interrupted")
         sys.exit(INTERRUPTED)
     except MemoryError:
         _refuse("out of memory: take a smaller model, a smaller --dtype or a shorter context")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from cyclopts import (
     App,
@@ -109,6 +110,7 @@ def _reason(error: CycloptsError) -> str:
         option = (error.unused_tokens or [""])[0]
         if option in _RENAMED:
             return f"unknown option {option}: {_RENAMED[option]}"
+        return _unknown_command(option, error.app)
     if isinstance(error, CoercionError) and error.token is not None and error.target_type is bool:
         return f"{error.token.keyword} takes no value, got {error.token.value!r}: give it alone"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -117,6 +119,15 @@ def _reason(error: CycloptsError) -> str:
     if isinstance(error, CoercionError | UnknownCommandError | UnknownOptionError):
         return text[0].lower() + text[1:]
     return text
+
+
+def _unknown_command(typed: str, app: App | None) -> str:
+    """With the command that was meant, also where only its beginning was typed."""
+    commands = [name for name in app or () if not name.startswith("-")]
+    begun = [name for name in commands if name.startswith(typed)]
+    meant = begun if len(begun) == 1 else get_close_matches(typed, commands, n=1, cutoff=0.5)
+    hint = f' Did you mean "{meant[0]}"?' if meant else ""
+    return f'unknown command "{typed}".{hint} Commands: {", ".join(commands)}'
 
 
 def _unused(error: UnusedCliTokensError) -> str:

@@ -296,9 +296,13 @@ def _check_token_sets(params: SamplingParams) -> None:
 def _check_length(params: SamplingParams) -> None:
     require(params.longest_output >= 1, "max_tokens", "1 or more", params.max_tokens)
     least = params.min_tokens or 0
-    in_range = 0 <= least <= params.longest_output
-    require(in_range, "min_tokens", "between 0 and max_tokens", params.min_tokens)
-    require(all(params.stop_strings), "stop", "made of non-empty strings", params.stop)
+    longest = params.longest_output
+    rule = f"between 0 and max_tokens ({longest})"
+    require(0 <= least <= longest, "min_tokens", rule, params.min_tokens)
+    if not all(params.stop_strings):
+        raise InvalidRequestError(
+            f"stop must be made of non-empty strings, got {params.stop!r}: leave the empty one out"
+        )
     require(params.n >= 1, "n", "1 or more", params.n)
     is_count = params.logprobs is None or 0 <= params.logprobs <= 100
     require(is_count, "logprobs", "between 0 and 100", params.logprobs)

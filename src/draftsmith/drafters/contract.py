@@ -7,7 +7,7 @@ law that it reports is the law that its tokens were drawn from. `DraftContext.dr
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -241,6 +241,13 @@ class _Direct(DraftState):
         return self._drafter.propose(context)
 
 
+class _OwnName:
+    """The name of the class that it is looked up on."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return owner.__name__
+
+
 class Drafter(ABC):
     """Guesses the next tokens.
 
@@ -253,7 +260,8 @@ class Drafter(ABC):
         >>> check_drafter(Repeat(), vocab_size=8, num_draws=64)
     """
 
-    name: str = "drafter"
+    name: str = cast(str, _OwnName())
+    """For messages and tables; by default the class's."""
     uses_torch_threads: bool = True
     """Whether it gains from torch's threads; False if they would only be in the way."""
     draws_from_law: bool = True

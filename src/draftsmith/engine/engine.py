@@ -223,6 +223,10 @@ def _check_kinds(target: object, tokenizer: object, draft: object, draft_tokeniz
         ("draft_tokenizer", draft_tokenizer, Tokenizer | None),
     ):
         if not isinstance(value, kind):
+            if isinstance(value, type):
+                raise InvalidRequestError(
+                    f"{name} is the class {value.__name__}: give an object of it"
+                )
             text = value if isinstance(value, str) else type(value).__name__
             raise InvalidRequestError(
                 f"{name} must be an object of draftsmith's, got {text!r}: use load_engine, which "

@@ -53,6 +53,8 @@ def as_reference(given: object, name: str) -> str | None:
         return given
     if isinstance(given, LanguageModel) or _is_transformers_model(given):
         return None
+    if isinstance(given, type):
+        raise InvalidRequestError(f"{name} is the class {given.__name__}: give an object of it")
     raise InvalidRequestError(
         f"{name} must be a name, a path or a loaded model, got {_shown(given)}: see load_engine"
     )

@@ -29,7 +29,7 @@ from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.native.memory import available_memory, check_fits
-from draftsmith.models.native.read import native_architecture, read_folder
+from draftsmith.models.native.read import RequantisedError, native_architecture, read_folder
 from draftsmith.models.native.t5 import read_t5
 from draftsmith.models.native.t5_config import native_t5_architecture
 from draftsmith.models.native.weights import DecoderWeights
@@ -209,7 +209,13 @@ def _load_native(
             check_folder(path, with_weights=True)
     if path is None:
         return None
-    model = _read_native(source, path, settings, num_head_ids)
+    try:
+        model = _read_native(source, path, settings, num_head_ids)
+    except RequantisedError as error:
+        raise InvalidRequestError(
+            f"dtype must be auto, float32, bfloat16 or float16 for {source.reference}, whose "
+            f"weights are rounded already, got {settings.dtype}: leave it out"
+        ) from error
     if model is not None and path.is_dir():
         demands = read_demands(path, model.traits.eos_token_ids, source.reference)
         model.traits = replace(model.traits, demands=demands)

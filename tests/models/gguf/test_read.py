@@ -16,6 +16,7 @@ from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.models.contract import Rows
 from draftsmith.models.gguf.read import read_gguf
 from draftsmith.models.hf.gguf_model import load_gguf_model
+from draftsmith.models.load import ModelSettings, load_model
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.native.weights import DecoderWeights
@@ -75,6 +76,9 @@ def test_quantised_weights_become_floats_but_are_not_quantised_again(tmp_path: P
     assert torch.equal(logits_of(*stored), logits_of(*dense))
     with pytest.raises(InvalidRequestError, match=r"'token_embd\.weight' again.*Q4_0"):
         read_gguf(path, "Q8_0")
+    rule = f"dtype must be auto, .* for {path}, whose weights are rounded already, got int8: leave"
+    with pytest.raises(InvalidRequestError, match=rule):
+        load_model(str(path), ModelSettings("int8", device="cpu"))
 
 
 def with_blocks(path: Path, blocks: np.ndarray, kind: Kind) -> Path:

@@ -30,6 +30,7 @@ from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Proje
 
 __all__ = [
     "TARGET_FORMATS",
+    "RequantisedError",
     "native_architecture",
     "read_folder",
     "read_weights",
@@ -44,6 +45,10 @@ _SIZES = (
     *("num_attention_heads", "num_key_value_heads"),
 )
 _OLD_BUFFER = "rotary_emb.inv_freq"  # old checkpoints carry what follows from the config
+
+
+class RequantisedError(InvalidRequestError):
+    """Weights that are quantised already would be quantised to another format."""
 
 
 def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig, DecoderWeights]:
@@ -242,7 +247,7 @@ def _check_target(format: str | None, stored: Mapping[str, StoredTensor]) -> Non
         )
     for tensor in stored.values():
         if tensor.format not in FLOAT_TYPES and tensor.format != format:
-            raise InvalidRequestError(
+            raise RequantisedError(
                 f"format {format} would quantise {tensor.name!r} again, which is {tensor.format}; "
                 "give a checkpoint in floats, or no format"
             )
