@@ -6,6 +6,7 @@ and `chen_efficiency` counts the emitted token as well (Chen et al., arXiv:2302.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, zip_longest
@@ -101,16 +102,18 @@ class SpeculationStatistics:
             >>> SpeculationStatistics.from_rounds([RoundRecord(2, 1, 0, 1)]).tested_per_position
             (1, 0)
         """
-        rounds = list(records)
-        for record in rounds:
+        # Many rounds, but few different ones.
+        counts = Counter(records)
+        for record in counts:
             _check_record(record)
-        longest = max((record.num_drafted for record in rounds), default=0)
+        longest = max((record.num_drafted for record in counts), default=0)
+        rounds = counts.items()
         return cls(
-            num_rounds=len(rounds),
-            num_committed=sum(record.num_committed for record in rounds),
-            drafted_per_position=_count_above([r.num_drafted for r in rounds], longest),
-            tested_per_position=_count_above([r.num_tested for r in rounds], longest),
-            accepted_per_position=_count_above([r.num_accepted for r in rounds], longest),
+            num_rounds=counts.total(),
+            num_committed=sum(count * one.num_committed for one, count in rounds),
+            drafted_per_position=_count_above([(r.num_drafted, n) for r, n in rounds], longest),
+            tested_per_position=_count_above([(r.num_tested, n) for r, n in rounds], longest),
+            accepted_per_position=_count_above([(r.num_accepted, n) for r, n in rounds], longest),
         )
 
     def __add__(self, other: "SpeculationStatistics") -> "SpeculationStatistics":
@@ -262,9 +265,9 @@ _DERIVED = (
 )
 
 
-def _count_above(values: Sequence[int], longest: int) -> tuple[int, ...]:
-    """Entry i is the number of values above i, for i below `longest`."""
-    return tuple(sum(value > i for value in values) for i in range(longest))
+def _count_above(values: Sequence[tuple[int, int]], longest: int) -> tuple[int, ...]:
+    """Entry i is the number of values above i, for i below `longest`; values with their counts."""
+    return tuple(sum(count for value, count in values if value > i) for i in range(longest))
 
 
 def _add(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:

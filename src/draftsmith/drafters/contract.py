@@ -7,6 +7,7 @@ law that it reports is the law that its tokens were drawn from. `DraftContext.dr
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -85,9 +86,10 @@ class Draft:
         Raises:
             DraftError: If a token is no whole number.
         """
-        odd = [t for row in tokens for t in row if type(t) is not int and not is_whole(t)]
-        if odd:
-            raise DraftError(f"a draft is made of token ids, got {odd[0]!r:.80}")
+        if not set(map(type, chain.from_iterable(tokens))) <= {int}:
+            odd = [t for row in tokens for t in row if type(t) is not int and not is_whole(t)]
+            if odd:
+                raise DraftError(f"a draft is made of token ids, got {odd[0]!r:.80}")
         width = max((len(row) for row in tokens), default=0)
         table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in tokens]
         return cls(

@@ -125,10 +125,7 @@ class Engine:
         Raises:
             InvalidRequestError: If the only prompt, or the number of params, is not valid.
         """
-        run = self.start(prompts, params, **sampling)
-        for _ in run:
-            pass
-        return run.results()
+        return self.start(prompts, params, **sampling).finish()
 
     def stream(
         self,

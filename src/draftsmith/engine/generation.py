@@ -74,6 +74,15 @@ class Generation:
             self._fetch()
             yield from self._take_events()
 
+    def finish(self) -> list[GenerationResult]:
+        """Run to the end; the finished prompts, in order. Nobody hears of the rounds between."""
+        self._start(is_followed=False)
+        while self._places:
+            self._scheduler.advance(tuple(self._places))
+            self._fetch(is_told=False)
+        self._events.clear()
+        return self.results()
+
     def abort(self) -> Iterator[StreamEvent]:
         """End every unfinished sample as it stands; what was not yielded yet comes first."""
         self._start()
@@ -85,14 +94,14 @@ class Generation:
         """The finished prompts, in order."""
         return [self._results[index] for index in sorted(self._results)]
 
-    def _start(self) -> None:
+    def _start(self, *, is_followed: bool = True) -> None:
         if self._is_started:
             return
         self._is_started = True
         for index, job in enumerate(self._jobs):
             if not job.samples:
                 self._events.append(self._event(index, None, None))
-            for ticket in self._scheduler.add(job.samples):
+            for ticket in self._scheduler.add(job.samples, is_followed=is_followed):
                 self._places[ticket] = index
         dropped = weakref.finalize(self, self._scheduler.cancel, tuple(self._places))
         dropped.atexit = False
@@ -101,8 +110,8 @@ class Generation:
         while self._events:
             yield self._events.popleft()
 
-    def _fetch(self) -> None:
-        """Make events of the news, round by round."""
+    def _fetch(self, *, is_told: bool = True) -> None:
+        """Note what has ended; make events of the news, round by round, if anybody is told."""
         rounds = [
             (number, index, ticket, news)
             for ticket, index in self._places.items()
@@ -110,11 +119,15 @@ class Generation:
         ]
         for _, index, ticket, news in sorted(rounds, key=lambda one: one[0]):
             job = self._jobs[index]
-            job.started_at = job.started_at or ticket.started_at
+            if ticket.started_at is not None:
+                job.started_at = min(job.started_at or ticket.started_at, ticket.started_at)
             if news.completion is not None:
                 job.completions.append(news.completion)
                 del self._places[ticket]
-            self._events.append(self._event(index, ticket, news))
+            if news.completion is not None and len(job.completions) == len(job.samples):
+                self._results[index] = job.result()
+            if is_told:
+                self._events.append(self._event(index, ticket, news))
 
     def _event(self, index: int, ticket: Ticket | None, news: News | None) -> StreamEvent:
         job = self._jobs[index]
@@ -122,10 +135,7 @@ class Generation:
             self._results[index] = job.result()
             completion = job.completions[0]
             return StreamEvent(index, 0, "", (), completion, self._results[index])
-        is_last = news.completion is not None and len(job.completions) == len(job.samples)
-        if is_last:
-            self._results[index] = job.result()
-        result = self._results.get(index) if is_last else None
+        result = self._results.get(index)
         number = ticket.sample.sample_index
         return StreamEvent(index, number, news.text, news.traces, news.completion, result)
 

@@ -132,7 +132,7 @@ class _SpeculativeState(DraftState):
             turn.draft_law,
             exact_twin(turn.verifier),
             turn.make_history,
-            turn.slot,
+            turn.make_slot,
             turn.device,
             level=turn.level + 1,
             prefix=[*turn.prefix, *drawn],

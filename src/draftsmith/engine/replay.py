@@ -17,7 +17,6 @@ from torch import Tensor
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.request import Request
-from draftsmith.engine.result import Origin, TokenTrace
 from draftsmith.engine.rounds.breaches import check_contract
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
@@ -177,10 +176,9 @@ def _record(num_drafted: int, num_accepted: int, left: int) -> RoundRecord:
 def _positions(target: LanguageModel, text: Text) -> Iterator[tuple[Sequence, int]]:
     """The sequence as it stands before each token, and the token."""
     sequence = text.request.sequence(0, text.seed, target.device, None)
-    for number, token in enumerate(text.output):
+    for token in text.output:
         yield sequence, token
-        trace = TokenTrace(token, Origin.BONUS, number, None, None, ())
-        sequence.commit_round([trace], 0, 0)
+        sequence.commit_round([token])
 
 
 def _target_laws(target: LanguageModel, text: Text) -> Float[Tensor, "tokens vocab"]:

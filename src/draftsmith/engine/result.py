@@ -1,8 +1,9 @@
 """What generation returns: frozen records, whose `str` is the text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.engine.control.contract import Ledger
@@ -94,6 +95,22 @@ class Completion:
 
     def __str__(self) -> str:
         return self.text
+
+    def with_trace_of(self, make: Callable[[], tuple[TokenTrace, ...]]) -> "Completion":
+        """This very completion, whose `trace` is made when it is first asked for."""
+        del vars(self)["trace"]
+        vars(self)["_make_trace"] = make
+        return self
+
+    if not TYPE_CHECKING:  # it would say that there is any attribute
+
+        def __getattr__(self, name: str) -> object:
+            """The trace, where it was not made yet."""
+            make = vars(self).get("_make_trace")
+            if name != "trace" or make is None:
+                raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+            vars(self)["trace"] = made = make()
+            return made
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from draftsmith.drafters.contract import Drafter, DraftState, open_state
 from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport
-from draftsmith.engine.logprobs import traced
 from draftsmith.engine.result import Completion, TokenTrace
 from draftsmith.engine.rounds.step import run_round
 from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.engine.threads import one_torch_thread
+from draftsmith.engine.traces import Rounds, logprobs_of
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
 
@@ -27,24 +27,29 @@ PROMPT_BUDGET = 1024
 
 
 class News:
-    """What a round has added to one sequence."""
+    """What rounds have added to one sequence: one round, or all where nobody follows."""
 
-    __slots__ = ("completion", "text", "traces")
+    __slots__ = ("completion", "rounds", "text")
 
-    def __init__(
-        self, text: str, traces: tuple[TokenTrace, ...], completion: Completion | None
-    ) -> None:
+    def __init__(self, text: str, rounds: Rounds, completion: Completion | None) -> None:
         self.text = text
-        self.traces = traces
+        self.rounds = rounds
         self.completion = completion
         """The finished sample, with its last news."""
+
+    @property
+    def traces(self) -> tuple[TokenTrace, ...]:
+        """Of the new tokens; made when they are asked for."""
+        return self.rounds.traces()
 
 
 class Ticket:
     """One sequence in a scheduler's hands, and what its owner has not fetched yet."""
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: Sample, *, is_followed: bool) -> None:
         self.sample = sample
+        self.is_followed = is_followed
+        """Whether there is news of every round, or of the end alone."""
         self.started_at: float | None = None
         """When it was admitted, by `time.perf_counter`."""
         self.is_cancelled = False
@@ -108,17 +113,18 @@ class Scheduler:
         """Sequences that have not left."""
         return len(self._added) + len(self._waiting) + len(self._live)
 
-    def add(self, samples: Iterable[Sample]) -> list[Ticket]:
+    def add(self, samples: Iterable[Sample], *, is_followed: bool = True) -> list[Ticket]:
         """Take sequences in; they run from the next step on. Never waits for a round.
 
         Args:
             samples: Each with nothing done yet.
+            is_followed: False has no news but the last, which tells all.
 
         Returns:
             A ticket for each.
         """
         self._check_process()
-        tickets = [Ticket(sample) for sample in samples]
+        tickets = [Ticket(sample, is_followed=is_followed) for sample in samples]
         self._added.extend(tickets)
         return tickets
 
@@ -251,9 +257,10 @@ class Scheduler:
         for ticket in tickets:
             sample = ticket.sample
             is_over = sample.finish_reason is not None
-            completion = sample.completion() if is_over else None
-            text = sample.output.take(is_final=is_over)
-            ticket.news.append(News(text, sample.take_new_traces(), completion))
+            if is_over or ticket.is_followed:
+                completion = sample.completion() if is_over else None
+                text = sample.output.take(is_final=is_over)
+                ticket.news.append(News(text, sample.take_new_rounds(), completion))
             if is_over:
                 ticket.has_left = True
                 self._release(sample.id)
@@ -285,8 +292,9 @@ class Scheduler:
         drafter = self._state_of(self._draft) if any(choice.gammas) else None
         outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
         for sample, outcome in zip(samples, outcomes, strict=True):
-            tokens = traced(sample, outcome)
-            sample.commit_round(tokens, len(outcome.drafted), outcome.num_accepted)
+            tokens, drafted, num_accepted, *_ = outcome
+            logprobs = logprobs_of(outcome, sample.params.logprobs)
+            sample.commit_round(tokens, drafted, num_accepted, logprobs)
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
         records = [sample.records[-1] for sample in samples]

@@ -1,5 +1,6 @@
 """One output in the making: its tokens, its rules, and the single place where it ends."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
@@ -14,14 +15,18 @@ from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
 from draftsmith.engine.control.contract import Ledger
-from draftsmith.engine.result import Completion, FinishReason, TokenTrace
+from draftsmith.engine.result import Completion, FinishReason
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.text import OutputText
+from draftsmith.engine.traces import Logprobs, Rounds
 from draftsmith.kernels.cpu.sampling import NoiseSlot
 
 __all__ = ["Limits", "Sequence"]
 
 _ids = itertools.count()
+
+_record = functools.cache(RoundRecord)
+"""There are few different ones, and one a round of every sequence."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Limits:
 class Sequence:
     """The state of one sample of one prompt.
 
-    `commit` is the only way in which it grows, one token at a time, in order. So it ends exactly
+    `commit_round` is the only way in which it grows, token by token, in order. So it ends exactly
     where plain decoding would have ended, wherever in a kept block that may be.
     """
 
@@ -58,7 +63,6 @@ class Sequence:
     """How greedy checks are lossy; None is exact."""
     id: int = field(default_factory=_ids.__next__)
     tokens: list[int] = field(init=False)
-    trace: list[TokenTrace] = field(default_factory=list)
     records: list[RoundRecord] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
@@ -69,7 +73,17 @@ class Sequence:
     def __post_init__(self) -> None:
         """Start with the prompt, in a list that only grows."""
         self.tokens = list(self.prompt)
-        self._num_taken = 0
+        self._num_taken = 0, len(self.prompt)
+        """Rounds and tokens that were told of."""
+        self._rejected: list[int | None] = []
+        """Of each round, the drafted token whose place the emitted one took."""
+        self._logprobs: list[Logprobs] = []
+        """Of each output token, if asked for."""
+        self._end = len(self.prompt) + self.limits.max_tokens
+        """Tokens that there may be."""
+        if self.limits.context_length is not None:
+            self._end = min(self._end, self.limits.context_length)
+        self.is_each_asked_about = self.output.has_text or self.limits.is_over is not None
         self._ids = torch.empty(0, dtype=torch.long, device=self.device)
         """The first tokens as a tensor, for laws that look at them; room for more behind."""
         self._num_ids = 0
@@ -82,17 +96,15 @@ class Sequence:
     @property
     def room(self) -> int:
         """Tokens that may still come."""
-        left = self.limits.max_tokens - self.num_output
-        if self.limits.context_length is None:
-            return left
-        return min(left, self.limits.context_length - len(self.tokens))
+        return self._end - len(self.tokens)
 
     def view(self, gamma: int) -> SequenceView:
         """What a drafter may see, with at most `gamma` tokens wanted.
 
         The last token of the room is the round's emitted one, so it is never drafted.
         """
-        gamma = max(0, min(gamma, self.room - 1))
+        if gamma:
+            gamma = max(0, min(gamma, self.room - 1))
         return SequenceView(self.id, self.tokens, len(self.prompt), self.source, gamma)
 
     def turn(self, gamma: int) -> Turn:
@@ -103,10 +115,14 @@ class Sequence:
             draft_law=self.draft_law,
             verifier=self.verifier,
             make_history=self.history,
-            slot=NoiseSlot(self.seed, self.sample_index, len(self.records), len(self.tokens)),
+            make_slot=self.noise_slot,
             device=self.device,
             lenience=self.lenience,
         )
+
+    def noise_slot(self) -> NoiseSlot:
+        """Whose noise the round in hand has, and from where on."""
+        return NoiseSlot(self.seed, self.sample_index, len(self.records), len(self.tokens))
 
     def history(self) -> History:
         """The committed tokens as tensors."""
@@ -121,27 +137,44 @@ class Sequence:
         num_prompt = len(self.prompt)
         return History(self._ids[:num_prompt], self._ids[num_prompt : len(self.tokens)])
 
-    def commit_round(self, tokens: Tokens[TokenTrace], num_drafted: int, num_accepted: int) -> None:
-        """Append a round's tokens up to the one that ends the sequence, and count them."""
-        num_before = self.num_output
-        room = self.room
-        for token in tokens:
-            room -= 1
-            self._commit(token, room)
-            if self.finish_reason is not None:
-                break
-        num_committed = self.num_output - num_before
-        # Drafts behind the end were never wanted: plain decoding would not have come there.
-        num_kept = min(num_accepted, num_committed)
-        is_cut = num_committed <= num_accepted
-        num_tested = num_kept if is_cut else min(num_accepted + 1, num_drafted)
-        self.records.append(RoundRecord(num_drafted, num_tested, num_kept, num_committed))
+    def commit_round(
+        self,
+        tokens: list[int],
+        drafted: Tokens[int] = (),
+        num_accepted: int = 0,
+        logprobs: Tokens[Logprobs] = (),
+    ) -> None:
+        """Append a round's tokens up to the one that ends the sequence, and note the round.
 
-    def take_new_traces(self) -> tuple[TokenTrace, ...]:
-        """The traces since the last call."""
-        new = tuple(self.trace[self._num_taken :])
-        self._num_taken = len(self.trace)
-        return new
+        Args:
+            tokens: The kept drafted tokens, and the emitted one if there is one.
+            drafted: What was proposed.
+            num_accepted: How much of it was kept.
+            logprobs: Of `tokens`, if asked for.
+        """
+        num_before = len(self.tokens)
+        self._append(tokens)
+        num_committed = len(self.tokens) - num_before
+        num_drafted = len(drafted)
+        num_kept = num_tested = num_accepted
+        rejected: int | None = None
+        if num_committed <= num_accepted:
+            # Drafts behind the end were never wanted: plain decoding would not have come there.
+            num_kept = num_tested = num_committed
+        elif num_accepted < num_drafted:
+            num_tested, rejected = num_accepted + 1, drafted[num_accepted]
+        self.records.append(_record(num_drafted, num_tested, num_kept, num_committed))
+        self._rejected.append(rejected)
+        self._logprobs += logprobs[:num_committed]
+
+    def take_new_rounds(self) -> Rounds:
+        """What the rounds since the last call have left behind."""
+        first, start = self._num_taken
+        self._num_taken = len(self.records), len(self.tokens)
+        logprobs = self._logprobs[start - len(self.prompt) :]
+        return Rounds(
+            self.tokens[start:], self.records[first:], self._rejected[first:], logprobs, first
+        )
 
     def fail(self, message: str) -> None:
         """End with an error; what was committed stays."""
@@ -155,24 +188,41 @@ class Sequence:
     def completion(self) -> Completion:
         """The finished sample."""
         assert self.finish_reason is not None
+        output = self.tokens[len(self.prompt) :]
+        rounds = Rounds(output, self.records, self._rejected, self._logprobs, 0)
         return Completion(
             index=self.sample_index,
             text=self.output.text,
-            token_ids=tuple(self.tokens[len(self.prompt) :]),
+            token_ids=tuple(output),
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             statistics=SpeculationStatistics.from_rounds(self.records),
-            trace=tuple(self.trace),
+            trace=(),
             error=self.error,
             ledger=self.ledger,
             prompt_tail=self.output.prompt_tail,
-        )
+        ).with_trace_of(rounds.traces)
 
-    def _commit(self, trace: TokenTrace, room: int) -> None:
+    def _append(self, tokens: list[int]) -> None:
+        """Append tokens up to the one that ends the sequence."""
+        room = self.room
+        if (
+            len(tokens) < room
+            and not self.is_each_asked_about
+            and self.limits.stop_token_ids.isdisjoint(tokens)
+        ):
+            # None of them can end it.
+            self.tokens += tokens
+            return
+        for token in tokens:
+            room -= 1
+            self._commit(token, room)
+            if self.finish_reason is not None:
+                break
+
+    def _commit(self, token: int, room: int) -> None:
         """Append a token, after which so many may still come."""
-        token = trace.token_id
         self.tokens.append(token)
-        self.trace.append(trace)
         is_stopped = self.output.push(token)
         if token in self.limits.stop_token_ids:
             self._finish(FinishReason.STOP, token)

@@ -27,6 +27,11 @@ class OutputText:
         self.stopped_by: str | None = None
         """The stop string that ended the text."""
 
+    @property
+    def has_text(self) -> bool:
+        """Whether tokens become text."""
+        return self._detokenizer is not None
+
     def push(self, token: int) -> bool:
         """Append a token; return whether a stop string is now complete."""
         return self._append(self._detokenizer.push(token) if self._detokenizer else "")
@@ -59,6 +64,8 @@ class OutputText:
 
     def _num_safe(self) -> int:
         """Length of the text without an ending that may be the beginning of a stop string."""
+        if not self._stop:
+            return len(self.text)
         longest = max(
             (
                 size

@@ -106,7 +106,10 @@ class Follower:
             self.read(sequence)
         row, tokens = self._rows[sequence.id], sequence.tokens
         # The newest token is always fed: its logits are wanted.
-        common = common_prefix(row.held, tokens[:-1])
+        settled = tokens[:-1]
+        if row.held == settled:
+            return [tokens[-1]]
+        common = common_prefix(row.held, settled)
         if common < len(row.held):
             self._cache.rollback(row.number, common)
             del row.held[common:]
@@ -120,8 +123,9 @@ class Follower:
     ) -> Float[Tensor, "batch rows vocab"]:
         """Append tokens to the rows of sequences; logits after each of them."""
         rows = [self._rows[sequence.id] for sequence in sequences]
-        batch = Rows([row.number for row in rows], [self._readable(new) for new in tokens])
-        logits = self.model.forward(self._cache, batch)
+        are_known = max(map(max, tokens)) < self.model.traits.vocab_size
+        readable = tokens if are_known else [self._readable(new) for new in tokens]
+        logits = self.model.forward(self._cache, Rows([row.number for row in rows], readable))
         for row, new in zip(rows, tokens, strict=True):
             row.held.extend(new)
         return logits

@@ -13,7 +13,6 @@ from draftsmith.core.gamma import check_gamma
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, Drafter, open_state
 from draftsmith.engine.request import make_request
-from draftsmith.engine.result import Origin, TokenTrace
 from draftsmith.engine.rounds.breaches import LAW_TOLERANCE, check_contract
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
@@ -164,8 +163,7 @@ def _grow(bench: _Bench, sample: Sample, drafted: list[int]) -> None:
     """Keep some of a draft and emit a token, as a verdict would."""
     kept = drafted[: bench.chance.randint(0, len(drafted))]
     tokens = [*kept, *bench.tokens(1)]
-    traces = [TokenTrace(token, Origin.KEPT, 0, None, None, ()) for token in tokens]
-    sample.commit_round(traces, len(drafted), len(kept))
+    sample.commit_round(tokens, drafted, len(kept))
 
 
 def _check_laws(name: str, draft: Draft, row: int) -> None:
@@ -189,9 +187,8 @@ def _check_reproducible(bench: _Bench, samples: Sequence[Sample]) -> None:
     for one, twin in zip(samples, twins, strict=True):
         for record in one.records:
             # The noise is keyed by the round, so the twin lives through as many.
-            num_before = twin.num_output
-            new = one.trace[num_before : num_before + record.num_committed]
-            twin.commit_round(new, record.num_drafted, record.num_accepted)
+            num_before = len(twin.tokens)
+            twin.commit_round(one.tokens[num_before : num_before + record.num_committed])
     fresh = bench.propose(twins, gammas)
     name = bench.drafter.name
     is_same = torch.equal(seasoned.num_drafted, fresh.num_drafted) and torch.equal(

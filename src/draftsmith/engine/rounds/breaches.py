@@ -81,7 +81,8 @@ def _masses(draft: Draft) -> list[list[float]] | None:
 def _tokens_breach(row: list[int], length: int, gamma: int, vocab_size: int) -> str:
     if not 0 <= length <= min(gamma, len(row)):
         return f"drafted {length} tokens of {gamma}"
-    if not all(0 <= token < vocab_size for token in row[:length]):
+    drafted = row[:length]
+    if drafted and not (min(drafted) >= 0 and max(drafted) < vocab_size):
         return f"drafted an id outside 0 … {vocab_size - 1}"
     return ""
 

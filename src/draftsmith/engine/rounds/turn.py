@@ -29,8 +29,8 @@ class Turn:
     verifier: Verifier
     make_history: Callable[[], History]
     """The committed tokens as tensors, for laws that look at them."""
-    slot: NoiseSlot
-    """Whose noise, and from where on; `prefix` moves it along."""
+    make_slot: Callable[[], NoiseSlot]
+    """Whose noise, and from where on, for laws that draw; `prefix` moves it along."""
     device: torch.device
     level: int = 0
     """0 checks with the target; 1 and up with a drafter that speculates itself."""
@@ -63,7 +63,8 @@ class Turn:
     @property
     def noise_slot(self) -> NoiseSlot:
         """Whose noise, and at which round and position."""
-        return self.slot._replace(position=self.slot.position + len(self.prefix))
+        slot = self.make_slot()
+        return slot._replace(position=slot.position + len(self.prefix)) if self.prefix else slot
 
     def laws_after(
         self, logits: Float[Tensor, "rows vocab"], drafted: Sequence[int]

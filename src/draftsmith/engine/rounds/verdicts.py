@@ -141,18 +141,20 @@ def _judge_points(
     start = 0
     for index in members:
         drafted = checked.proposal.tokens[index]
-        own = tokens[start : start + len(drafted) + 1]
-        start += len(own)
-        found[index] = _greedy_outcome(own, drafted, index, checked)
+        end = start + len(drafted) + 1
+        found[index] = _greedy_outcome(tokens[start:end], drafted, index, checked)
+        start = end
     return found
 
 
 def _greedy_outcome(points: list[int], drafted: list[int], index: int, checked: Checked) -> Outcome:
-    kept = common_prefix(drafted, points)
+    kept = common_prefix(drafted, points) if drafted else 0
     if points[kept] == NO_TOKEN:
         why = _why_bad(checked.rows(index)[kept])
         return Outcome(drafted[:kept], drafted, kept, None, checked, index, why)
-    return Outcome(points[: kept + 1], drafted, kept, None, checked, index, None)
+    # The drafted objects themselves, which a cache's row holds: the same are compared faster.
+    tokens = [*drafted[:kept], points[kept]]
+    return Outcome(tokens, drafted, kept, None, checked, index, None)
 
 
 def _judge_laws(
