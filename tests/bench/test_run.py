@@ -150,11 +150,15 @@ def test_the_order_of_the_arms_turns() -> None:
     bench = _bench(_free(), num_rounds=3)
     seen: list[str] = []
 
-    def note(_: Cell, arm: Arm) -> None:
+    warm_ups: list[bool] = []
+
+    def note(_: Cell, arm: Arm, is_warm_up: bool) -> None:
         seen.append(arm.name)
+        warm_ups.append(is_warm_up)
 
     bench.run([(Cell("w", 0.0, 5), _WORKLOAD)], note)
-    assert len(seen) == bench.num_steps([(Cell("w", 0.0, 5), _WORKLOAD)])
+    assert warm_ups == [True] * 3 + [False] * 9
+    assert warm_ups.count(False) == bench.num_steps([(Cell("w", 0.0, 5), _WORKLOAD)])
     warm_up, rounds = seen[:3], [seen[i : i + 3] for i in (3, 6, 9)]
     assert {one[0] for one in rounds} == set(warm_up)
     assert all(set(one) == set(warm_up) for one in rounds)

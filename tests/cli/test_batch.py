@@ -52,7 +52,7 @@ def test_objects_bring_ids_conversations_and_lengths(cli: Cli, tiny: str, object
 
 
 def test_text_is_labelled_too(cli: Cli, tiny: str, objects: str) -> None:
-    options = ("-m", tiny, *_SHORT, "--num-samples", "2")
+    options = ("-m", tiny, *_SHORT, "--num-samples", "2", "--temp", "1")
     lines = cli("generate", "--prompts", objects, *options).stdout.splitlines()
     assert [line for line in lines if line.startswith("---")] == [
         "--- 1 of 2: one, sample 1 of 2 ---",

@@ -15,6 +15,9 @@ def test_a_draft_model_changes_no_text(cli: Cli, tiny: str) -> None:
     assert plain["num_steps"] == plain["num_target_passes"] == 8
     assert drafted["num_target_passes"] < 8
     assert len(plain["beams"]) == 1
+    asked = {"num_beams": 3, "num_samples": 1, "max_tokens": 8, "ignore_eos": True}
+    assert plain["parameters"] == {**asked, "draft_beams": None}
+    assert drafted["parameters"] == {**asked, "draft_beams": 6}
 
 
 def test_several_texts_come_best_first(cli: Cli, tiny: str) -> None:

@@ -42,6 +42,23 @@ def test_json_is_one_object_and_nothing_else(cli: Cli, tiny: str) -> None:
     assert document["tokens_per_second"] > 0
 
 
+def test_json_says_what_held_where_nothing_was_asked(cli: Cli, tiny: str, draft: str) -> None:
+    options = ("--threads", "1", "--draft", draft, "--stop-token", "0", "--json")
+    document = cli("generate", "hi", "-m", tiny, *options).document()
+    runtime = document["runtime"]
+    assert runtime["device"] == document["device"] == "cpu"
+    assert (runtime["dtype"], runtime["threads"]) == ("float32", 1)
+    longest = document["parameters"]["max_tokens"]
+    assert longest == 128 - document["num_prompt_tokens"], "what the context leaves"
+    rounded = cli("generate", "hi", "-m", tiny, "--dtype", "bfloat16", "-n", "2", "--json")
+    assert rounded.document()["runtime"]["dtype"] == "bfloat16"
+
+
+def test_cut_offs_that_cut_nothing_off_need_no_temperature(cli: Cli, tiny: str) -> None:
+    options = ("--top-p", "1", "--top-k", "0", "--min-p", "0")
+    assert cli("generate", "hi", "-m", tiny, "-n", "2", *options).status == 0
+
+
 def test_json_lists_the_samples_and_their_log_probabilities(cli: Cli, tiny: str) -> None:
     options = ("--num-samples", "3", "-n", "6", "--temp", "1", "--seed", "1", "--ignore-eos")
     document = cli("generate", "hi", "-m", tiny, *options, "--json", "--logprobs", "2").document()
@@ -94,6 +111,7 @@ def test_several_samples_follow_each_other(cli: Cli, tiny: str) -> None:
 
 def test_tabs_and_escapes_of_samples_are_not_touched(cli: Cli, tiny: str) -> None:
     only = ("--allow-token", str(_id_of(tiny, "ĉ")), "-n", "3", "--num-samples", "2")
+    only = (*only, "--temp", "1")
     assert cli("generate", "hi", "-m", tiny, *only).stdout == "\t\t\t\n\t\t\t\n"
 
 

@@ -62,6 +62,27 @@ def test_a_pipe_gets_lines_with_the_count_and_an_estimate(
         assert "bench (two): 1 of 4 runs, about " in _until_said(capsys, "left")
 
 
+def test_a_warm_up_is_left_out_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    MessageOptions(quiet=True).apply()
+    shown: list[Work] = []
+
+    def work(what: str, total: int, unit: str) -> Work:
+        shown.append(Work(what, total, unit))
+        return shown[0]
+
+    monkeypatch.setattr(progress, "Work", work)
+    with steps("bench", 4, "runs", sure_after=2) as step:
+        for count, (is_counted, seconds) in enumerate(
+            [(False, 300.0), (False, 200.0), (True, 10.0), (True, 20.0), (True, 0.0)]
+        ):
+            step(f"arm {count}", is_counted=is_counted)
+            assert "left" not in shown[0].in_words() or count == 4
+            now += seconds
+        assert shown[0].in_words() == "bench (arm 4): 2 of 4 runs, about 30 s left"
+
+
 @pytest.mark.usefixtures("at_once")
 def test_work_without_an_end_in_sight_is_told_too(capsys: pytest.CaptureFixture[str]) -> None:
     with working("loading a model"):
@@ -131,6 +152,10 @@ def test_verbose_tells_what_was_loaded_and_the_seed(cli: Cli, tiny: str) -> None
     said = cli("generate", "hi", "-m", tiny, "-n", "2", "-v", "--seed", "5").stderr
     assert f"draftsmith.cli.runtime: loading {tiny}" in said
     assert "seed 5, verifier coupled" in said
+    assert "bonus" not in said
+    more = cli("generate", "hi", "-m", tiny, "-n", "2", "-vv", "--seed", "5").stderr
+    assert "runs as " in more
+    assert "draftsmith.cli.generate: prompt 0, sample 0: " in more
     assert "draftsmith.cli" not in cli("generate", "hi", "-m", tiny, "-n", "2").stderr
 
 

@@ -254,7 +254,7 @@ class Planner:
             max_tokens=self.max_tokens,
         )
         steps = [(Cell(self.workload.name, self.params.temperature, 1), self.workload)]
-        bench.run(steps, lambda cell, arm: on_step(f"for comparison: {arm.name}"))
+        bench.run(steps, lambda cell, arm, is_warm_up: on_step(f"for comparison: {arm.name}"))
         tracks = bench.cells[0].tracks
         plain = cost_table(tracks[0].batches, "decode")
         seen: dict[str, dict[int, Speedup]] = {}

@@ -15,8 +15,8 @@ from draftsmith.workloads import Workload
 
 __all__ = ["Bench", "CellRun", "OnStep", "Track"]
 
-OnStep = Callable[[Cell, Arm], None]
-"""Called before each batch, and each warm-up."""
+OnStep = Callable[[Cell, Arm, bool], None]
+"""Called before each batch, and each warm-up, with whether it is one."""
 _WARM_UP_TOKENS = 16
 _DEFAULT_MAX_TOKENS = 128
 
@@ -74,10 +74,9 @@ class Bench:
     """What was measured so far; an interrupted run leaves it as it stands."""
 
     def num_steps(self, plan: Sequence[tuple[Cell, Workload]]) -> int:
-        """How often `on_step` will be called."""
+        """How many batches will be measured; before those, each cell warms every arm up once."""
         per_cell = (
-            1 + self.num_rounds * -(-len(workload.items) // cell.batch_size)
-            for cell, workload in plan
+            self.num_rounds * -(-len(workload.items) // cell.batch_size) for cell, workload in plan
         )
         return len(self.arms) * sum(per_cell)
 
@@ -104,14 +103,14 @@ class Bench:
             replace(one, max_tokens=min(one.longest_output, _WARM_UP_TOKENS)) for one in params
         ]
         for track, engine in zip(tracks, engines, strict=True):
-            on_step(cell, track.arm)
+            on_step(cell, track.arm, True)
             _step(track, engine, prompts, short, batches[0], (-1, 0))
             track.batches.clear()
             track.clock.reset()
         for number, round_, index in self._order(len(batches)):
             # The order turns, so that whatever comes and goes meets every arm alike.
             track, engine = tracks[index], engines[index]
-            on_step(cell, track.arm)
+            on_step(cell, track.arm, False)
             seeded = [replace(one, seed=self.seed + round_) for one in params]
             if track.error is None:
                 _step(track, engine, prompts, seeded, batches[number], (round_, number))

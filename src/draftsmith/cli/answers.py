@@ -158,4 +158,6 @@ class Answers:
 
         label = {"index": number, "id": self.asked[number].id} if self._is_batch else {}
         document = as_json(result)
-        return label | document | provenance(self.engine, self._models, self.requests[number])
+        num_tokens = len(result.prompt_token_ids)
+        made = provenance(self.engine, self._models, self.requests[number], num_tokens)
+        return label | document | made

@@ -9,6 +9,7 @@ from draftsmith.cli.options import BEAMS, Whole
 from draftsmith.cli.runtime import ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions
 from draftsmith.cli.stdout import write_json, write_text
+from draftsmith.core.params import SamplingParams
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -86,6 +87,22 @@ class BeamOptions:
                 f"--draft-beams {self.draft_beams} are a draft model's: give one by --draft"
             )
 
+    def parameters(
+        self, engine: "Engine", result: "BeamResult", sampling: SamplingOptions, n: int
+    ) -> dict[str, Any]:
+        """What fixed the texts, as it held."""
+        from draftsmith.cli.provenance import longest_output
+
+        params = SamplingParams(max_tokens=sampling.max_tokens)
+        drafted = (self.draft_beams or 2 * self.num_beams) if engine.draft else None
+        return {
+            "num_beams": self.num_beams,
+            "draft_beams": drafted,
+            "num_samples": n,
+            "max_tokens": longest_output(engine, params, result.num_prompt_tokens),
+            "ignore_eos": sampling.ignore_eos,
+        }
+
     def search(self, engine: "Engine", prompt: "Prompt", sampling: SamplingOptions) -> "BeamResult":
         """Run the search."""
         from draftsmith.engine.beam import beam_search
@@ -101,14 +118,21 @@ class BeamOptions:
 
 
 def show(
-    result: "BeamResult", n: int, models: ModelOptions, engine: "Engine", *, is_json: bool
+    result: "BeamResult",
+    n: int,
+    models: ModelOptions,
+    engine: "Engine",
+    parameters: dict[str, Any],
+    *,
+    is_json: bool,
 ) -> None:
     """Print the best texts, and on stderr what the search took."""
     texts = result.texts[:n]
     if is_json:
         from draftsmith.cli.provenance import machinery
 
-        write_json({**_document(replace(result, texts=texts)), **machinery(engine, models)})
+        found = _document(replace(result, texts=texts))
+        write_json({**found, **machinery(engine, models), "parameters": parameters})
         return
     from draftsmith.cli.messages import notes
 
@@ -134,5 +158,6 @@ def _document(result: "BeamResult") -> dict[str, Any]:
         "num_steps": result.num_steps,
         "num_target_passes": result.num_target_passes,
         "num_target_rows": result.num_target_rows,
+        "num_prompt_tokens": result.num_prompt_tokens,
         "elapsed_s": round(result.elapsed_s, 4),
     }

@@ -33,6 +33,7 @@ from draftsmith.cli.options import (
 )
 from draftsmith.cli.progress import steps
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
+from draftsmith.cli.sampling import refuse_cut_offs
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
@@ -134,13 +135,15 @@ class RequestOptions:
                 )
         for temperature in self.temperature:
             SamplingParams(temperature=temperature)
-        return SamplingParams(
+        params = SamplingParams(
             top_p=self.top_p,
             seed=self.seed,
             verifier=self.verifier,
             ignore_eos=self.ignore_eos,
             max_tokens=128 if self.max_tokens is None else self.max_tokens,
         )
+        refuse_cut_offs(max(self.temperature, default=0.0), {"top_p": self.top_p})
+        return params
 
 
 _DEFAULT_ARMS = ArmOptions()
@@ -165,9 +168,15 @@ def bench(
     files.check()
     measured = _load(arms, requests, compared, params)
     is_interrupted = False
-    with steps("bench", measured.num_steps(plan), "runs") as step:
+    # Arms are not equally fast: an estimate from fewer than all of them would be a guess.
+    with steps("bench", measured.num_steps(plan), "runs", sure_after=len(compared)) as step:
+
+        def on_step(cell: "Cell", arm: "Arm", is_warm_up: bool) -> None:
+            note = ", warming up" if is_warm_up else ""
+            step(f"{cell.name}: {arm.name}{note}", is_counted=not is_warm_up)
+
         try:
-            measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
+            measured.run(plan, on_step)
         except KeyboardInterrupt:
             is_interrupted = True
     _finish(measured, files, _settings(arms, requests), is_interrupted=is_interrupted)

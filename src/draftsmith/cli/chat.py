@@ -58,6 +58,7 @@ def chat(
 
     messages.apply()
     params = sampling.params(max_tokens=_MAX_TOKENS)
+    sampling.check_drawn()
     system = check_unicode(system or "", "--system")
     talk = _Talk(Conversation(_load(models), params, system))
     print_lossy(params)

@@ -54,6 +54,8 @@ def generate(
     source.check()
     beams.check(sampling, output.num_samples, output.of_a_sample)
     beams.check_draft(models.draft)
+    if not beams.num_beams:
+        sampling.check_drawn(output.num_samples)
     asked = source.read(prompt)
     output.check(len(asked))
     if beams.num_beams:
@@ -85,7 +87,9 @@ def _search(
         raise InvalidRequestError("--num-beams searches for one prompt: give it without --prompts")
     engine = models.load()
     found = beams.search(engine, asked[0].prompt, sampling)
-    show_beams(found, output.num_samples, models, engine, is_json=output.json_output)
+    n = output.num_samples
+    parameters = beams.parameters(engine, found, sampling, n)
+    show_beams(found, n, models, engine, parameters, is_json=output.json_output)
 
 
 def _follow(answers: Answers) -> "list[GenerationResult]":
@@ -102,10 +106,17 @@ def _follow(answers: Answers) -> "list[GenerationResult]":
             if answers.is_live and sys.stdout.isatty():
                 work.stop()  # the text itself shows how far it is
             work.update(done=work.done + len(event.tokens))
+            _log.debug("%s", _told(event))
             with work.aside():
                 answers.hear(event)
 
         return follow(run, show)
+
+
+def _told(event: "StreamEvent") -> str:
+    """What a round brought to a sample, and where each token came from."""
+    kinds = " ".join(token.origin.name.lower() for token in event.tokens)
+    return f"prompt {event.prompt_index}, sample {event.sample_index}: {kinds or 'no token'}"
 
 
 def _exit(asked: list[Asked], results: "list[GenerationResult]") -> None:

@@ -30,7 +30,7 @@ class MessageOptions:
     quiet
         No progress and no statistics; errors, and that a text is not exact, are still told.
     verbose
-        Tell what goes on inside; twice tells more.
+        Tell what is loaded and the seed; twice also how it runs, and what every round brings.
     """
 
     quiet: Annotated[Flag, Parameter(alias="-q")] = False

@@ -26,6 +26,7 @@ from draftsmith.cli.options import (
 )
 from draftsmith.cli.progress import steps
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
+from draftsmith.cli.sampling import refuse_cut_offs
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.errors import InvalidRequestError
 
@@ -104,9 +105,11 @@ class TextOptions:
                 raise InvalidRequestError(
                     f"{name} must be {least} or more, got {getattr(self, name)}"
                 )
-        return SamplingParams(
+        params = SamplingParams(
             temperature=self.temperature, top_p=self.top_p, seed=self.seed, verifier=self.verifier
         )
+        refuse_cut_offs(self.temperature, {"top_p": self.top_p})
+        return params
 
     def items(self) -> "Workload":
         """The prompts; a smaller workload is taken whole."""

@@ -33,7 +33,11 @@ class Work:
         self.done = 0
         self.total = total
         self.unit = unit
+        self.sure_after = 1
+        """Units that must be done before an estimate is more than a guess."""
         self._start = time.monotonic()
+        self._uncounted_s = 0.0
+        self._uncounted_since: float | None = None
         self._bar: _Bar | None = None
 
     def update(
@@ -46,10 +50,20 @@ class Work:
         if self._bar is not None:
             self._bar.show(self)
 
+    def count_time(self, is_counted: bool) -> None:
+        """Whether the time from now on goes into the estimate; a warm-up's does not."""
+        now = time.monotonic()
+        self._uncounted_s += self._uncounted(now)
+        self._uncounted_since = None if is_counted else now
+
+    def _uncounted(self, now: float) -> float:
+        """Seconds of what does not count and is not over yet."""
+        return 0.0 if self._uncounted_since is None else now - self._uncounted_since
+
     def begin(self, what: str, total: int | None = None, unit: str = "steps") -> None:
         """Turn to another thing, whose time counts from now."""
         self.what, self.done, self.total, self.unit = what, 0, total, unit
-        self._start = time.monotonic()
+        self._start, self._uncounted_s, self._uncounted_since = time.monotonic(), 0.0, None
         if self._bar is not None:
             self._bar.show(self)
 
@@ -88,8 +102,9 @@ class Work:
         return ", ".join(filter(None, (self.count(), self._left())))
 
     def _left(self) -> str:
-        elapsed = time.monotonic() - self._start
-        if self.total is None or not self.done or elapsed < _FRESH_S:
+        now = time.monotonic()
+        elapsed = now - self._start - self._uncounted_s - self._uncounted(now)
+        if self.total is None or self.done < self.sure_after or elapsed < _FRESH_S:
             return ""
         return f"about {span(elapsed * (self.total - self.done) / self.done)} left"
 
@@ -142,20 +157,30 @@ def pull_progress(name: str) -> Generator[OnProgress]:
 
 
 @contextmanager
-def steps(what: str, total: int, unit: str = "steps") -> Generator[Callable[[str], None]]:
+def steps(
+    what: str, total: int, unit: str = "steps", sure_after: int = 1
+) -> Generator[Callable[..., None]]:
     """Give a function to be called before each step, with what it does.
+
+    With `is_counted=False` what begins is no step, and its time is left out of the estimate.
 
     Args:
         what: The whole, for people.
         total: How many steps there are.
         unit: What a step is.
+        sure_after: Steps that must be done before the time that is left is told.
     """
     with working(what, total, unit) as work:
-        # The first call has finished no step.
-        finished = iter(range(total + 1))
+        work.sure_after = sure_after
+        done = -1  # the first call has finished no step
+        is_step = True
 
-        def step(description: str) -> None:
-            work.update(f"{what} ({description})", min(next(finished, total), total))
+        def step(description: str, *, is_counted: bool = True) -> None:
+            nonlocal done, is_step
+            done = max(0, done + 1 if is_step else done)
+            is_step = is_counted
+            work.count_time(is_counted)
+            work.update(f"{what} ({description})", min(done, total))
 
         yield step
 

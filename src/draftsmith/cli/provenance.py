@@ -3,19 +3,21 @@
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
+
+from draftsmith.cli.resolved import resolved
 
 if TYPE_CHECKING:
     from draftsmith.cli.runtime import ModelOptions
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
 
-__all__ = ["machinery", "provenance"]
+__all__ = ["longest_output", "machinery", "provenance"]
 
 
 def provenance(
-    engine: "Engine", models: "ModelOptions", params: "SamplingParams"
+    engine: "Engine", models: "ModelOptions", params: "SamplingParams", num_prompt_tokens: int
 ) -> dict[str, Any]:
     """Models, device, versions, the seed, every parameter, and whether the text is the target's.
 
@@ -23,7 +25,9 @@ def provenance(
         engine: What generated.
         models: As they were named.
         params: With its seed, also where that was drawn.
+        num_prompt_tokens: What the prompt takes of the context.
     """
+    params = replace(params, max_tokens=longest_output(engine, params, num_prompt_tokens))
     return {
         **machinery(engine, models),
         "seed": params.seed,
@@ -34,15 +38,23 @@ def provenance(
 
 def machinery(engine: "Engine", models: "ModelOptions") -> dict[str, Any]:
     """What ran, whatever was asked of it."""
-    runtime = models.runtime
     return {
         "target": models.target,
         "draft": models.drafted_by,
         "gamma": engine.gamma,
         "device": str(engine.target.device),
-        "runtime": {one.name: getattr(runtime, one.name) for one in fields(runtime)},
+        "runtime": resolved(engine, models.runtime),
         "versions": _versions(),
     }
+
+
+def longest_output(engine: "Engine", params: "SamplingParams", num_prompt_tokens: int) -> int:
+    """`max_tokens` as it held: where none was asked for, the default or what the context leaves."""
+    traits, longest = engine.target.traits, params.longest_output
+    if params.max_tokens is not None or traits.context_length is None:
+        return longest
+    num_before = 1 if traits.is_encoder_decoder else num_prompt_tokens
+    return min(longest, traits.context_length - num_before)
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from draftsmith.cli.options import MODELS, GammaChoice, SingleDraft, Target, Whole
 from draftsmith.cli.progress import loading
+from draftsmith.cli.resolved import resolved
 from draftsmith.core.gamma import Gamma, check_gamma
 from draftsmith.errors import InvalidRequestError
 
@@ -92,6 +93,7 @@ class RuntimeOptions:
                 on_progress=on_progress,
                 **self._given,
             )
+        _log.debug("runs as %s: %s", type(engine.target).__name__, resolved(engine, self))
         _log.info("loaded on %s in %.1f s", engine.target.device, time.monotonic() - start)
         return engine
 

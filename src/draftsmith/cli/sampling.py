@@ -1,6 +1,7 @@
 """How to sample and when to stop, as options."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from draftsmith.cli.options import (
 from draftsmith.core.params import SamplingParams
 from draftsmith.errors import InvalidRequestError
 
-__all__ = ["DEFAULT_SAMPLING", "SamplingOptions", "seeded"]
+__all__ = ["DEFAULT_SAMPLING", "SamplingOptions", "refuse_cut_offs", "seeded"]
 
 _PARAMETERS = {
     "ban_token": "banned_token_ids",
@@ -35,6 +36,9 @@ _PARAMETERS = {
     "forced_eos_token": "forced_eos_token_id",
 }
 """Options whose parameter has another name."""
+
+
+_NO_CUT_OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 @Parameter(name="*", group=SAMPLING)
@@ -173,8 +177,49 @@ class SamplingOptions:
         given = {name: value for name, value in asked.items() if value not in (None, (), {})}
         return SamplingParams(n=n, logprobs=logprobs, **given)
 
+    def check_drawn(self, num_samples: int = 1) -> None:
+        """Refuse at temperature 0 what only a draw could show; call it once ranges were checked.
+
+        Args:
+            num_samples: Of each prompt.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if num_samples > 1 and not self.temperature:
+            raise InvalidRequestError(
+                f"--num-samples {num_samples} are {num_samples} times one text at temperature 0"
+                f"{_default(self.temperature)}: give a temperature above 0, or drop it"
+            )
+        # A draft with a temperature of its own takes the cut-offs too.
+        if not self.draft_temperature:
+            cut_offs = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
+            refuse_cut_offs(self.temperature, cut_offs)
+
 
 DEFAULT_SAMPLING = SamplingOptions()
+
+
+def refuse_cut_offs(temperature: float | None, given: Mapping[str, float | int | None]) -> None:
+    """Refuse cut-offs of a law that is a point mass: they would change nothing.
+
+    Args:
+        temperature: As asked; None is the default.
+        given: Cut-offs by name; None and what cuts nothing off are not there.
+
+    Raises:
+        InvalidRequestError: With the remedy.
+    """
+    for name, value in given.items():
+        if not temperature and value is not None and value != _NO_CUT_OFF[name]:
+            raise InvalidRequestError(
+                f"{name} does nothing at temperature 0{_default(temperature)}, got {value:g}: "
+                "give a temperature above 0, or drop it"
+            )
+
+
+def _default(temperature: float | None) -> str:
+    return ", the default" if temperature is None else ""
 
 
 def seeded(params: SamplingParams) -> SamplingParams:

@@ -58,6 +58,7 @@ class BeamResult:
     num_target_passes: int
     num_target_rows: int
     """Tokens that those passes ran; prompts apart."""
+    num_prompt_tokens: int
     elapsed_s: float
 
     def __str__(self) -> str:
@@ -136,7 +137,12 @@ def beam_search(
     texts = tuple(_text(engine, request, beam) for beam in state.finished)
     target = search.target
     return BeamResult(
-        texts, search.num_steps, target.num_passes, target.num_rows, time.perf_counter() - start
+        texts,
+        search.num_steps,
+        target.num_passes,
+        target.num_rows,
+        len(request.source or request.prompt),
+        time.perf_counter() - start,
     )
 
 

@@ -158,7 +158,7 @@ class CpuDecoder(LanguageModel):
         is_half = is_quantised and not exact_activations
         self._cache_dtype = torch.float16 if is_half else torch.float32
         self._struct, self._kept = decoder_struct(weights, config, is_half, exact_activations)
-        self._num_head_ids = num_head_ids
+        self.num_head_ids = num_head_ids
         self.num_threads = num_threads() if threads is None else threads
         self._nanoseconds = (ctypes.c_int64 * 3)()
 
@@ -176,7 +176,7 @@ class CpuDecoder(LanguageModel):
             projection.matrix for layer in self.weights.layers for projection in projections(layer)
         ]
         head = self.weights.head
-        share = min(1.0, (self._num_head_ids or head.num_outputs) / head.num_outputs)
+        share = min(1.0, (self.num_head_ids or head.num_outputs) / head.num_outputs)
         return sum(matrix.num_bytes for matrix in matrices) + int(head.num_bytes * share)
 
     def take_times(self) -> PassTimes:
@@ -263,9 +263,9 @@ class CpuDecoder(LanguageModel):
         self, rows: Sequence[_Row], tokens: Sequence[Sequence[int]]
     ) -> Sequence[int] | None:
         """Which tiles of a reduced head this pass computes."""
-        if self._num_head_ids is None or self._num_head_ids >= self.config.vocab_size:
+        if self.num_head_ids is None or self.num_head_ids >= self.config.vocab_size:
             return None
-        frequent = -(-self._num_head_ids // _BLOCK)
+        frequent = -(-self.num_head_ids // _BLOCK)
         for row, new in zip(rows, tokens, strict=True):
             row.tiles.update(token // _BLOCK for token in new)
         rare = {tile for row in rows for tile in row.tiles if tile >= frequent}

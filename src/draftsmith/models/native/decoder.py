@@ -39,6 +39,7 @@ class TorchDecoder(LanguageModel):
             eos_token_ids=config.eos_token_ids,
             context_length=config.context_length,
         )
+        self.dtype = weights.embedding.dtype
         self._weights = weights
 
     @classmethod
