@@ -1,10 +1,9 @@
 """From a reference to a running model: natively where we can, else through `transformers`.
 
 A GGUF file is read and run by us, on any device; what we do not know in it is refused. Of other
-checkpoints the Llama, Mistral, Qwen2, Qwen3, SmolLM and T5 families run on our own decoders and
-kernels on a CPU; everything else, and every other model on a GPU, runs behind the adapter. The
-adapter imports `transformers` (0.7 s and 27 MB, measured), so it is itself imported where it is
-needed.
+checkpoints the Llama, Mistral, Qwen2, Qwen3, SmolLM and, on a CPU, T5 families run on our own
+decoders and kernels; everything else runs behind the adapter. The adapter imports `transformers`
+(0.7 s and 27 MB, measured), so it is itself imported where it is needed.
 """
 
 import json
@@ -28,6 +27,7 @@ from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
+from draftsmith.models.native.gpu_load import decoder_on_gpu
 from draftsmith.models.native.memory import available_memory, check_fits
 from draftsmith.models.native.read import RequantisedError, native_architecture, read_folder
 from draftsmith.models.native.t5 import read_t5
@@ -144,7 +144,11 @@ def load_model(
             return model
     dtype = _torch_dtype(settings.dtype, place, reference)
     _check_unused(settings, dtype, place, reference)
-    if path is not None and path.is_file():
+    if place.type == "cuda":
+        model = _load_on_gpu(source, path, place, dtype)
+        if model is not None:
+            return model
+    elif path is not None and path.is_file():
         config, weights = read_gguf(path)
         return TorchDecoder.from_weights(weights, config, place, dtype, reference)
     from draftsmith.models.hf.load import load_adapted
@@ -202,11 +206,7 @@ def _load_native(
 ) -> LanguageModel | None:
     """Our own implementation of the model, if there is one."""
     if source.kind is SourceKind.HUB:
-        from draftsmith.models.hf.load import hub_folder
-
-        path = hub_folder(source, _is_native_config)
-        if path is not None:
-            check_folder(path, with_weights=True)
+        path = _hub_folder(source, _is_native_config)
     if path is None:
         return None
     try:
@@ -216,7 +216,35 @@ def _load_native(
             f"dtype must be auto, float32, bfloat16 or float16 for {source.reference}, whose "
             f"weights are rounded already, got {settings.dtype}: leave it out"
         ) from error
-    if model is not None and path.is_dir():
+    return None if model is None else _with_demands(model, path, source)
+
+
+def _load_on_gpu(
+    source: ModelSource, path: Path | None, place: torch.device, dtype: torch.dtype
+) -> LanguageModel | None:
+    """Our own decoder on a GPU; None for what only the adapter runs."""
+    if source.kind is SourceKind.HUB:
+        path = _hub_folder(source, _is_native_decoder)
+    if path is None or not (path.is_file() or native_architecture(path) is not None):
+        return None
+    config, weights = read_gguf(path) if path.is_file() else read_folder(path)
+    model = decoder_on_gpu(config, weights, place, dtype, source.reference)
+    return _with_demands(model, path, source)
+
+
+def _hub_folder(source: ModelSource, is_native: Callable[[dict[str, object]], bool]) -> Path | None:
+    """Where the files of a model on the Hub lie, if it is one that we run ourselves."""
+    from draftsmith.models.hf.load import hub_folder
+
+    path = hub_folder(source, is_native)
+    if path is not None:
+        check_folder(path, with_weights=True)
+    return path
+
+
+def _with_demands(model: LanguageModel, path: Path, source: ModelSource) -> LanguageModel:
+    """The model, knowing what its folder's `generation_config.json` asks of every text."""
+    if path.is_dir():
         demands = read_demands(path, model.traits.eos_token_ids, source.reference)
         model.traits = replace(model.traits, demands=demands)
     return model
@@ -266,7 +294,12 @@ def _decoder(
 
 
 def _is_native_config(config: dict[str, object]) -> bool:
-    return native_t5_architecture(config) or native_architecture(config) is not None
+    return native_t5_architecture(config) or _is_native_decoder(config)
+
+
+def _is_native_decoder(config: dict[str, object]) -> bool:
+    """Whether a `config.json` is of a family that we decode ourselves, on a CPU and a GPU."""
+    return native_architecture(config) is not None
 
 
 def _is_t5(folder: Path) -> bool:

@@ -1,0 +1,174 @@
+"""The torch twins of the kernels: what each computes, said plainly, on any device."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import gelu, linear, silu
+
+from draftsmith.kernels.gpu.attention import Heads, Pages, Parts, Places
+from draftsmith.kernels.gpu.products import Plan, Scratch, Stream
+
+__all__ = ["attend", "embed", "product"]
+
+
+def product(
+    x: Float[Tensor, "rows inputs"],
+    weight: Float[Tensor, "weight_rows inputs"],
+    out: Float[Tensor, "rows outputs"],
+    plan: Plan,
+    *,
+    squares: Float[Tensor, "rows tiles"] | None = None,
+    epsilon: float = 0.0,
+    bias: Float[Tensor, " weight_rows"] | None = None,
+    residual: Float[Tensor, "rows outputs"] | None = None,
+    gate: str | None = None,
+    scale: float = 1.0,
+    norm: Float[Tensor, " outputs"] | None = None,
+    to: Stream | None = None,
+    scratch: Scratch | None = None,
+) -> None:
+    """What `products.product` does; the same arguments."""
+    del scratch
+    found = linear(x.float(), weight.float())
+    if squares is not None:
+        found = found * torch.rsqrt(squares.sum(1, keepdim=True) / x.shape[1] + epsilon)
+    if bias is not None:
+        found = found + bias.float()
+    if gate is not None:
+        one, other = found.chunk(2, dim=1)
+        act = silu(one) if gate == "silu" else gelu(one, approximate="tanh")
+        found = act * other
+    found = found * scale
+    out.copy_(found if residual is None else found + residual.float())
+    if to is not None:
+        assert norm is not None
+        _write(to, stream_of(out, norm, plan.outputs))
+
+
+def embed(
+    tokens: Int[Tensor, " rows"],
+    embedding: Float[Tensor, "vocab hidden"],
+    norm: Float[Tensor, " hidden"],
+    to: Stream,
+    outputs: int,
+    scale: float = 1.0,
+) -> None:
+    """What `products.embed` does; the same arguments."""
+    values = (embedding[tokens.long()].float() * scale).to(embedding.dtype)
+    _write(to, stream_of(values, norm, outputs))
+
+
+def _write(to: Stream, found: Stream) -> None:
+    for one, other in zip(to, found, strict=True):
+        one.copy_(other)
+
+
+def stream_of(
+    values: Float[Tensor, "rows hidden"], norm: Float[Tensor, " hidden"], outputs: int
+) -> Stream:
+    """A residual stream, and what the norm after it needs.
+
+    Args:
+        values: The stream.
+        norm: The norm's weight.
+        outputs: Neighbours whose squares are summed together.
+
+    Returns:
+        All three.
+    """
+    wide = values.float()
+    squares = [part.square().sum(1) for part in wide.split(outputs, dim=1)]
+    weighted = (wide * norm.float()).to(values.dtype)
+    return Stream(values, weighted, torch.stack(squares, dim=1))
+
+
+def attend(
+    projected: Float[Tensor, "rows all_heads head"],
+    attended: Float[Tensor, "rows heads head"],
+    pages: Pages,
+    places: Places,
+    heads: Heads,
+    parts: Parts,
+    num_parts: int,
+    *,
+    scale: float,
+    window: int | None = None,
+    cap: float | None = None,
+) -> None:
+    """What `attention.attend` does; the same arguments."""
+    del parts, num_parts
+    attended.zero_()
+    num_heads = attended.shape[1]
+    kv_heads = (projected.shape[1] - num_heads) // 2
+    for group, (start, real) in enumerate(
+        zip(places.starts.tolist(), places.widths.tolist(), strict=True)
+    ):
+        own = projected[group * places.width :][:real]
+        at = torch.arange(start, start + real, device=own.device)
+        query = _turned(own[:, :num_heads], at, heads, heads.query_norm)
+        key = _turned(own[:, num_heads : num_heads + kv_heads], at, heads, heads.key_norm)
+        _keep(pages, places.tables[group], at, key, own[:, num_heads + kv_heads :])
+        every = torch.arange(start + real, device=own.device)
+        keys, values = _kept(pages, places.tables[group], every)
+        distance = at.unsqueeze(1) - every
+        seen = (distance >= 0) & (distance < (window or start + real + 1))
+        found = _looked(query, keys, values, seen, scale, cap)
+        attended[group * places.width :][:real] = found.to(projected.dtype)
+
+
+def _turned(
+    states: Float[Tensor, "rows some_heads head"],
+    at: Int[Tensor, " rows"],
+    heads: Heads,
+    norm: Float[Tensor, " head"] | None,
+) -> Float[Tensor, "rows some_heads head"]:
+    wide = states.float()
+    if norm is not None:
+        root = torch.rsqrt(wide.square().mean(-1, keepdim=True) + heads.epsilon)
+        wide = wide * root * norm.float()
+    one, other = wide.chunk(2, dim=-1)
+    cosine, sine = heads.cosines[at].unsqueeze(1), heads.sines[at].unsqueeze(1)
+    turned = (one * cosine - other * sine, other * cosine + one * sine)
+    return torch.cat(turned, dim=-1).to(states.dtype)
+
+
+def _keep(
+    pages: Pages,
+    table: Int[Tensor, " most_pages"],
+    at: Int[Tensor, " rows"],
+    key: Float[Tensor, "rows kv_heads head"],
+    value: Float[Tensor, "rows kv_heads head"],
+) -> None:
+    size = pages.keys.shape[2]
+    page, token = table[at // size].long(), at % size
+    pages.keys[page, :, token] = key
+    pages.values[page, :, token] = value
+
+
+def _kept(
+    pages: Pages, table: Int[Tensor, " most_pages"], at: Int[Tensor, " tokens"]
+) -> tuple[Float[Tensor, "tokens kv_heads head"], Float[Tensor, "tokens kv_heads head"]]:
+    size = pages.keys.shape[2]
+    page, token = table[at // size].long(), at % size
+    return pages.keys[page, :, token], pages.values[page, :, token]
+
+
+def _looked(
+    query: Float[Tensor, "rows heads head"],
+    keys: Float[Tensor, "tokens kv_heads head"],
+    values: Float[Tensor, "tokens kv_heads head"],
+    seen: Bool[Tensor, "rows tokens"],
+    scale: float,
+    cap: float | None,
+) -> Float[Tensor, "rows heads head"]:
+    """Attention in float32; a value that is not finite is lost to those who see it, no others."""
+    share = query.shape[1] // keys.shape[1]
+    keys, values = keys.repeat_interleave(share, 1).float(), values.repeat_interleave(share, 1)
+    scores = torch.einsum("rhd,thd->hrt", query.float(), keys) * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    is_fine = values.float().isfinite()
+    found = torch.einsum("hrt,thd->rhd", weights, torch.where(is_fine, values.float(), 0.0))
+    lost = (seen.unsqueeze(0) & ~is_fine.all(-1).T.unsqueeze(1)).any(-1)
+    return found.masked_fill(lost.T.unsqueeze(-1), torch.nan)
