@@ -128,6 +128,8 @@ def _with_length(
             f"of {longest}: shorten it"
         )
     if traits.context_length is None:
+        if params.max_tokens == params.longest_output:
+            return params
         return replace(params, max_tokens=params.longest_output)
     room = traits.context_length - len(ids)
     if params.max_tokens is not None and params.max_tokens > room:

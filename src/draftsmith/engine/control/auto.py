@@ -103,6 +103,8 @@ class AutoGamma:
         self._last_rest = Rest()
         self._thought_s = 0.0
         """What the controller takes in a round with drafts."""
+        self._candidates: list[Candidate] = []
+        """What drafts of the sequences may bring, once it was asked in the round in hand."""
         self._left_out: set[int] = set()
         """Sequences whose catching up cannot be paid in the round in hand."""
         self._num_unseen = 0
@@ -234,7 +236,7 @@ class AutoGamma:
 
     def _affordable(self, sequences: Sequence[Sample]) -> Choice | None:
         """The best choice, plain decoding included; None if the ledger does not bear it."""
-        costs = self._costs(sequences)
+        costs, self._candidates = self._costs(sequences), []
         plain_s = float(costs.check[0])
         bearable_s = self._bearable_s(sequences, plain_s)
         least_s = plain_s + float(costs.draft[1])
@@ -325,14 +327,14 @@ class AutoGamma:
         return Schedule((0,) * len(sequences), float(len(sequences)), float(costs.check[0]))
 
     def _best(self, sequences: Sequence[Sample], costs: Costs, min_depth: int = 0) -> Schedule:
-        candidates = [
-            Candidate(
-                np.array(self._by_position.along(one.id, PLACES[: self._at_most(MAX_GAMMA, one)])),
-                self._asked[one.id].toward(1.0, 0.0),
-            )
-            for one in sequences
-        ]
-        return best_schedule(candidates, costs.check, costs.draft, min_depth=min_depth)
+        if not self._candidates:
+            self._candidates = [self._candidate(one) for one in sequences]
+        return best_schedule(self._candidates, costs.check, costs.draft, min_depth=min_depth)
+
+    def _candidate(self, sequence: Sample) -> Candidate:
+        places = PLACES[: self._at_most(MAX_GAMMA, sequence)]
+        chances = np.array(self._by_position.along(sequence.id, places))
+        return Candidate(chances, self._asked[sequence.id].toward(1.0, 0.0))
 
     def _costs(self, sequences: Sequence[Sample]) -> Costs:
         check = self._check.table(self._load, len(sequences) * MAX_GAMMA)
