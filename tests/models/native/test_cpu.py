@@ -130,6 +130,24 @@ def test_a_sequences_logits_have_the_same_bits_in_every_batch(format: str | None
         assert torch.equal(together[place, : len(new[i])], alone)
 
 
+@pytest.mark.parametrize("isa", cpu.instruction_sets())
+@pytest.mark.parametrize("format", [None, "F16", "BF16", "Q8_0", "Q4_1"])
+def test_sixteen_sequences_step_together_as_each_alone(isa: str, format: str | None) -> None:
+    cpu.set_instruction_set(isa)
+    model = fast("wide qwen2", format)
+    together, alone = model.open_cache(), model.open_cache()
+    rows = [together.add() for _ in range(16)]
+    for row in rows:
+        assert alone.add() == row
+        model.prefill(together, row, TOKENS[row : 2 * row + 20])
+        model.prefill(alone, row, TOKENS[row : 2 * row + 20])
+    for step in range(3):
+        new = [[TOKENS[60 + row + step]] for row in rows]
+        logits = model.forward(together, Rows(rows, new))
+        for row in rows:
+            assert torch.equal(model.forward(alone, Rows([row], [new[row]]))[0], logits[row]), row
+
+
 def test_rejected_tokens_leave_no_trace() -> None:
     model = fast("wide qwen2", "Q8_0")
     cache = model.open_cache()

@@ -8,8 +8,9 @@
 
 namespace DS_ISA {
 
-// The more rows a weight meets, the fewer weights the processor looks ahead by itself.
-constexpr int kAhead = 8192;  // bytes
+// The more rows a weight meets, the fewer weights the processor looks ahead by itself, and the later
+// they are wanted: with 16 rows what was asked for too early is gone again.
+template <int kRows> constexpr int ahead() { return kRows >= 16 ? 2048 : 8192; }  // bytes
 
 // Eight-bit activations: acc += scale * a * (sum of (code - offset) * activation) + minimum * sum.
 template <class Format, int kRows>
@@ -29,7 +30,7 @@ DS_INLINE void quantised_tile(const uint8_t* tile, int num_groups, const DsRows&
 #pragma GCC unroll 1  // eight groups of eight rows would not fit the instruction cache
     for (int g = 0; g < Format::kGroups; ++g) {
       constexpr int kGroupBytes = Format::kBytes / Format::kGroups;
-      prefetch(tile + kAhead + g * kGroupBytes, kGroupBytes);
+      prefetch(tile + ahead<kRows>() + g * kGroupBytes, kGroupBytes);
       Bytes quads[8];
       Scales weight;
       Format::codes(tile, g, quads);
