@@ -327,8 +327,7 @@ class AutoGamma:
         return Schedule((0,) * len(sequences), float(len(sequences)), float(costs.check[0]))
 
     def _best(self, sequences: Sequence[Sample], costs: Costs, min_depth: int = 0) -> Schedule:
-        if not self._candidates:
-            self._candidates = [self._candidate(one) for one in sequences]
+        self._candidates = self._candidates or [self._candidate(one) for one in sequences]
         return best_schedule(self._candidates, costs.check, costs.draft, min_depth=min_depth)
 
     def _candidate(self, sequence: Sample) -> Candidate:
