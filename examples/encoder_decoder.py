@@ -21,4 +21,7 @@ def main(target: str = "google-t5/t5-small", draft: str = "prompt-lookup") -> No
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except draftsmith.DraftsmithError as error:  # the Hub out of reach, for one
+        sys.exit(f"encoder_decoder.py: {error}")

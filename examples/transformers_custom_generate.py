@@ -5,6 +5,9 @@ python examples/transformers_custom_generate.py [TARGET [DRAFT]]
 Both are what `from_pretrained` takes; without a draft, repetitions are looked up in the text.
 """
 
+# transformers' own annotation of `self` in `generate`:
+# pyright: reportAttributeAccessIssue=false
+
 import sys
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,4 +34,8 @@ def main(target: str = "HuggingFaceTB/SmolLM2-135M-Instruct", draft: str | None 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except OSError as error:  # what `from_pretrained` raises where the Hub is out of reach
+        reason = str(error).strip().partition("\n")[0]
+        sys.exit(f"transformers_custom_generate.py: {reason} Or give the folder of a model.")

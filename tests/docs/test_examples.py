@@ -48,6 +48,19 @@ def test_an_example_runs_as_a_script(
     assert _WORDS[name] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["transformers_custom_generate", "encoder_decoder"])
+def test_an_example_without_its_model_ends_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "/nowhere/model/"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    said = str(end.value.code)
+    assert said.startswith(f"{name}.py: ")
+    assert "/nowhere/model" in said
+    assert "\n" not in said
+
+
 def test_every_example_is_run_and_listed() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == set(_WORDS)
