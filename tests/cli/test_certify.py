@@ -13,7 +13,7 @@ from draftsmith.audit.planted import BUGS
 from tests.audit.openai import serving
 from tests.cli.outcome import Cli
 
-POWER = Power(detects=0.6)
+POWER = Power(detects=0.9)  # what it sees is tests/audit's affair: here are few samples
 
 
 @pytest.fixture(autouse=True)
