@@ -24,7 +24,7 @@ GAMMA = 3
 def main(
     target: str = "qwen2.5-coder-1.5b-instruct",
     draft: str = "qwen2.5-coder-0.5b-instruct",
-    max_tokens: int = 48,
+    max_tokens: int | str = 48,
 ) -> None:
     """Compare what the laws foretell with what a run does."""
     engine = draftsmith.load_engine(target, draft, gamma=GAMMA)
