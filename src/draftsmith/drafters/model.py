@@ -14,7 +14,7 @@ from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
 from draftsmith.models.tokenizer import Tokenizer
 
-__all__ = ["ModelDrafter"]
+__all__ = ["ModelDrafter", "ModelState"]
 
 
 class ModelDrafter(StatefulDrafter):
@@ -40,16 +40,16 @@ class ModelDrafter(StatefulDrafter):
         self.name = model.traits.name
         self.uses_torch_threads = model.uses_torch_threads
 
-    def open(self) -> "_ModelState":
+    def open(self) -> "ModelState":
         """A cache of the model, without rows."""
-        return _ModelState(self.model)
+        return ModelState(self.model)
 
 
-class _ModelState(DraftState):
+class ModelState(DraftState):
     """The model's cache rows of one engine's sequences."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self._follower = Follower(model)
+        self.follower = Follower(model)
 
     def propose(self, context: DraftContext) -> Draft:
         """Run the model token by token; each token is drawn from its law.
@@ -57,10 +57,10 @@ class _ModelState(DraftState):
         Nothing is proposed for a sequence that the model has no room for.
         """
         wanted = [i for i, view in enumerate(context.sequences) if self._is_wanted(view)]
-        feeds = {i: self._follower.catch_up(context.sequences[i]) for i in wanted}
+        feeds = {i: self.follower.catch_up(context.sequences[i]) for i in wanted}
         live = wanted
         while live := context.wanting(live):
-            logits = self._follower.forward(
+            logits = self.follower.forward(
                 [context.sequences[i] for i in live], [feeds[i] for i in live]
             )
             rows = torch.arange(len(live), device=logits.device)
@@ -71,9 +71,9 @@ class _ModelState(DraftState):
 
     def release(self, sequence: int) -> None:
         """Close the row of a sequence."""
-        self._follower.release(sequence)
+        self.follower.release(sequence)
 
     def _is_wanted(self, view: SequenceView) -> bool:
-        length = self._follower.model.traits.context_length
+        length = self.follower.model.traits.context_length
         has_room = length is None or len(view.tokens) + view.gamma <= length
         return view.gamma > 0 and has_room

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Sequence
 from draftsmith.drafters.contract import Drafter, DraftState, open_state
 from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport
+from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.result import Completion, TokenTrace
+from draftsmith.engine.rounds.capturing import graphed_rounds
 from draftsmith.engine.rounds.step import run_round
+from draftsmith.engine.rounds.verdicts import Outcome
 from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.engine.traces import Rounds, logprobs_of
@@ -88,6 +91,7 @@ class Scheduler:
         self._max_batch_size = max_batch_size
         self._prompt_budget = prompt_budget
         self._is_alone = not target.uses_torch_threads and not (draft and draft.uses_torch_threads)
+        self._graphed = graphed_rounds(target, draft)
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -107,6 +111,8 @@ class Scheduler:
     def _close_caches(self) -> None:
         self._target: Follower | None = None
         self._draft_state: DraftState | None = None
+        if self._graphed is not None:
+            self._graphed.forget()
 
     @property
     def num_held(self) -> int:
@@ -288,9 +294,7 @@ class Scheduler:
             asked = time.perf_counter()
             choice = self.controller.choose(samples)
             own_s += time.perf_counter() - asked
-        turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
-        drafter = self._state_of(self._draft) if any(choice.gammas) else None
-        outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
+        outcomes, draft_s, confidences = self._outcomes(target, samples, choice)
         for sample, outcome in zip(samples, outcomes, strict=True):
             tokens, drafted, num_accepted, *_ = outcome
             logprobs = logprobs_of(outcome, sample.params.logprobs)
@@ -298,7 +302,6 @@ class Scheduler:
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
         records = [sample.records[-1] for sample in samples]
-        confidences = [turn.confidences for turn in turns]
         told = time.perf_counter()
         read_s, self._read_s = self._read_s, 0.0
         total_s = told - start + self._heard_s + read_s
@@ -310,6 +313,19 @@ class Scheduler:
             for sample in samples:
                 sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
         self._heard_s = time.perf_counter() - told
+
+    def _outcomes(
+        self, target: Follower, samples: Sequence[Sample], choice: Choice
+    ) -> tuple[Sequence[Outcome], float, Sequence[Sequence[float]]]:
+        """The verdicts, what drafting took, and how sure the drafter was of each token."""
+        drafter = self._state_of(self._draft) if any(choice.gammas) else None
+        if self._graphed is not None and isinstance(self.controller, FixedGamma):
+            found = self._graphed.run(target, drafter, samples, self.controller.gamma)
+            if found is not None:
+                return found, 0.0, [[] for _ in samples]
+        turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
+        outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
+        return outcomes, draft_s, [turn.confidences for turn in turns]
 
     @property
     def _name(self) -> str:

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from draftsmith.core.demands import NO_DEMANDS, Demands
 
-__all__ = ["Cache", "CountedCache", "LanguageModel", "ModelTraits", "Rows", "free_number"]
+__all__ = [
+    "Cache",
+    "CountedCache",
+    "LanguageModel",
+    "ModelTraits",
+    "PagedCache",
+    "Rows",
+    "free_number",
+]
 
 _PROMPT_CHUNK = 1024
 
@@ -122,6 +130,18 @@ class CountedCache(Cache):
         self._lengths[row] += count
 
 
+class PagedCache(CountedCache):
+    """Rows that a captured pass finds by their slots, in pages that are taken beforehand."""
+
+    @abstractmethod
+    def slot(self, row: int) -> int:
+        """The line of the device's tables that is this row's."""
+
+    @abstractmethod
+    def reserve(self, row: int, num_tokens: int) -> int:
+        """Make room for a row of so many tokens; the pages that it then has in use."""
+
+
 def free_number(taken: Container[int]) -> int:
     """The lowest row number that is not taken.
 
@@ -139,6 +159,8 @@ class LanguageModel(ABC):
     device: torch.device
     uses_torch_threads: bool = True
     """Whether passes run on torch's threads; False if they would only be in the way."""
+    can_be_captured: bool = False
+    """Whether passes can be part of a CUDA graph."""
 
     @abstractmethod
     def open_cache(self) -> Cache:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.models.contract import Cache, LanguageModel, Rows
+from draftsmith.models.contract import Cache, CountedCache, LanguageModel, PagedCache, Rows
 
 __all__ = ["Followed", "Follower", "common_prefix"]
 
@@ -117,6 +117,38 @@ class Follower:
             self._prefill(row, tokens[common:-1])
             common = len(tokens) - 1
         return list(tokens[common:])
+
+    def settle(self, sequence: Followed) -> None:
+        """Hold all settled tokens, and no others: all but the newest."""
+        feed = self.catch_up(sequence)
+        self._prefill(self._rows[sequence.id], feed[:-1])
+
+    def note_fed(self, sequence: Followed, coming: Sequence[int], num_open: int) -> None:
+        """Note what a pass outside of here has fed.
+
+        Args:
+            sequence: Whose row agrees with it.
+            coming: Tokens that are about to be committed.
+            num_open: How many of the last of them the row lacks.
+        """
+        row = self._rows[sequence.id]
+        new = [*sequence.tokens[len(row.held) :], *coming]
+        assert isinstance(self._cache, CountedCache)
+        self._cache.append(row.number, len(new) - num_open)
+        row.held.extend(new[: len(new) - num_open])
+
+    def reserve(self, sequence: Followed, num_tokens: int) -> int:
+        """Make room for so many tokens of a sequence; the pages that they take."""
+        return self._paged.reserve(self._rows[sequence.id].number, num_tokens)
+
+    def slot(self, sequence: Followed) -> int:
+        """Where the device finds the pages of a sequence."""
+        return self._paged.slot(self._rows[sequence.id].number)
+
+    @property
+    def _paged(self) -> PagedCache:
+        assert isinstance(self._cache, PagedCache)
+        return self._cache
 
     def forward(
         self, sequences: Sequence[Followed], tokens: Sequence[Sequence[int]]

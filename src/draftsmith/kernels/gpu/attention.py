@@ -163,11 +163,13 @@ def _attend_part(
             new_2 = tl.load(to_key + HEAD // 2, mask=of_new, other=0.0).to(tl.float32)
             if HAS_NORM:
                 new_1, new_2 = _normed(new_1, new_2, key_norm, elements, of_elements, epsilon, HEAD)
-            wave = at.to(tl.int64)[:, None] * (HEAD // 2) + elements[None, :]
-            cosine = tl.load(cosines + wave, mask=of_new, other=0.0)
-            sine = tl.load(sines + wave, mask=of_new, other=0.0)
-            key_1 = tl.where(of_new, (new_1 * cosine - new_2 * sine).to(kind), key_1)
-            key_2 = tl.where(of_new, (new_2 * cosine + new_1 * sine).to(kind), key_2)
+            key_wave = at.to(tl.int64)[:, None] * (HEAD // 2) + elements[None, :]
+            key_cosine = tl.load(cosines + key_wave, mask=of_new, other=0.0)
+            key_sine = tl.load(sines + key_wave, mask=of_new, other=0.0)
+            turned_key = (new_1 * key_cosine - new_2 * key_sine).to(kind)
+            key_1 = tl.where(of_new, turned_key, key_1)
+            turned_key = (new_2 * key_cosine + new_1 * key_sine).to(kind)
+            key_2 = tl.where(of_new, turned_key, key_2)
             to_value = to_key + KV_HEADS * HEAD
             value_1 = tl.where(of_new, tl.load(to_value, mask=of_new, other=0.0), value_1)
             other = tl.load(to_value + HEAD // 2, mask=of_new, other=0.0)

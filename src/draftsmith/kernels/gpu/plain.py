@@ -1,4 +1,7 @@
-"""The torch twins of the kernels: what each computes, said plainly, on any device."""
+"""The torch twins of the kernels: what each computes, said plainly, on any device.
+
+The host looks at numbers here and there, which no kernel may.
+"""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -7,8 +10,18 @@ from torch.nn.functional import gelu, linear, silu
 
 from draftsmith.kernels.gpu.attention import Heads, Pages, Parts, Places
 from draftsmith.kernels.gpu.products import Plan, Scratch, Stream
+from draftsmith.kernels.gpu.verdicts import Bests, State
 
-__all__ = ["attend", "embed", "product"]
+__all__ = [
+    "attend",
+    "best_parts",
+    "embed",
+    "prepare",
+    "product",
+    "settle",
+    "stream_of",
+    "take_draft",
+]
 
 
 def product(
@@ -172,3 +185,60 @@ def _looked(
     found = torch.einsum("hrt,thd->rhd", weights, torch.where(is_fine, values.float(), 0.0))
     lost = (seen.unsqueeze(0) & ~is_fine.all(-1).T.unsqueeze(1)).any(-1)
     return found.masked_fill(lost.T.unsqueeze(-1), torch.nan)
+
+
+# --- between the passes of a greedy round -------------------------------------------------------
+
+
+def best_parts(logits: Float[Tensor, "rows columns"], vocab_size: int) -> Bests:
+    """What `verdicts.best_parts` finds, in one part a row."""
+    scores = logits[:, :vocab_size]
+    return Bests(scores.amax(1, keepdim=True), scores.argmax(1, keepdim=True).int())
+
+
+def prepare(
+    state: State,
+    check: tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Int[Tensor, "batch rows"]],
+    draft: tuple[Int[Tensor, "gamma batch"], Int[Tensor, "gamma batch"], Int[Tensor, "batch two"]],
+) -> None:
+    """What `verdicts.prepare` does; the same arguments."""
+    starts, widths, tokens = check
+    gamma = tokens.shape[1] - 1
+    starts.copy_(state.lengths - 1)
+    widths.copy_(state.is_live * (gamma + 1))
+    tokens[:, 0] = state.newest
+    draft_starts, draft_widths, first = draft
+    first.copy_(torch.stack((state.previous, state.newest), dim=1))
+    for step in range(gamma):
+        draft_starts[step] = state.lengths - (2 if step == 0 else 1 - step)
+        draft_widths[step] = state.is_live * (2 if step == 0 else 1)
+
+
+def take_draft(
+    bests: Bests, tokens: Int[Tensor, "batch rows"], next_tokens: Int[Tensor, " batch"], step: int
+) -> None:
+    """What `verdicts.take_draft` does; the same arguments."""
+    last = _points(bests).view(len(tokens), -1)[:, -1].clamp(min=0)
+    tokens[:, step], next_tokens[:] = last, last
+
+
+def settle(
+    bests: Bests,
+    tokens: Int[Tensor, "batch rows"],
+    state: State,
+    found: Int[Tensor, "batch twice_rows"],
+) -> None:
+    """What `verdicts.settle` does; the same arguments."""
+    points, drafted = _points(bests).view(tokens.shape), tokens[:, 1:]
+    kept = (points[:, :-1] == drafted).int().cumprod(1).sum(1, keepdim=True)
+    found.copy_(torch.cat((points, drafted, kept), dim=1))
+    state.lengths.add_(state.is_live * (kept[:, 0] + 1))
+    state.newest.copy_(points.gather(1, kept)[:, 0].clamp(min=0))
+    state.previous.copy_(tokens.gather(1, kept)[:, 0])
+
+
+def _points(bests: Bests) -> Int[Tensor, " rows"]:
+    """The best id of each row, the lowest of equals; -1 for a row that is no distribution."""
+    highest = bests.highs.amax(1)
+    first = bests.ids.gather(1, bests.highs.argmax(1, keepdim=True))[:, 0]
+    return torch.where(highest.isfinite(), first, -1)

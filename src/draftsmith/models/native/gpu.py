@@ -5,7 +5,7 @@ bits in every pass, whether it stood in a prompt, in a check or alone. `TorchDec
 twin.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -88,6 +88,7 @@ class GpuDecoder(LanguageModel):
             else (plain.embed, plain.product, plain.attend)
         )
         """The kernels, or on a CPU their twins."""
+        self.can_be_captured = is_cuda
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
         self._version = self.pool.version
 
@@ -149,15 +150,21 @@ class GpuDecoder(LanguageModel):
         """Never called: there is no encoder."""
         raise AssertionError("a decoder-only model has no encoder")
 
-    def capture(self, batch: int, width: int, num_tokens: int) -> None:
-        """Capture the graph of such passes now, rather than at the first of them.
+    def captured_pass(
+        self, batch: int, width: int, num_tokens: int
+    ) -> tuple[Callable[[], None], Int[Tensor, " numbers"]]:
+        """Capture a pass beforehand, rather than at the first of its kind.
 
         Args:
             batch: Sequences.
             width: Rows of each.
             num_tokens: That the longest sequence holds afterwards.
+
+        Returns:
+            What runs it, and the numbers that it reads: starts, widths, slots, then tokens.
         """
-        self._graph(*self._bucket(batch, width, -(-num_tokens // PAGE)))
+        graph = self._graph(*self._bucket(batch, width, -(-num_tokens // PAGE)))
+        return graph.graph.replay, graph.packed
 
     # --- a pass -------------------------------------------------------------------------------
 
@@ -170,7 +177,8 @@ class GpuDecoder(LanguageModel):
         num, width = len(batch.rows), batch.width
         slots = [cache.slot(row) for row in batch.rows]
         counts, wide, parts = self._bucket(num, width, num_parts)
-        is_graphed = self.device.type == "cuda" and with_logits and counts * wide <= _MOST_GRAPHED
+        is_small = wide <= _WIDTHS[-1] and counts * wide <= _MOST_GRAPHED
+        is_graphed = self.device.type == "cuda" and is_small
         if not is_graphed:
             counts, wide = num, width
         numbers = _packed(lengths, slots, batch.tokens, counts, wide)
@@ -181,16 +189,22 @@ class GpuDecoder(LanguageModel):
         captured = self._graph(counts, wide, parts)
         captured.packed.copy_(numbers)
         captured.graph.replay()
+        if not with_logits:
+            return None
         # A copy: the next replay writes over what this one found.
         return captured.logits.view(counts, wide, -1)[:num, :width].clone()
 
     def _bucket(self, batch: int, width: int, num_parts: int) -> tuple[int, int, int]:
         """The captured pass that such a one runs as."""
         wide = next((one for one in _WIDTHS if one >= width), width)
+        return 1 << (batch - 1).bit_length(), wide, self.num_parts(num_parts)
+
+    def num_parts(self, num_pages: int) -> int:
+        """The parts that are captured for sequences of so many pages."""
         parts = _FEWEST_PARTS
-        while parts < num_parts:
+        while parts < num_pages:
             parts *= 2
-        return 1 << (batch - 1).bit_length(), wide, min(parts, self.pool.most_pages)
+        return min(parts, self.pool.most_pages)
 
     def _graph(self, batch: int, width: int, num_parts: int) -> _Graph:
         if self._version != self.pool.version:
@@ -211,7 +225,7 @@ class GpuDecoder(LanguageModel):
             self.run(inputs, num_parts)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             logits = self.run(inputs, num_parts)
         assert logits is not None
         return _Graph(graph, packed, logits)

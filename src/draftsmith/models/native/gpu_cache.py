@@ -12,7 +12,7 @@ from torch import Tensor
 
 from draftsmith.errors import InvalidRequestError
 from draftsmith.kernels.gpu.attention import PAGE, Pages
-from draftsmith.models.contract import CountedCache
+from draftsmith.models.contract import PagedCache
 from draftsmith.models.native.config import DecoderConfig
 
 __all__ = ["GpuCache", "PagePool"]
@@ -123,7 +123,7 @@ class _Held:
     pages: list[int] = field(default_factory=list)
 
 
-class GpuCache(CountedCache):
+class GpuCache(PagedCache):
     """The slots of one run; lengths are the host's, and travel with each pass.
 
     Args:

@@ -1,0 +1,146 @@
+"""Rounds as graphs give the plain path's texts and counts; without a GPU they run uncaptured."""
+# transformers' objects have looser annotations than pyright's strict mode asks:
+# pyright: basic
+
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+
+from draftsmith.core.params import SamplingParams
+from draftsmith.drafters import ModelDrafter
+from draftsmith.engine.engine import Engine
+from draftsmith.engine.rounds.graphed import GraphedRounds
+from draftsmith.models.native.gpu import GpuDecoder
+from tests.models.native.test_decoder import TOKENS
+from tests.models.native.test_gpu import fast_and_plain
+
+PROMPTS = [TOKENS[:5], TOKENS[7:30], TOKENS[2:4]]
+GREEDY = SamplingParams(max_tokens=14, ignore_eos=True)
+
+
+@pytest.fixture(name="target")
+def _target() -> GpuDecoder:
+    plain = fast_and_plain("qwen3, biases, tied")[0]
+    target = GpuDecoder(plain.weights, plain.config, "target")
+    target.can_be_captured = True
+    return target
+
+
+@pytest.fixture(name="draft")
+def _draft(target: GpuDecoder) -> GpuDecoder:
+    """Of the same family, and right now and then."""
+    noise = torch.randn(target.weights.head.shape, generator=torch.Generator().manual_seed(2))
+    head = target.weights.head + 0.25 * noise.to(target.device)
+    draft = GpuDecoder(replace(target.weights, head=head), target.config, "draft")
+    draft.can_be_captured = True
+    return draft
+
+
+def results(target, draft, gamma, batch=8, params=GREEDY, *, is_graphed=True):
+    drafter = ModelDrafter(draft) if draft else None
+    target.can_be_captured = is_graphed
+    engine = Engine(target, draft=drafter, gamma=gamma, max_batch_size=batch)
+    return engine.generate(PROMPTS, params)
+
+
+def told(found):
+    return [
+        (
+            one.token_ids,
+            one.finish_reason,
+            one.error,
+            one.statistics.num_drafted,
+            one.statistics.alpha,
+        )
+        for one in found
+    ]
+
+
+@pytest.mark.parametrize(("gamma", "batch"), [(0, 8), (1, 8), (4, 1), (4, 8), (3, 2)])
+def test_texts_and_counts_are_those_of_the_plain_path(target, draft, gamma, batch) -> None:
+    draft = draft if gamma else None
+    with mock.patch.object(
+        GraphedRounds, "_launch", autospec=True, side_effect=GraphedRounds._launch
+    ) as launch:
+        found = results(target, draft, gamma, batch)
+    assert launch.called
+    want = results(target, draft, gamma, batch, is_graphed=False)
+    assert told(found) == told(want)
+    assert [one.token_ids for one in found] == [
+        one.token_ids for one in results(target, None, 0, is_graphed=False)
+    ]
+    if gamma:
+        assert any(0 < (one.statistics.alpha or 0) < 1 for one in found)
+
+
+def test_a_round_feeds_nothing_twice(target, draft) -> None:
+    """Caches are read before the first round, and follow from then on."""
+    with mock.patch.object(
+        GpuDecoder, "extend", autospec=True, side_effect=GpuDecoder.extend
+    ) as fed:
+        results(target, draft, 3)
+    tokens = [len(call.args[3]) for call in fed.call_args_list if call.args[3]]
+    # Each model reads each prompt, and a little again whenever one of the three has left.
+    prompts = sum(len(prompt) - 1 for prompt in PROMPTS)
+    assert 2 * prompts <= sum(tokens) <= 2 * prompts + 3 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        replace(GREEDY, stop_token_ids=(TOKENS[3],), ignore_eos=False),
+        replace(GREEDY, max_tokens=1),
+        replace(GREEDY, max_tokens=2),
+        replace(GREEDY, repetition_penalty=1.3),
+        replace(GREEDY, temperature=0.8, seed=3),
+        replace(GREEDY, logprobs=2),
+    ],
+    ids=["stop", "1 token", "2 tokens", "penalty", "sampled", "logprobs"],
+)
+def test_what_graphs_cannot_do_the_plain_path_does(target, draft, params) -> None:
+    found = results(target, draft, 3, params=params)
+    assert told(found) == told(results(target, draft, 3, params=params, is_graphed=False))
+
+
+def test_texts_go_up_to_the_context(target, draft) -> None:
+    prompt = [TOKENS[:60]]
+    params = replace(GREEDY, max_tokens=target.config.context_length - 60)
+    with mock.patch(f"{__name__}.PROMPTS", prompt):
+        found = results(target, draft, 4, params=params)
+        assert told(found) == told(results(target, draft, 4, params=params, is_graphed=False))
+    assert [len(one.token_ids) for one in found] == [params.max_tokens]
+
+
+def test_logits_that_are_none_end_the_sequence_with_a_word(target) -> None:
+    weights = replace(
+        target.weights, final_norm=torch.full_like(target.weights.final_norm, torch.nan)
+    )
+    broken = GpuDecoder(weights, target.config, "broken")
+    broken.can_be_captured = True
+    found = results(broken, None, 0)
+    assert all("NaN" in str(one.error) for one in found)
+
+
+def test_sequences_join_and_leave_between_rounds(target, draft) -> None:
+    target.can_be_captured = True
+    engine = Engine(target, draft=ModelDrafter(draft), gamma=3)
+    streams = [
+        engine.stream(prompt, replace(GREEDY, max_tokens=9 + 4 * k))
+        for k, prompt in enumerate(PROMPTS)
+    ]
+    ids: list[list[int]] = [[], [], []]
+    alive = dict(enumerate(streams))
+    while alive:
+        for k, stream in list(alive.items()):
+            event = next(stream, None)
+            if event is None:
+                del alive[k]
+            else:
+                ids[k] += [token.token_id for token in event.tokens]
+    long = results(target, None, 0, params=replace(GREEDY, max_tokens=20), is_graphed=False)
+    for k, one in enumerate(long):
+        assert tuple(ids[k]) == one.token_ids[: 9 + 4 * k]
+    target.pool.check_integrity([])
+    draft.pool.check_integrity([])
