@@ -96,12 +96,6 @@ class Completion:
     def __str__(self) -> str:
         return self.text
 
-    def with_trace_of(self, make: Callable[[], tuple[TokenTrace, ...]]) -> "Completion":
-        """This very completion, whose `trace` is made when it is first asked for."""
-        del vars(self)["trace"]
-        vars(self)["_make_trace"] = make
-        return self
-
     if not TYPE_CHECKING:  # it would say that there is any attribute
 
         def __getattr__(self, name: str) -> object:
@@ -111,6 +105,13 @@ class Completion:
                 raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
             vars(self)["trace"] = made = make()
             return made
+
+
+def with_trace_of(completion: Completion, make: Callable[[], tuple[TokenTrace, ...]]) -> Completion:
+    """This very completion, whose `trace` is made when it is first asked for."""
+    del vars(completion)["trace"]
+    vars(completion)["_make_trace"] = make
+    return completion
 
 
 @dataclass(frozen=True)

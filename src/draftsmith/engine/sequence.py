@@ -15,7 +15,7 @@ from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
 from draftsmith.engine.control.contract import Ledger
-from draftsmith.engine.result import Completion, FinishReason
+from draftsmith.engine.result import Completion, FinishReason, with_trace_of
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.text import OutputText
 from draftsmith.engine.traces import Logprobs, Rounds
@@ -190,7 +190,7 @@ class Sequence:
         assert self.finish_reason is not None
         output = self.tokens[len(self.prompt) :]
         rounds = Rounds(output, self.records, self._rejected, self._logprobs, 0)
-        return Completion(
+        completion = Completion(
             index=self.sample_index,
             text=self.output.text,
             token_ids=tuple(output),
@@ -201,7 +201,8 @@ class Sequence:
             error=self.error,
             ledger=self.ledger,
             prompt_tail=self.output.prompt_tail,
-        ).with_trace_of(rounds.traces)
+        )
+        return with_trace_of(completion, rounds.traces)
 
     def _append(self, tokens: list[int]) -> None:
         """Append tokens up to the one that ends the sequence."""
