@@ -6,7 +6,7 @@ so that `u <= threshold` in the place of `u < threshold` is seen.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -122,23 +122,27 @@ def text_law(
     if length <= 0:
         return {(): 1.0}
     law: TextLaw = {}
-    for tokens, mass in round_law(world, verifier, gamma, history, cut).items():
-        rest = text_law(world, verifier, gamma, length - len(tokens), (*history, *tokens), cut)
-        for tail, share in rest.items():
-            text = (*tokens, *tail)[:length]
-            law[text] = law.get(text, 0.0) + mass * share
+    pending: TextLaw = {(): 1.0}
+    while pending:
+        text = min(pending, key=len)  # no other leads to it any more
+        mass = pending.pop(text)
+        for tokens, share in round_law(world, verifier, gamma, (*history, *text), cut).items():
+            longer = (*text, *tokens)[:length]
+            into = law if len(longer) == length else pending
+            into[longer] = into.get(longer, 0.0) + mass * share
     return law
 
 
 def plain_law(world: World, length: int, history: Tokens = ()) -> TextLaw:
     """The target's own law of the next `length` tokens."""
-    law: TextLaw = {}
-    for text in itertools.product(range(world.vocab), repeat=length):
-        mass = 1.0
-        for index, token in enumerate(text):
-            mass *= float(world.target((*history, *text[:index]))[token])
-        if mass:
-            law[text] = mass
+    law: TextLaw = {(): 1.0}
+    for _ in range(length):
+        law = {
+            (*text, token): mass * share
+            for text, mass in law.items()
+            for token, share in enumerate(world.target((*history, *text)).tolist())
+            if share
+        }
     return law
 
 
@@ -190,14 +194,15 @@ def _all_drafts(
     """Every draft of gamma tokens, as one batch."""
     drafts = list(itertools.product(range(world.vocab), repeat=gamma))
     empty = torch.empty(0, world.vocab, dtype=torch.float64)
+    drafted, targeted = (
+        {prefix: law((*history, *prefix)) for prefix in _prefixes(world, count)}
+        for law, count in ((world.draft, gamma), (world.target, gamma + 1))
+    )
     draft_laws = [
-        torch.stack([world.draft((*history, *draft[:i])) for i in range(gamma)]) if gamma else empty
+        torch.stack([drafted[draft[:i]] for i in range(gamma)]) if gamma else empty
         for draft in drafts
     ]
-    target_laws = [
-        torch.stack([world.target((*history, *draft[:i])) for i in range(gamma + 1)])
-        for draft in drafts
-    ]
+    target_laws = [torch.stack([targeted[draft[:i]] for i in range(gamma + 1)]) for draft in drafts]
     lengths = [
         cut(draft, laws) if cut else gamma for draft, laws in zip(drafts, draft_laws, strict=True)
     ]
@@ -221,11 +226,16 @@ def _acceptance_cells(
     gamma = check.draft_tokens.shape[1]
     thresholds = verifier.thresholds(check).tolist()
     is_shared = verifier.streams[0] == verifier.streams[1]
+    # The uniforms for which the drafter draws a token lie between its number's end and the next.
+    ends_of = {
+        prefix: [0.0, *world.drawn_from((*history, *prefix)).cumsum(-1).tolist()]
+        for prefix in _prefixes(world, gamma)
+    }
     ends: list[list[float]] = []
     weights: list[float] = []
     rows: list[int] = []
     for row, draft in enumerate(drafts):
-        cells = [_draft_cell(world, (*history, *draft[:i]), draft[i]) for i in range(gamma)]
+        cells = [ends_of[draft[:i]][draft[i] : draft[i] + 2] for i in range(gamma)]
         for pattern in itertools.product((True, False), repeat=gamma):
             left: list[float] = []
             weight = 1.0
@@ -245,10 +255,10 @@ def _acceptance_cells(
     return accept, torch.tensor(weights, dtype=dtype), torch.tensor(rows)
 
 
-def _draft_cell(world: World, history: Tokens, token: int) -> tuple[float, float]:
-    """The uniforms for which the drafter draws `token`."""
-    cumulative = world.drawn_from(history).cumsum(-1).tolist()
-    return (cumulative[token - 1] if token else 0.0), cumulative[token]
+def _prefixes(world: World, count: int) -> Iterator[Tokens]:
+    """Every text of fewer tokens than `count`."""
+    for length in range(count):
+        yield from itertools.product(range(world.vocab), repeat=length)
 
 
 def _emit(
