@@ -60,12 +60,12 @@ def test_greedy_text_is_that_of_an_independent_implementation(engine: Engine) ->
     path = local_path(source)
     independent = load_adapted(source, path, torch.float32, torch.device("cpu"))
     assert isinstance(independent, CausalModel)
-    params = SamplingParams(max_tokens=32)
+    params = SamplingParams(max_tokens=16)
     for prompt in PROMPTS[:2]:
         ids = engine.tokenizer.encode(prompt)
         inputs = torch.tensor([ids])
         theirs = independent.model.generate(
-            inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=32, do_sample=False
+            inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=16, do_sample=False
         )[0, len(ids) :].tolist()
         for target in (engine.target, independent):
             for draft, gamma in ((None, 0), (PromptLookupDrafter(), 4)):
@@ -84,10 +84,11 @@ def test_the_file_is_read_natively_and_stays_quantised(stored: Engine) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_one_seed_gives_one_text_for_every_drafter(stored: Engine, temperature: float) -> None:
     engine = stored
-    params = SamplingParams(max_tokens=24, temperature=temperature, seed=7)
+    params = SamplingParams(max_tokens=16, temperature=temperature, seed=7)
     plain = engine.generate(PROMPTS[0], params)[0].token_ids
+    # Each drafter with each gamma, at one temperature or the other.
     for name, draft in drafters(engine).items():
-        for gamma in (1, 4, 8):
+        for gamma in (4,) if temperature else (1, 8):
             one = Engine(engine.target, engine.tokenizer, draft, gamma=gamma)
             assert one.generate(PROMPTS[0], params)[0].token_ids == plain, (name, gamma)
 

@@ -15,7 +15,7 @@ from draftsmith.bench.sandbox import Limits, Outcome, isolation, run_program
 from draftsmith.workloads import humaneval_problems
 
 _LIMITS = Limits(timeout_s=30.0, memory_bytes=512 * 2**20)
-_HASTY = Limits(timeout_s=1.5)
+_HASTY = Limits(timeout_s=0.8)
 _TEST = "def check(candidate):\n    assert candidate() == 'done'\n"
 
 

@@ -21,6 +21,8 @@ from tests.engine.kit import PROMPTS, target
 
 CHECK = np.linspace(1.0, 3.0, 41)
 STEEP = 1.0 + np.arange(41.0)
+NUM_WORLDS = 12
+"""Each vocabulary with each mismatch, twice; the verifiers themselves are proved in 200."""
 
 
 def untaught() -> Chances:
@@ -113,14 +115,14 @@ def test_a_paced_draft_is_exact(verifier: ThresholdVerifier) -> None:
         lengths.add(paced(draft, laws))
         return paced(draft, laws)
 
-    for seed in range(40):
+    for seed in range(NUM_WORLDS):
         assert distance_of_a_round(a_world(seed), verifier, 3, (), cut) <= EXACT, f"world {seed}"
     assert lengths == {1, 2, 3}
 
 
 @pytest.mark.parametrize("verifier", [RejectionVerifier(), BlockVerifier()], ids=lambda v: v.name)
 def test_a_draft_may_end_by_its_tokens_only_behind_them(verifier: ThresholdVerifier) -> None:
-    worlds = [a_world(seed) for seed in range(40)]
+    worlds = [a_world(seed) for seed in range(NUM_WORLDS)]
     behind = [distance_of_a_round(world, verifier, 3, (), after_a_token) for world in worlds]
     before = [distance_of_a_round(world, verifier, 3, (), before_a_token) for world in worlds]
     assert max(behind) <= EXACT
