@@ -35,7 +35,7 @@ from draftsmith.errors import DraftsmithError, InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from draftsmith.bench.arms import Cell
+    from draftsmith.bench.arms import Arm, Cell
     from draftsmith.bench.run import Bench
     from draftsmith.bench.sandbox import Limits
     from draftsmith.core.params import SamplingParams
@@ -236,8 +236,13 @@ def passrate(
 def _is_cut_short(measured: "Bench", plan: "Sequence[tuple[Cell, Workload]]") -> bool:
     """Run all arms; whether Ctrl-C has ended that."""
     with steps("passrate", measured.num_steps(plan), "runs") as step:
+
+        def on_step(cell: "Cell", arm: "Arm", is_warm_up: bool) -> None:
+            note = ", warming up" if is_warm_up else ""
+            step(f"{cell.name}: {arm.name}{note}", is_counted=not is_warm_up)
+
         try:
-            measured.run(plan, lambda cell, arm: step(f"{cell.name}: {arm.name}"))
+            measured.run(plan, on_step)
         except KeyboardInterrupt:
             return True
     return False
