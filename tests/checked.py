@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jaxtyping
-from jaxtyping import AbstractArray
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError
 
 _jaxtyped: Any = jaxtyping.jaxtyped
+_beartyped: Any = beartype(conf=BeartypeConf(violation_type=TypeCheckError))
 
 
 def _shapes(hint: Any) -> Iterator[str]:
@@ -26,8 +28,8 @@ def checked(function: Any = None, *, typechecker: Any) -> Any:
     """`jaxtyping.jaxtyped` without what it is dear for.
 
     It binds every call's arguments by their signature and checks them twice, for better messages:
-    half of the suite's time. Here the type checker alone looks at a function without shapes, and
-    at one with shapes once, where sizes of the same name must agree.
+    half of the suite's time. Here beartype alone looks at a function without shapes, and at one
+    with shapes once, where sizes of the same name must agree. What is wrong is the same error.
     """
     if function is None:
         return functools.partial(checked, typechecker=typechecker)
@@ -38,7 +40,7 @@ def checked(function: Any = None, *, typechecker: Any) -> Any:
         return _jaxtyped(function, typechecker=typechecker)
     try:
         hints = typing.get_type_hints(function)
-        inner = typechecker(function)
+        inner = _beartyped(function)
     except Exception:  # e.g. a class that is only being defined
         return _jaxtyped(function, typechecker=typechecker)
     shapes = [shape for hint in hints.values() for shape in _shapes(hint)]
