@@ -111,6 +111,10 @@ class Plan:
     def observe(self, report: RoundReport) -> None:
         return None
 
+    @property
+    def ledger(self) -> None:
+        return None
+
 
 def plain(params: SamplingParams = LONG) -> list[list[tuple[int, ...]]]:
     return texts(Engine(target("llama")).generate(PROMPTS, params))

@@ -47,7 +47,7 @@ class ClockedController(Controller):
         """As the inner controller has it."""
         return self._inner.choose(sequences)
 
-    def observe(self, report: RoundReport) -> Ledger | None:
+    def observe(self, report: RoundReport) -> None:
         """Note the round's parts, and pass it on."""
         clock = self._clock
         if not report.is_first:
@@ -56,7 +56,12 @@ class ClockedController(Controller):
             clock.total_s += report.total_s
             clock.pass_s += clock.pending_pass_s
         clock.pending_pass_s = 0.0
-        return self._inner.observe(report)
+        self._inner.observe(report)
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The inner controller's."""
+        return self._inner.ledger
 
 
 class ClockedModel(PassedOn):

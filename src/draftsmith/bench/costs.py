@@ -98,12 +98,15 @@ class _Sweep(Controller):
         self.clock.pending_pass_s = 0.0
         return Choice([self.gammas[self.number % len(self.gammas)]] * len(sequences))
 
-    def observe(self, report: RoundReport) -> Ledger | None:
+    def observe(self, report: RoundReport) -> None:
         self.number += 1
         if not report.is_first:
             rows = len(report.records) + sum(record.num_drafted for record in report.records)
             self.check_s.setdefault(rows, []).append(report.total_s - report.draft_s)
             self.pass_s.setdefault(rows, []).append(self.clock.pending_pass_s)
+
+    @property
+    def ledger(self) -> Ledger | None:
         return None
 
 

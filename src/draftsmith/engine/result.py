@@ -16,6 +16,7 @@ __all__ = [
     "StreamEvent",
     "TokenTrace",
     "TopLogprob",
+    "with_trace_of",
 ]
 
 

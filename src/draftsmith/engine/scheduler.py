@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from draftsmith.drafters.contract import Drafter, DraftState, open_state
 from draftsmith.engine.baton import Baton
-from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport
+from draftsmith.engine.control.account import Account
+from draftsmith.engine.control.contract import Choice, Controller, RoundReport
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.result import Completion, TokenTrace
 from draftsmith.engine.rounds.capturing import graphed_rounds
@@ -85,7 +86,7 @@ class Scheduler:
         max_batch_size: int,
         prompt_budget: int | None = PROMPT_BUDGET,
     ) -> None:
-        self.controller = controller
+        self._controller = controller
         self._model = target
         self._draft = draft
         self._max_batch_size = max_batch_size
@@ -97,6 +98,7 @@ class Scheduler:
     def _start_anew(self) -> None:
         """Without sequences, in this process: a fork inherits neither threads nor their locks."""
         self._process = os.getpid()
+        self._account = Account(self._controller)
         self._baton = Baton()
         self._is_asked_to_cancel = False
         self._added: deque[Ticket] = deque()
@@ -113,6 +115,16 @@ class Scheduler:
         self._draft_state: DraftState | None = None
         if self._graphed is not None:
             self._graphed.forget()
+
+    @property
+    def controller(self) -> Controller:
+        """How many tokens to draft for each sequence: who decides it."""
+        return self._controller
+
+    @controller.setter
+    def controller(self, controller: Controller) -> None:
+        self._account.settle()
+        self._controller, self._account = controller, Account(controller)
 
     @property
     def num_held(self) -> int:
@@ -263,6 +275,8 @@ class Scheduler:
         for ticket in tickets:
             sample = ticket.sample
             is_over = sample.finish_reason is not None
+            if is_over:
+                self._account.settle()
             if is_over or ticket.is_followed:
                 completion = sample.completion() if is_over else None
                 text = sample.output.take(is_final=is_over)
@@ -289,6 +303,7 @@ class Scheduler:
         start = time.perf_counter()
         samples = [ticket.sample for ticket in tickets]
         is_first = not all(sample.records for sample in samples)
+        self._account.begin(samples)
         choice, own_s = Choice([0] * len(samples)), self._heard_s
         if self._draft is not None:
             asked = time.perf_counter()
@@ -308,10 +323,7 @@ class Scheduler:
         report = RoundReport(
             samples, choice.gammas, records, confidences, is_first, draft_s, total_s, own_s, read_s
         )
-        line = self.controller.observe(report)
-        if line is not None:
-            for sample in samples:
-                sample.ledger = line.share(len(samples)) + (sample.ledger or Ledger())
+        self.controller.observe(report)
         self._heard_s = time.perf_counter() - told
 
     def _outcomes(

@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from draftsmith.engine.control.chances import PLACES, ByConfidence, ByPosition, Chances, Gain
+from draftsmith.engine.control.chances import (
+    HOPELESS,
+    PLACES,
+    ByConfidence,
+    ByPosition,
+    Chances,
+    Gain,
+)
 
 
 def logistic(log_odds: float) -> float:
@@ -38,6 +45,18 @@ def test_a_line_is_found(offset: float, slope: float) -> None:
     for log_odds in (-1.0, 0.0, 1.0, 2.0, 3.0):
         found = confidence.along(1, [logistic(log_odds)])[0]
         assert found == pytest.approx(logistic(offset + slope * log_odds), abs=0.08)
+
+
+def test_nothing_is_drafted_behind_a_hopeless_token() -> None:
+    """What is left out could have added less than that to the tokens of a round."""
+    confidence = taught(0.0, 1.0, 300)
+    row = confidence.along(0, [0.01] * 8)
+    assert 1 <= len(row) < 8
+    assert row[-1] < HOPELESS
+    assert all(chance >= HOPELESS for chance in row[:-1])
+    found = confidence.along(0, [0.9])
+    confidence.extend(found, 0, [0.8, 0.7])
+    assert found == pytest.approx(confidence.along(0, [0.9, 0.8, 0.7]))
 
 
 def test_chances_fall_along_a_draft_and_rise_with_confidence() -> None:

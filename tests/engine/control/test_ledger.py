@@ -11,7 +11,7 @@ from draftsmith import Engine, SamplingParams
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.drafters import ModelDrafter
 from draftsmith.engine.control.auto import AutoGamma
-from draftsmith.engine.control.contract import Choice, Ledger, RoundReport, Sample
+from draftsmith.engine.control.contract import Choice, RoundReport, Sample
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
 from tests.engine.control.stage import Bench, Deep, flat_s, good_for, model_draft, word
 
@@ -79,9 +79,9 @@ class Slow(AutoGamma):
         self._clock.now += self._choose_s
         return super().choose(sequences)
 
-    def observe(self, report: RoundReport) -> Ledger:
+    def observe(self, report: RoundReport) -> None:
         self._clock.now += self._observe_s
-        return super().observe(report)
+        super().observe(report)
 
 
 @pytest.mark.parametrize(("choose_s", "observe_s"), [(0.02, 0.0), (0.0, 0.02), (0.01, 0.01)])

@@ -89,6 +89,32 @@ def test_a_doubtful_copy_is_cut_and_a_sure_one_is_not() -> None:
     assert pace(2, min_depth=1).lengths([[], []]) == [0, 0]
 
 
+class Counted(ByConfidence):
+    """Notes what it is asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[float | None] = []
+
+    def log_odds(self, known: float | None) -> float:
+        self.asked.append(known)
+        return super().log_odds(known)
+
+
+def test_what_a_token_is_worth_is_asked_once_a_round() -> None:
+    """However often the pace is asked; its answers are those of a new one."""
+    counted, drafts = Counted(), [[0.9], [0.8]]
+    one = RatePace(range(2), Chances(counted), Costs(CHECK, 0.01 * np.arange(11.0)))
+    for _ in range(3):
+        assert one.wanting(drafts, [0, 1]) == pace(2, step=0.01).wanting(drafts, [0, 1])
+        for draft in drafts:
+            draft.append(draft[-1] - 0.05)
+    assert one.lengths(drafts) == pace(2, step=0.01).lengths(drafts)
+    told = [asked for asked in counted.asked if asked is not None]
+    assert sorted(told) == sorted([*drafts[0], *drafts[1]])
+    assert counted.asked.count(None) == 2
+
+
 def paced(draft: Tokens, laws: Tensor) -> int:
     """How long the pace lets a draft become, which hears of each law and of no token."""
     one, sure = pace(check=1.0 + 0.1 * np.arange(41.0), step=0.2), [float(laws[0].max())]

@@ -20,6 +20,7 @@ from draftsmith.engine.control.contract import Choice, Ledger, RoundReport, Samp
 from draftsmith.engine.control.costs import CheckCost, DraftCost, Load
 from draftsmith.engine.control.fixed import at_most
 from draftsmith.engine.control.pacing import Costs, RatePace
+from draftsmith.engine.control.unread import Unread
 
 __all__ = ["AutoGamma"]
 
@@ -33,13 +34,8 @@ _SURE = 3.0
 """Standard errors of a plain round's expected time: a smaller gain may be none."""
 _REFRESH = 192
 """Rounds after which a plain one is timed again."""
-_HORIZON = 256
-"""Tokens that a sequence is taken to have before it, unless it has less room."""
 _SHORTEST_REST, _LONGEST_REST = 8, 32
 """Plain rounds after which drafting is thought over again, where the ledger bears none."""
-_USUAL = 2
-"""Tokens that a drafter has not seen in a round after a drafting one: the emitted one, and the
-last draft where all were kept."""
 _CURIOSITY = 0.005
 """Share of plain decoding's time that drafts may cost which are not expected to pay: what they
 find out is worth as much. So a cheap one is tried often, a dear one seldom."""
@@ -71,6 +67,7 @@ class AutoGamma:
 
     def __init__(self, allowance: float = _ALLOWANCE, grant: float = _GRANT) -> None:
         self._books = Books()
+        self._rested = self._books.rested
         self._allowance = allowance
         self._grant = grant
         self._check = CheckCost()
@@ -86,27 +83,23 @@ class AutoGamma:
         """Of the round in hand."""
         self._asked: dict[int, Tally] = {}
         """How often each sequence's drafter had something to propose."""
-        self._num_seen: dict[int, int] = {}
-        """Tokens of each sequence that the drafter has seen."""
+        self._unread = Unread()
         self._idle = 0
         """Plain rounds since the last draft."""
         self._rests = 0
         """Plain rounds until drafting is thought over again."""
-        self._plain = Choice([])
+        self._zeros: list[int] = []
+        self._plain = Choice(self._zeros)
         """A plain round of this batch."""
         self._plain_at: dict[int, int] = {}
         """The last plain round of each batch size."""
         self._pace: RatePace | None = None
         """Of the last round that had one."""
-        self._owed = 0.0
-        """Plain rounds saved before any was timed: nobody knew yet what one is worth."""
         self._last_rest = Rest()
         self._thought_s = 0.0
         """What the controller takes in a round with drafts."""
         self._candidates: list[Candidate] = []
         """What drafts of the sequences may bring, once it was asked in the round in hand."""
-        self._left_out: set[int] = set()
-        """Sequences whose catching up cannot be paid in the round in hand."""
         self._num_unseen = 0
         """Tokens that the drafter must catch up on in the round in hand."""
 
@@ -131,7 +124,7 @@ class AutoGamma:
         self._load = Load(len(ids), float(sum(len(one.tokens) for one in sequences)))
         if not self._books.num_rounds:
             # One prompt is read on trust.
-            self._num_unseen = self._unseen(sequences[0])
+            self._num_unseen = self._unread.of(sequences[0])
             return Choice([at_most(_FIRST, sequences[0]), *[0] * (len(ids) - 1)])
         num_due = self._num_due()
         if num_due > 0:
@@ -140,38 +133,29 @@ class AutoGamma:
         self._age()
         return self._think(sequences) or self._plain
 
-    def observe(self, report: RoundReport) -> Ledger:
+    def observe(self, report: RoundReport) -> None:
         """Learn what the round cost and kept; add it to the ledger."""
-        total_s, own_s = report.total_s, report.own_s
-        if any(report.gammas):
+        if report.gammas is self._zeros:
+            # All of a rest is learnt at its end: until then nothing depends on it.
+            self._rested.append(report[4:])
+        elif any(report.gammas):
             plain_s = self._observe_draft(report) + report.read_s
-            line = Ledger(total_s, plain_s, report.draft_s, own_s, 1, 0)
+            line = Ledger(report.total_s, plain_s, report.draft_s, report.own_s, 1, 0)
             self._books.enter(line)
-            return line
-        if report.is_first:
-            self._num_unaged += 1
-            self._idle += 1
-            line = Ledger(total_s, total_s - own_s, report.draft_s, own_s, 1, 1)
-            self._books.enter(line)
-            return line
-        plain_s = total_s - own_s + self._owed * (total_s - own_s - report.read_s)
-        self._owed = 0.0
-        line = Ledger(total_s, plain_s, report.draft_s, own_s, 1, 1)
-        # All of a rest is learnt at its end: until then nothing depends on it.
-        self._books.rested.append((line, report.read_s))
-        return line
+        else:
+            self._rested.append(report[4:])
 
     def _end_rest(self) -> None:
         """Learn what the last plain rounds took."""
         rest = self._books.end_rest()
-        if rest.num_rounds:
+        self._num_unaged += rest.num_rounds
+        self._idle += rest.num_rounds
+        if rest.num_timed:
             self._last_rest = rest
             size, held = self._load
-            amid = Load(size, held + size * (rest.num_rounds - 1) / 2)
-            self._check.observe_plain(amid, rest.round_s, rest.num_rounds)
+            amid = Load(size, held + size * (rest.num_timed - 1) / 2)
+            self._check.observe_plain(amid, rest.round_s, rest.num_timed)
             self._plain_at[size] = self._books.num_rounds
-            self._num_unaged += rest.num_rounds
-            self._idle += rest.num_rounds
 
     def _observe_draft(self, report: RoundReport) -> float:
         """Learn from a round with drafts; the time that plain decoding would have taken."""
@@ -194,7 +178,7 @@ class AutoGamma:
             self._by_position.observe(sequence.id, PLACES[: record.num_tested], record.num_accepted)
             tested = confidences[: record.num_tested]
             self._by_confidence.observe(sequence.id, tested, record.num_accepted)
-            self._num_seen[sequence.id] = len(sequence.tokens)
+            self._unread.note_seen(sequence)
         if not report.is_first:
             self._learn_gain(report, rows)
         self._idle = 0 if report.num_drafted else self._idle + 1
@@ -207,7 +191,7 @@ class AutoGamma:
         # Every token beyond one a sequence would have taken its share of a further round.
         num_saved = max(0, num_committed - size) / size
         if not self._check.is_known:
-            self._owed += num_saved
+            self._books.owed += num_saved
             return check_s
         usual_s = plain_s = self._check.plain_s(self._load)
         if report.is_first:
@@ -221,13 +205,13 @@ class AutoGamma:
 
     def _think(self, sequences: Sequence[Sample]) -> Choice | None:
         """The best choice that the ledger bears, or a rest until that can have changed."""
-        self._left_out, self._rests = set(), _LONGEST_REST - 1
+        self._unread.left_out, self._rests = set(), _LONGEST_REST - 1
         choice = self._affordable(sequences)
         # One long prompt must not stop the others' drafts: the dearest readings are left out.
-        unread = sorted((one for one in sequences if self._unseen(one) > 0), key=self._unseen)
+        unread = sorted((one for one in sequences if self._unread.of(one) > 0), key=self._unread.of)
         num_left_out = 1
         while choice is None and num_left_out < len(sequences) and num_left_out <= len(unread):
-            self._left_out = {one.id for one in unread[-num_left_out:]}
+            self._unread.left_out = {one.id for one in unread[-num_left_out:]}
             choice = self._affordable(sequences)
             num_left_out *= 2
         if choice is not None and any(choice.gammas):
@@ -245,7 +229,7 @@ class AutoGamma:
             return None
         if self._is_free(plain_s):
             # A token for each sequence: the pace decides when it knows what there is.
-            gammas = tuple(self._at_most(1, sequence) for sequence in sequences)
+            gammas = tuple(self._unread.at_most(1, sequence) for sequence in sequences)
             seconds = float(costs.check[sum(gammas)] + costs.draft[max(gammas)])
         else:
             schedule = self._worthwhile(sequences, costs)
@@ -276,12 +260,12 @@ class AutoGamma:
         caps = list(gammas)
         for cap in _CAPS if self._by_confidence.is_known else ():
             pairs = zip(sequences, gammas, strict=True)
-            longest = [self._at_most(cap, one) if gamma > 0 else 0 for one, gamma in pairs]
+            longest = [self._unread.at_most(cap, one) if gamma > 0 else 0 for one, gamma in pairs]
             if costs.check[sum(longest)] + costs.draft[max(longest)] <= bearable_s:
                 caps = [max(pair) for pair in zip(gammas, longest, strict=True)]
                 break
         drafting = zip(sequences, gammas, strict=True)
-        self._num_unseen = sum(self._unseen(one) for one, gamma in drafting if gamma > 0)
+        self._num_unseen = sum(self._unread.of(one) for one, gamma in drafting if gamma > 0)
         loss_s = float(costs.check[sum(gamma > 0 for gamma in gammas)]) - plain_s
         is_curious = self._idle >= self._patience(loss_s, plain_s)
         self._pace = RatePace(self._ids, self._by_confidence, costs, int(is_curious))
@@ -290,10 +274,11 @@ class AutoGamma:
     def _retain(self, ids: list[int]) -> None:
         """Another batch: forget who is gone, and think again."""
         self._ids, self._rests = ids, 0
-        self._plain = Choice([0] * len(ids))
+        self._zeros = [0] * len(ids)
+        self._plain = Choice(self._zeros)
         for learner in (self._by_position, self._by_confidence, self._gain):
             learner.retain(ids)
-        self._num_seen = {id: self._num_seen.get(id, 0) for id in ids}
+        self._unread.retain(ids)
         self._asked = {id: self._asked.get(id) or Tally(1.0, 0.0, 1.0) for id in ids}
 
     def _age(self) -> None:
@@ -331,7 +316,7 @@ class AutoGamma:
         return best_schedule(self._candidates, costs.check, costs.draft, min_depth=min_depth)
 
     def _candidate(self, sequence: Sample) -> Candidate:
-        places = PLACES[: self._at_most(MAX_GAMMA, sequence)]
+        places = PLACES[: self._unread.at_most(MAX_GAMMA, sequence)]
         chances = np.array(self._by_position.along(sequence.id, places))
         return Candidate(chances, self._asked[sequence.id].toward(1.0, 0.0))
 
@@ -340,7 +325,7 @@ class AutoGamma:
         plain_s = float(check[0])
         draft = self._draft.step_s(plain_s) * _DEPTHS
         # Catching up is paid once, for all the rounds to come.
-        draft[1:] += self._catch_up_s(sequences, plain_s) * 2 / self._horizon(sequences)
+        draft[1:] += self._catch_up_s(sequences, plain_s) * 2 / self._unread.horizon(sequences)
         return Costs(check, draft)
 
     def _is_free(self, plain_s: float) -> bool:
@@ -350,12 +335,17 @@ class AutoGamma:
 
     def _probe(self, sequences: Sequence[Sample], costs: Costs) -> Schedule:
         """A draft that is not expected to pay, where the last one was long enough ago."""
-        schedule = self._best(sequences, costs, min_depth=1)
         plain_s = float(costs.check[0])
-        loss_s = schedule.seconds - plain_s + self._catch_up_s(sequences, plain_s)
-        patience = self._patience(loss_s, plain_s)
+        catch_up_s = self._catch_up_s(sequences, plain_s)
+        # No draft costs less than one token of one sequence: soon known, and often enough.
+        least = min(self._asked[one.id].toward(1.0, 0.0) for one in sequences)
+        least_s = least * float(costs.check[1] - costs.check[0]) + float(costs.draft[1])
+        patience = self._patience(least_s + catch_up_s, plain_s)
         if self._idle >= patience:
-            return schedule
+            schedule = self._best(sequences, costs, min_depth=1)
+            patience = self._patience(schedule.seconds - plain_s + catch_up_s, plain_s)
+            if self._idle >= patience:
+                return schedule
         self._rest(patience - self._idle)
         return Schedule((0,) * len(sequences), float(len(sequences)), plain_s)
 
@@ -370,26 +360,14 @@ class AutoGamma:
         on_trust_s = 0.0 if self._gain.is_known else catch_up_s
         granted_s = self._grant * plain_s + max(self._draft.first_s, on_trust_s)
         limit_s = max(self._allowance * self._books.entered.plain_s, granted_s)
-        saved_s = self._gain.saving * self._horizon(sequences) * plain_s
+        saved_s = self._gain.saving * self._unread.horizon(sequences) * plain_s
         if saved_s > 0 and saved_s >= catch_up_s:
             # The next one is paid by what is proven, and so is one before it.
             limit_s += catch_up_s + self._draft.dearest_s
         return limit_s - self._books.entered.debt_s + plain_s - catch_up_s
 
-    def _horizon(self, sequences: Sequence[Sample]) -> int:
-        """Tokens over which catching up must pay."""
-        rooms = [one.room for one in sequences if one.id not in self._left_out]
-        return max(1, min(_HORIZON, *rooms))
-
     def _catch_up_s(self, sequences: Sequence[Sample], plain_s: float) -> float:
-        return self._draft.catch_up_s(sum(map(self._unseen, sequences)), plain_s)
-
-    def _unseen(self, sequence: Sample) -> int:
-        unseen = len(sequence.tokens) - self._num_seen[sequence.id]
-        return unseen if unseen > _USUAL and sequence.id not in self._left_out else 0
-
-    def _at_most(self, gamma: int, sequence: Sample) -> int:
-        return 0 if sequence.id in self._left_out else at_most(gamma, sequence)
+        return self._draft.catch_up_s(sum(map(self._unread.of, sequences)), plain_s)
 
     def _learn_gain(self, report: RoundReport, rows: int) -> None:
         # Not the measured time: noise must not make a draft pay of which nothing is kept.

@@ -8,9 +8,11 @@ __all__ = ["Books", "Rest"]
 
 
 class Rest(NamedTuple):
-    """Plain rounds in a row: how many, and the mean of each."""
+    """Plain rounds in a row."""
 
     num_rounds: int = 0
+    num_timed: int = 0
+    """Of them, those that read no prompt of their own; the means are theirs."""
     round_s: float = 0.0
     """What plain decoding takes, without reading prompts."""
     own_s: float = 0.0
@@ -20,19 +22,22 @@ class Rest(NamedTuple):
 class Books:
     """What was spent, and what plain decoding would have taken.
 
-    Lines of a rest wait in `rested`: a plain round costs no more than to put one there.
+    Plain rounds wait in `rested` as they were reported: one costs no more than to put it there.
     """
 
     def __init__(self) -> None:
         self.entered = Ledger()
         """All rounds but those of the rest in hand."""
-        self.rested: list[tuple[Ledger, float]] = []
-        """The plain rounds of the rest in hand, and the time that prompts took in each."""
+        self.rested: list[tuple[bool, float, float, float, float]] = []
+        """Of the plain rounds of the rest in hand, what a report ends with, from `is_first` on:
+        not its sequences, which may be gone before the rest ends."""
+        self.owed = 0.0
+        """Plain rounds saved before any was timed: nobody knew yet what one is worth."""
 
     @property
     def ledger(self) -> Ledger:
         """Of all rounds."""
-        return sum((line for line, _ in self.rested), self.entered)
+        return self.entered + self._rested
 
     @property
     def num_rounds(self) -> int:
@@ -45,12 +50,31 @@ class Books:
 
     def end_rest(self) -> Rest:
         """Enter the rest in hand, which may be of no rounds."""
-        number = len(self.rested)
-        if not number:
+        if not self.rested:
             return Rest()
-        lines, read_s = zip(*self.rested, strict=True)
-        rest = sum(lines, Ledger())
-        self.entered += rest
+        timed = [one for one in self.rested if not one[0]]
+        self.entered += self._rested
+        num_rounds, num_timed = len(self.rested), len(timed)
         self.rested.clear()
-        plain_s = rest.spent_s - rest.own_s - sum(read_s)
-        return Rest(number, plain_s / number, rest.own_s / number)
+        if not timed:
+            return Rest(num_rounds)
+        self.owed = 0.0
+        own_s = sum(own_s for *_, own_s, _ in timed)
+        plain_s = sum(total_s - read_s for _, _, total_s, _, read_s in timed) - own_s
+        return Rest(num_rounds, num_timed, plain_s / num_timed, own_s / num_timed)
+
+    @property
+    def _rested(self) -> Ledger:
+        """The rest in hand."""
+        spent_s = plain_s = draft_s = all_own_s = 0.0
+        owed = self.owed
+        for is_first, drafting_s, total_s, own_s, read_s in self.rested:
+            spent_s += total_s
+            plain_s += total_s - own_s
+            draft_s += drafting_s
+            all_own_s += own_s
+            if owed and not is_first:
+                plain_s += owed * (total_s - own_s - read_s)
+                owed = 0.0
+        number = len(self.rested)
+        return Ledger(spent_s, plain_s, draft_s, all_own_s, number, number)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from draftsmith.core.gamma import MAX_GAMMA
 
-__all__ = ["PLACES", "ByConfidence", "ByPosition", "Chances", "Gain", "Prior", "Tally"]
+__all__ = ["HOPELESS", "PLACES", "ByConfidence", "ByPosition", "Chances", "Gain", "Prior", "Tally"]
 
 _FADE = 0.998
 """Of what all texts showed, a round."""
@@ -31,6 +31,8 @@ _GAIN_FADE = 0.95
 """Of what one text gained, a round of its own."""
 _UNPROVEN = 16.0
 """Tokens that are taken to have gained nothing, where gains must be proven."""
+HOPELESS = 1e-4
+"""No token is drafted behind one whose chance is less."""
 PLACES = tuple(map(float, range(MAX_GAMMA)))
 """What is known of the tokens of a draft whose drafter tells nothing: where they stand."""
 
@@ -112,13 +114,19 @@ class Chances:
         self._prior.fade(_FADE**num_rounds)
 
     def along(self, text: int, known: Sequence[float]) -> list[float]:
-        """Entry j is the chance that tokens 0 to j are all kept; as many as are known."""
-        shift, chance = self.shift(text), 1.0
+        """Entry j is the chance that tokens 0 to j are all kept; none follow a hopeless one."""
         found: list[float] = []
+        self.extend(found, text, known)
+        return found
+
+    def extend(self, found: list[float], text: int, known: Sequence[float]) -> None:
+        """Take `found`, along a draft so far, on along its next tokens."""
+        shift, chance = self.shift(text), found[-1] if found else 1.0
         for one in known:
+            if chance < HOPELESS:
+                break
             chance *= chance_of(self._prior.log_odds(one) + shift)
             found.append(chance)
-        return found
 
     def usual(self, text: int) -> float:
         """The chance of a token of which nothing is known yet."""
@@ -139,28 +147,30 @@ class ByPosition:
     def __init__(self) -> None:
         self._places = [Tally() for _ in PLACES]
         self._all = Tally()
-        self._log_odds: list[float] = []
-        """By place, and behind them what is usual; empty after something was learnt."""
+        self._log_odds: dict[float | None, float] = {}
+        """By place, as they were asked for since something was learnt."""
 
     def log_odds(self, known: float | None) -> float:
         """Of the place; one that was hardly tested takes the average."""
-        if not self._log_odds:
-            usual = self._all.toward(_USUAL, _USUAL_WEIGHT)
-            shares = [one.toward(usual, _PLACE_WEIGHT) for one in self._places]
-            self._log_odds = [log_odds_of(share) for share in (*shares, usual)]
-        return self._log_odds[-1 if known is None else int(known)]
+        found = self._log_odds.get(known)
+        if found is None:
+            share = self._all.toward(_USUAL, _USUAL_WEIGHT)
+            if known is not None:
+                share = self._places[int(known)].toward(share, _PLACE_WEIGHT)
+            found = self._log_odds[known] = log_odds_of(share)
+        return found
 
     def learn(self, known: float, is_kept: bool) -> None:
         """Count it."""
         self._places[int(known)].add(float(is_kept))
         self._all.add(float(is_kept))
-        self._log_odds = []
+        self._log_odds.clear()
 
     def fade(self, share: float) -> None:
         """Older tests count less."""
         for one in (self._all, *self._places):
             one.fade(share)
-        self._log_odds = []
+        self._log_odds.clear()
 
 
 class ByConfidence:

@@ -111,7 +111,7 @@ class Ledger(NamedTuple):
     num_plain_rounds: int = 0
     """Rounds in which nothing was asked of the drafter."""
 
-    # Not a tuple's: a named tuple is four times as quick to make as a frozen dataclass, each round.
+    # Not a tuple's: a named tuple is four times as quick to make as a frozen dataclass.
     def __add__(self, other: "Ledger") -> "Ledger":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Of both."""
         return Ledger(
@@ -123,8 +123,19 @@ class Ledger(NamedTuple):
             self.num_plain_rounds + other.num_plain_rounds,
         )
 
+    def __sub__(self, other: "Ledger") -> "Ledger":
+        """What came since the other."""
+        return Ledger(
+            self.spent_s - other.spent_s,
+            self.plain_s - other.plain_s,
+            self.draft_s - other.draft_s,
+            self.own_s - other.own_s,
+            self.num_rounds - other.num_rounds,
+            self.num_plain_rounds - other.num_plain_rounds,
+        )
+
     def share(self, num_sequences: int) -> "Ledger":
-        """One sequence's part of a round that several had together."""
+        """One sequence's part of rounds that several had together."""
         if num_sequences == 1:
             return self
         part = 1 / num_sequences
@@ -172,6 +183,11 @@ class Controller(Protocol):
         """Tokens to draft for each sequence, at most its room less one, and who ends earlier."""
         ...
 
-    def observe(self, report: RoundReport) -> Ledger | None:
-        """Learn from a round; its line in the ledger, if one is kept."""
+    def observe(self, report: RoundReport) -> None:
+        """Learn from a round, and add it to the ledger, if one is kept."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Of all rounds that it has heard of; None where none is kept."""
         ...

@@ -17,8 +17,12 @@ class FixedGamma:
         """Gamma, or what room is left."""
         return Choice([at_most(self.gamma, sequence) for sequence in sequences])
 
-    def observe(self, report: RoundReport) -> Ledger | None:
+    def observe(self, report: RoundReport) -> None:
         """Nothing is learnt."""
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """None is kept."""
         return None
 
 

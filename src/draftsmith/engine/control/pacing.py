@@ -24,6 +24,8 @@ class Costs(NamedTuple):
 class RatePace:
     """Drafts on as long as the round's expected tokens per second rise.
 
+    It is of one round: its drafts only grow, and what each token is worth is asked once.
+
     Args:
         ids: The sequences of the batch.
         chances: What confidences are worth.
@@ -38,6 +40,12 @@ class RatePace:
         self._chances = chances
         self._costs = costs
         self._min_depth = min_depth
+        self._found: list[list[float]] = [[] for _ in ids]
+        """Chances along each draft so far."""
+        self._num_told = [0] * len(ids)
+        """Tokens of each draft so far."""
+        self._usual: dict[int, float] = {}
+        """Chances of a token of which nothing is known yet."""
         self.has_cut = False
         """Whether it was shown deterministic drafts, to be cut when they are there."""
 
@@ -46,13 +54,11 @@ class RatePace:
         depth = max((len(drafts[row]) for row in rows), default=0)
         if depth == 0:
             return list(rows)
-        pairs = zip(self._ids, drafts, strict=True)
-        chances = [self._chances.along(id, draft) for id, draft in pairs]
+        chances = self._along(drafts)
         num_rows = sum(map(len, drafts))
         tokens = len(drafts) + sum(map(sum, chances))
         next_chance = {
-            row: (chances[row][-1] if drafts[row] else 1.0) * self._chances.usual(self._ids[row])
-            for row in rows
+            row: (chances[row][-1] if drafts[row] else 1.0) * self._usual_of(row) for row in rows
         }
         likeliest = sorted(rows, key=lambda row: -next_chance[row])
         rate = tokens / self._seconds(num_rows, depth)
@@ -67,11 +73,25 @@ class RatePace:
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         """The cuts with the most expected tokens per second; the drafts are paid already."""
         self.has_cut = True
-        pairs = zip(self._ids, drafts, strict=True)
-        candidates = [Candidate(np.array(self._chances.along(id, draft))) for id, draft in pairs]
+        candidates = [Candidate(np.array(chances)) for chances in self._along(drafts)]
         free = np.zeros(len(self._costs.draft))
         is_forced = self._min_depth if any(drafts) else 0
         return list(best_schedule(candidates, self._costs.check, free, min_depth=is_forced).gammas)
+
+    def _along(self, drafts: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Chances along each draft, of which only the new tokens are asked about."""
+        for row, (id, draft) in enumerate(zip(self._ids, drafts, strict=True)):
+            num_told = self._num_told[row]
+            if len(draft) > num_told:
+                self._chances.extend(self._found[row], id, draft[num_told:])
+                self._num_told[row] = len(draft)
+        return self._found
+
+    def _usual_of(self, row: int) -> float:
+        usual = self._usual.get(row)
+        if usual is None:
+            usual = self._usual[row] = self._chances.usual(self._ids[row])
+        return usual
 
     def _seconds(self, num_rows: int, depth: int) -> float:
         check, draft = self._costs
