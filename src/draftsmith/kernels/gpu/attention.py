@@ -229,7 +229,6 @@ def _join_parts(
     WINDOW: tl.constexpr,
     IS_CHAINED: tl.constexpr,
 ) -> None:
-    release(IS_CHAINED)
     wait(IS_CHAINED)
     row, head = tl.program_id(0), tl.program_id(1)
     group, place = row // width, row % width
@@ -262,6 +261,8 @@ def _join_parts(
             total = total * factor + tl.sum(totals * factors)
             summed = summed * factor + tl.sum(new * factors[:, None], axis=0)
             largest = high
+        # Not at the start: the product behind would take its room from the products in front.
+        release(IS_CHAINED)
         tl.store(to + elements, (summed / total).to(attended.dtype.element_ty), mask=is_element)
     else:
         zeros = tl.zeros((PADDED,), dtype=tl.float32)
