@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from draftsmith.cli import main, progress
+from draftsmith.cli.messages import DEFAULT_MESSAGES
 from tests.cli.outcome import Cli, Outcome
 from tests.tiny import raw_model, raw_tokenizer, save_checkpoint
 
@@ -76,6 +77,12 @@ def not_finite(folder: Path) -> str:
 def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line of progress, however slow the machine is."""
     monkeypatch.setattr(progress, "DELAYS", (3600.0,))
+
+
+@pytest.fixture(autouse=True)
+def _neither_quiet_nor_verbose() -> None:
+    """Whatever an earlier command line of this process asked for."""
+    DEFAULT_MESSAGES.apply()
 
 
 @pytest.fixture
