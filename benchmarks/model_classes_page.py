@@ -18,8 +18,8 @@ Made by `python -m benchmarks.model_classes_page` of `benchmarks/results/model_c
 ## Native
 
 These run on our own decoders, from safetensors or GGUF: `model_type` {native} (SmolLM is
-a `llama`) on a CPU and on an NVIDIA GPU, `t5` and `mt5` on a CPU. They know their law by construction and need no probe. What of a GGUF
-file is read stands in [gguf.md](gguf.md).
+a `llama`) on a CPU and on an NVIDIA GPU, `t5` and `mt5` on a CPU. They know their law by
+construction and need no probe. What of a GGUF file is read stands in [gguf.md](gguf.md).
 
 ## Through `transformers`
 
