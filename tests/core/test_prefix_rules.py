@@ -277,10 +277,8 @@ def test_a_text_under_rules_of_the_prefix_has_plain_decodings_law(
 ) -> None:
     for seed in range(6):
         world = RuledWorld(seed, RULES[name])
-        for gamma in (1, 2):
-            exact = plain_law(world, 3)
-            found = text_law(world, verifier, gamma, 3)
-            assert total_variation(exact, found) <= 1e-12, (seed, gamma)
+        found = text_law(world, verifier, 1 + seed % 2, 3)
+        assert total_variation(plain_law(world, 3), found) <= 1e-12, seed
 
 
 @pytest.mark.parametrize("name", RULES)
