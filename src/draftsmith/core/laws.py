@@ -15,6 +15,7 @@ from torch import Tensor
 from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.prefix_rules import Prefixes, PrefixRules
+from draftsmith.core.sums import running_sums
 
 __all__ = ["NO_TOKEN", "Cuts", "History", "Law", "SamplingLaw", "best_tokens", "point_masses"]
 
@@ -315,7 +316,7 @@ def _nucleus(probs: Float[Tensor, "rows vocab"], top_p: float) -> Bool[Tensor, "
     width = min(vocab, 256)
     while True:
         largest = probs.topk(width, dim=-1).values
-        mass = largest.double().cumsum(dim=-1)
+        mass = running_sums(largest)
         if width == vocab or bool((mass[:, -1] >= top_p).all()):
             break
         width = min(vocab, 8 * width)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from draftsmith.core.sums import running_sums
+
 __all__ = ["PAD_TOKEN", "Verdict", "assemble", "draw", "race"]
 
 PAD_TOKEN = -1
@@ -44,7 +46,7 @@ def draw(
         >>> draw(torch.tensor([[0.0, 0.5, 0.5]]), torch.tensor([0.0])).tolist()
         [1]
     """
-    cumulative = probs.double().cumsum(dim=-1)
+    cumulative = running_sums(probs)
     total = cumulative[:, -1:]
     # u * total may round up to the total, past the last token.
     below_total = torch.nextafter(total, torch.zeros_like(total))

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from draftsmith.core.noise import RoundNoise, Stream
+from draftsmith.core.sums import row_sums
 from draftsmith.core.verdict import Verdict, assemble, draw
 from draftsmith.errors import InvalidRequestError
 
@@ -221,7 +222,7 @@ class BlockVerifier(ThresholdVerifier):
         # Position by position: the terms of one fit in a cache, those of a whole draft do not.
         for index in range(1, draft.shape[1]):
             excess = (shares[:, index, None] * target[:, index]).sub_(draft[:, index])
-            masses[:, index - 1] = excess.clamp_(min=0).sum(dim=-1)
+            masses[:, index - 1] = row_sums(excess.clamp_(min=0))
         return masses
 
 
@@ -321,5 +322,5 @@ def _normalised(
 ) -> Float[Tensor, "batch vocab"]:
     """norm(max(0, excess)); where draft and target agree to rounding, the fallback."""
     excess = excess.clamp(min=0)
-    mass = excess.sum(dim=-1, keepdim=True)
+    mass = row_sums(excess).unsqueeze(-1)
     return torch.where(mass > 0, excess / mass, fallback)
