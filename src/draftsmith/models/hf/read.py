@@ -197,6 +197,11 @@ class _ReadCache(Cache):
 class ReadModel(LanguageModel):
     """A decoder-only model whose prompts were read beforehand; rows open in their order.
 
+    The order is all that ties a row to its prompt: a model hears of rows, never of sequences, and
+    two prompts with the same tokens may have been read differently. It holds as one engine is made
+    for one call: it admits sequences in the order in which they came. An engine that opens its
+    caches again after an interrupt would open the rows of the texts that are left: none is kept.
+
     Args:
         inner: The model behind our contract.
         prompts: What was read, in the order in which rows will be opened.
@@ -300,6 +305,9 @@ def _joined(
 
 class EncodedModel(LanguageModel):
     """An encoder-decoder whose sources were encoded beforehand; rows open in their order.
+
+    For the reason that `ReadModel` gives; ids cannot tell states apart that were made of
+    embeddings.
 
     Args:
         inner: The model behind our contract.
