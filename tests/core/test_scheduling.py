@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftsmith.core.scheduling import Candidate, best_schedule
+from draftsmith.core.scheduling import Candidate, best_schedule, least_seconds
 
 
 def _candidate(rng: np.random.Generator, depth: int, availability: float) -> Candidate:
@@ -56,3 +56,21 @@ def test_the_better_sequence_gets_the_longer_draft() -> None:
     check = 1 + np.linspace(0.0, 1.2, 9)
     gammas = best_schedule([bad, good], check, np.zeros(5)).gammas
     assert gammas[1] == 4 > gammas[0]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_no_draft_takes_less_than_the_least(seed: int, num_sequences: int) -> None:
+    """And one token of a lone sequence, on which nothing is gained, takes exactly that."""
+    rng = np.random.default_rng(seed)
+    candidates = [
+        _candidate(rng, int(rng.integers(1, 4)), float(rng.uniform(0.1, 1)))
+        for _ in range(num_sequences)
+    ]
+    check = np.cumsum(rng.uniform(0, 0.3, 3 * num_sequences + 1), dtype=np.float64) + 1
+    draft = np.cumsum(np.concatenate([[0.0], rng.uniform(0, 0.3, 3)]), dtype=np.float64)
+    least = least_seconds((one.availability for one in candidates), check, draft)
+    found = best_schedule(candidates, check, draft, min_depth=1)
+    assert found.seconds >= least - 1e-12
+    lone = [Candidate(np.array([0.5]), candidates[0].availability)]
+    alone = best_schedule(lone, check, draft, min_depth=1)
+    assert alone.seconds == pytest.approx(least_seconds([candidates[0].availability], check, draft))

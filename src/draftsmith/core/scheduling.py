@@ -1,12 +1,12 @@
 """How many tokens to draft for each sequence of a batch, from chances and costs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidate", "Schedule", "best_schedule"]
+__all__ = ["Candidate", "Schedule", "best_schedule", "least_seconds"]
 
 
 class Candidate(NamedTuple):
@@ -88,6 +88,19 @@ def best_schedule(
     taken = np.bincount(owner[: at + 1][is_in[row, : at + 1]], minlength=num_sequences)
     gammas = tuple(int(gamma) for gamma in taken)
     return Schedule(gammas, float(tokens[row, at]), float(seconds[row, at]))
+
+
+def least_seconds(
+    availabilities: Iterable[float],
+    check_seconds: NDArray[np.float64],
+    draft_seconds: NDArray[np.float64],
+) -> float:
+    """What a round with any draft takes at least: a token of the sequence that has one seldomest.
+
+    Of times that never fall with rows and depth; without looking at any chance.
+    """
+    added = float(check_seconds[1] - check_seconds[0])
+    return float(check_seconds[0] + draft_seconds[1]) + min(availabilities) * added
 
 
 def _best_alone(

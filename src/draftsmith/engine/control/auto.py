@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from draftsmith.core.gamma import MAX_GAMMA
-from draftsmith.core.scheduling import Candidate, Schedule, best_schedule
+from draftsmith.core.scheduling import Candidate, Schedule, best_schedule, least_seconds
 from draftsmith.engine.control.books import Books, Rest
 from draftsmith.engine.control.chances import (
     PLACES,
@@ -337,10 +337,10 @@ class AutoGamma:
         """A draft that is not expected to pay, where the last one was long enough ago."""
         plain_s = float(costs.check[0])
         catch_up_s = self._catch_up_s(sequences, plain_s)
-        # No draft costs less than one token of one sequence: soon known, and often enough.
-        least = min(self._asked[one.id].toward(1.0, 0.0) for one in sequences)
-        least_s = least * float(costs.check[1] - costs.check[0]) + float(costs.draft[1])
-        patience = self._patience(least_s + catch_up_s, plain_s)
+        available = (self._asked[one.id].toward(1.0, 0.0) for one in sequences)
+        # Soon known, and mostly enough to wait on.
+        least_s = least_seconds(available, costs.check, costs.draft)
+        patience = self._patience(least_s - plain_s + catch_up_s, plain_s)
         if self._idle >= patience:
             schedule = self._best(sequences, costs, min_depth=1)
             patience = self._patience(schedule.seconds - plain_s + catch_up_s, plain_s)
