@@ -85,7 +85,7 @@ def test_a_value_out_of_range_is_refused_with_its_name_and_itself(name: str, val
         SamplingParams.from_options(**{name: value})
     message = str(caught.value)
     assert message.startswith(f"{name} must be ")
-    assert message.endswith(f", got {value!r}")
+    assert f", got {value!r}" in message
     assert "\n" not in message
 
 
@@ -114,7 +114,7 @@ def test_bans_that_leave_nothing_allowed_are_refused() -> None:
 
 
 def test_a_minimum_beyond_the_maximum_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match=r"min_tokens.*max_tokens, got 6"):
+    with pytest.raises(InvalidRequestError, match=r"min_tokens.*max_tokens \(5\), got 6"):
         SamplingParams(min_tokens=6, max_tokens=5)
     assert SamplingParams(min_tokens=5, max_tokens=5).min_tokens == 5
 
