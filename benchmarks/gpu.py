@@ -1,6 +1,6 @@
 """Decoding on one GPU: bandwidth, passes over 1 to 16 rows, whole rounds, and peers in turn.
 
-    python -m benchmarks.gpu                  # writes results/gpu.json after each part; 3 minutes
+    python -m benchmarks.gpu                  # writes results/gpu.json after each part; 5 minutes
     python -m benchmarks.gpu --parts passes rounds
     python -m benchmarks.gpu --resume         # goes on where the JSON ends
 
@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,31 @@ def peer() -> dict[str, Any]:
     return {name: round(statistics.median(speeds), 1) for name, speeds in found.items()}
 
 
+def texts() -> dict[str, Any]:
+    """Same seed, same text: batches of 1, 4, 16 and 64, with a draft that is right now and then."""
+    target = model("0.5B")
+    noise = 0.3 * target.weights.head.float().std() * torch.randn_like(target.weights.head)
+    like = replace(target.weights, head=target.weights.head + noise.bfloat16())
+    drafter = ModelDrafter(GpuDecoder(like, target.config, "draft"))
+    prompts = [list(range(7 * k, 7 * k + 3 + 5 * k % 90)) for k in range(64)]
+    found: dict[str, Any] = {}
+    for name, sampling in (("greedy", {}), ("seeded", {"temperature": 0.8, "top_p": 0.95})):
+        params = [
+            SamplingParams(max_tokens=24, ignore_eos=True, seed=k, **sampling) for k in range(64)
+        ]
+        want, same, alphas = None, 0, list[float]()
+        for batch, gamma in ((1, 0), (4, 0), (16, 0), (64, 0), (1, 4), (16, 4), (64, 4)):
+            engine = Engine(target, draft=drafter, gamma=gamma, max_batch_size=batch)
+            results = engine.generate(prompts, params)
+            ids = [result.token_ids for result in results]
+            want = want or ids
+            same += sum(one == other for one, other in zip(ids, want, strict=True))
+            alphas += [result.statistics.alpha or 0 for result in results if gamma]
+        found[name] = {"texts": 7 * 64, "equal": same, "alpha": round(statistics.mean(alphas), 3)}
+        print(name, found[name], flush=True)
+    return found
+
+
 def first_token() -> dict[str, float]:
     """From weights on the device to the first token and to the first captured round, compiling."""
     target = model("1.5B")
@@ -175,7 +201,7 @@ def first_token() -> dict[str, float]:
 def main() -> None:
     """Measure each part, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    known = ("first_token", "bandwidth", "passes", "rounds", "peer")
+    known = ("first_token", "bandwidth", "passes", "rounds", "texts", "peer")
     parser.add_argument("--parts", nargs="+", choices=known, default=known)
     parser.add_argument("--resume", action="store_true", help="leave out what the JSON has")
     options = parser.parse_args()
@@ -196,6 +222,8 @@ def main() -> None:
                 document[part] = passes(document["bandwidth"]["copy_tb_per_s"])
             case "rounds":
                 document[part] = rounds()
+            case "texts":
+                document[part] = texts()
             case _:
                 document[part] = peer()
         torch.cuda.empty_cache()
