@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -60,6 +61,15 @@ class _Keyboard:
         before, _, self.shown = self.shown.partition(text)
         return before
 
+    def wait_for_prompt(self) -> None:
+        """Until the program listens: readline shows its prompt a little before it does."""
+        self.wait_for("> ")
+        num_asleep = 0
+        while num_asleep < 3:
+            state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            num_asleep = num_asleep + 1 if state == "S" else 0
+            time.sleep(0.02)
+
     def wait_for_letters(self, count: int) -> None:
         """Until so many were shown, whatever they are."""
         while len(re.sub(r"\s", "", self.shown)) < count:
@@ -74,13 +84,13 @@ def test_a_whole_talk(roomy: str) -> None:
         "chat", "-m", roomy, "--max-tokens", "6000", "--ignore-eos", "--temp", "1"
     ) as talk:
         talk.wait_for("/help lists the commands")
-        talk.wait_for("> ")
+        talk.wait_for_prompt()
         talk.press(_CTRL_C)
         talk.wait_for("Ctrl-C again, or Ctrl-D, leaves; the conversation is kept")
-        talk.wait_for("> ")
+        talk.wait_for_prompt()
         talk.press("/hlep\n")
         talk.wait_for("unknown command /hlep: did you mean /help?")
-        talk.wait_for("> ")
+        talk.wait_for_prompt()
         talk.press("one\\\n")
         talk.wait_for(". ")
         talk.press("two\n")
@@ -89,19 +99,19 @@ def test_a_whole_talk(roomy: str) -> None:
         talk.press(_CTRL_C)
         talk.wait_for("[stopped]")
         talk.wait_for("tok/s")
-        talk.wait_for("> ")
+        talk.wait_for_prompt()
         talk.press("/stats\n")
         talk.wait_for("1 answers, ")
-        talk.wait_for("> ")
+        talk.wait_for_prompt()
         talk.press(_CTRL_C)
         talk.wait_for("Ctrl-C again")
-        talk.wait_for("> ")
+        talk.wait_for_prompt()
         talk.press(_CTRL_C)
         assert talk.end() == 0
 
 
 def test_ctrl_d_leaves(roomy: str) -> None:
     with _Keyboard("chat", "-m", roomy, "--quiet") as talk:
-        talk.wait_for("> ")
+        talk.wait_for_prompt()
         talk.press(_CTRL_D)
         assert talk.end() == 0
