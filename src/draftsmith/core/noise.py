@@ -105,16 +105,16 @@ class CounterNoise(RoundNoise):
         level: int = 0,
         inner_round: int = 0,
     ) -> None:
-        self._keys = keys
+        self.keys = keys
+        self.positions = positions
         self._rounds = rounds
-        self._positions = positions
         self._offset = stream_offset(level, inner_round)
         self._coupled: dict[tuple[int, int], Tensor] = {}
 
     def uniforms(self, stream: int, count: int) -> Float[Tensor, "batch count"]:
         """Independent draws from [0, 1), a function of (key, stream, round, column)."""
         columns = torch.arange(count, device=self._rounds.device)
-        return uniforms(self._keys, self._offset + stream, self._rounds, columns)
+        return uniforms(self.keys, self._offset + stream, self._rounds, columns)
 
     def exponentials(self, first: int, count: int, vocab: int) -> Float[Tensor, "batch count v"]:
         """Standard exponentials, a function of (key, position, token id); kept for the round."""
@@ -122,7 +122,7 @@ class CounterNoise(RoundNoise):
 
     def _row(self, index: int, vocab: int) -> Float[Tensor, "batch v"]:
         if (index, vocab) not in self._coupled:
-            row = exponentials(self._keys, self._positions + index, vocab)
+            row = exponentials(self.keys, self.positions + index, vocab)
             self._coupled[index, vocab] = row
         return self._coupled[index, vocab]
 

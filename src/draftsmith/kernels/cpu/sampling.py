@@ -6,7 +6,8 @@ own (another device, float64). Texts are the same: noise words to the bit, laws 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -64,6 +65,11 @@ def counter_noise(
 ) -> RoundNoise:
     """The noise of one round; its arguments are those of `CounterNoise`."""
     loaded = library()
+    if rounds.is_cuda and _has_triton():
+        # Here, because it imports Triton, which not every installation has.
+        from draftsmith.kernels.gpu.noise import GpuCounterNoise
+
+        return GpuCounterNoise(keys, rounds, positions, level, inner_round)
     if loaded is None or rounds.device.type != "cpu":
         return CounterNoise(keys, rounds, positions, level, inner_round)
     return CpuCounterNoise(loaded, keys, rounds, positions, level, inner_round)
@@ -80,6 +86,11 @@ def noise_of(
     # Columns that lie side by side, each as a whole.
     seeds, samples, rounds, positions = table.T.contiguous().to(device)
     return counter_noise(NoiseKeys(seeds, samples), rounds, positions, level, inner_round)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _signed(seed: int) -> int:
