@@ -21,7 +21,7 @@ from benchmarks.summaries import settle, spread
 from draftsmith import Draft, DraftContext, Drafter, Engine, SamplingParams
 from draftsmith.engine.control.auto import AutoGamma
 from draftsmith.engine.control.contract import Choice, Ledger, RoundReport, Sample
-from draftsmith.engine.result import StreamEvent
+from draftsmith.engine.requests.result import StreamEvent
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 

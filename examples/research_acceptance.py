@@ -15,7 +15,7 @@ import draftsmith
 from draftsmith import SamplingParams
 from draftsmith.core.theory import expected_tokens
 from draftsmith.engine.replay import Text, guesses
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 
 PROMPT = "def quicksort(items):\n"
 GAMMA = 3

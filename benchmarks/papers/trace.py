@@ -16,7 +16,7 @@ from benchmarks.papers.trained import held_out_prompts, write_json
 from draftsmith import load_engine
 from draftsmith.core.params import SamplingParams
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.result import Origin, TokenTrace
+from draftsmith.engine.requests.result import Origin, TokenTrace
 
 
 def main() -> None:

@@ -21,23 +21,23 @@ if TYPE_CHECKING:
         PromptLookupDrafter,
         RandomDrafter,
     )
-    from draftsmith.engine.beam import beam_search
+    from draftsmith.engine.beams.search import beam_search
     from draftsmith.engine.engine import Engine
     from draftsmith.engine.hierarchical import SpeculativeDrafter
-    from draftsmith.engine.result import Completion, GenerationResult, StreamEvent
+    from draftsmith.engine.requests.result import Completion, GenerationResult, StreamEvent
     from draftsmith.errors import DraftsmithError
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BlockDrafter": "draftsmith.drafters",
-    "Completion": "draftsmith.engine.result",
+    "Completion": "draftsmith.engine.requests.result",
     "Draft": "draftsmith.drafters",
     "DraftContext": "draftsmith.drafters",
     "Drafter": "draftsmith.drafters",
     "DraftsmithError": "draftsmith.errors",
     "Engine": "draftsmith.engine.engine",
-    "GenerationResult": "draftsmith.engine.result",
+    "GenerationResult": "draftsmith.engine.requests.result",
     "ModelDrafter": "draftsmith.drafters",
     "NgramDrafter": "draftsmith.drafters",
     "NgramTable": "draftsmith.drafters",
@@ -45,8 +45,8 @@ _HOMES = {
     "RandomDrafter": "draftsmith.drafters",
     "SamplingParams": "draftsmith.core.params",
     "SpeculativeDrafter": "draftsmith.engine.hierarchical",
-    "StreamEvent": "draftsmith.engine.result",
-    "beam_search": "draftsmith.engine.beam",
+    "StreamEvent": "draftsmith.engine.requests.result",
+    "beam_search": "draftsmith.engine.beams.search",
     "generate": "draftsmith.api",
     "load_engine": "draftsmith.api",
 }

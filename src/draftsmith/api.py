@@ -19,9 +19,9 @@ from draftsmith.drafters.given import (
     draft_words,
 )
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.prompts import Prompts, plain_prompts
-from draftsmith.engine.request import check_demands
-from draftsmith.engine.result import GenerationResult
+from draftsmith.engine.requests.prompts import Prompts, plain_prompts
+from draftsmith.engine.requests.request import check_demands
+from draftsmith.engine.requests.result import GenerationResult
 from draftsmith.errors import (
     InvalidRequestError,
 )

@@ -7,7 +7,7 @@ import pytest
 
 from draftsmith.cli.chat import COMMANDS
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.request import Prompt
+from draftsmith.engine.requests.request import Prompt
 from draftsmith.errors import NumericsError
 from tests.cli.outcome import Cli
 

@@ -6,8 +6,8 @@ import pytest
 
 from draftsmith.core.params import SamplingParams
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.request import Prompt
-from draftsmith.engine.result import GenerationResult
+from draftsmith.engine.requests.request import Prompt
+from draftsmith.engine.requests.result import GenerationResult
 from tests.cli.outcome import Cli
 
 _NAMES = ("target, draft", "plain", "speculative", "alpha", "tokens per pass", "accepted per")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from draftsmith.engine.generation import Generation
-from draftsmith.engine.result import StreamEvent
+from draftsmith.engine.requests.result import StreamEvent
 from draftsmith.engine.scheduler import Scheduler
 from tests.cli.outcome import Cli
 

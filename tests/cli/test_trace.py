@@ -14,8 +14,8 @@ from rich.console import Console
 from draftsmith.cli.pieces import KINDS, Names, pieces, visible
 from draftsmith.cli.report import coloured, legend
 from draftsmith.core.statistics import SpeculationStatistics
-from draftsmith.engine.result import Completion, FinishReason, Origin, TokenTrace
-from draftsmith.engine.text import OutputText
+from draftsmith.engine.requests.result import Completion, FinishReason, Origin, TokenTrace
+from draftsmith.engine.requests.text import OutputText
 from draftsmith.models.load import load_tokenizer
 from draftsmith.models.tokenizer import Message, Tokenizer
 from tests.cli.outcome import Cli

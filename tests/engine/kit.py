@@ -22,7 +22,7 @@ from draftsmith.drafters import (
 )
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.result import GenerationResult
+from draftsmith.engine.requests.result import GenerationResult
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.models.hf.load import wrap_model, wrap_tokenizer
 from draftsmith.models.tokenizer import Tokenizer

@@ -15,8 +15,8 @@ from torch import Tensor
 import draftsmith
 from draftsmith.core.enumeration import RandomWorld
 from draftsmith.drafters import ModelDrafter, PromptLookupDrafter
-from draftsmith.engine import beam as beams
-from draftsmith.engine.beam import BeamResult, beam_search
+from draftsmith.engine.beams import search as beams
+from draftsmith.engine.beams.search import BeamResult, beam_search
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import (
     DraftsmithError,

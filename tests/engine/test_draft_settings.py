@@ -14,7 +14,7 @@ from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.core.verdict import draw
 from draftsmith.drafters import Drafter, ModelDrafter
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.errors import InvalidRequestError

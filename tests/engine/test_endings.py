@@ -11,8 +11,8 @@ from torch import Tensor
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import ModelDrafter, RandomDrafter
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.result import Completion, FinishReason, Origin
-from draftsmith.engine.text import OutputText
+from draftsmith.engine.requests.result import Completion, FinishReason, Origin
+from draftsmith.engine.requests.text import OutputText
 from draftsmith.models.contract import Cache, Rows
 from draftsmith.models.tokenizer import Message, Tokenizer
 from tests.engine.kit import PROMPTS, target, text_model, text_tokenizer, texts, twin

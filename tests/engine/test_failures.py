@@ -20,8 +20,8 @@ from draftsmith.drafters import (
 )
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.request import Prompt
-from draftsmith.engine.result import FinishReason
+from draftsmith.engine.requests.request import Prompt
+from draftsmith.engine.requests.result import FinishReason
 from draftsmith.errors import DraftError, InvalidRequestError, VocabularyMismatchError
 from draftsmith.models.contract import Cache, Rows
 from draftsmith.models.hf.load import wrap_tokenizer

@@ -14,10 +14,10 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
 from draftsmith.engine import hierarchical
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
+from draftsmith.engine.requests.sequence import Sequence
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.sequence import Sequence
 from tests.engine.kit import PROMPTS, Ramp, target, twin
 
 Call = tuple[int, int, int]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import Draft, DraftContext, Drafter
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.request import make_request
-from draftsmith.engine.result import Origin
-from draftsmith.engine.sequence import Sequence
+from draftsmith.engine.requests.request import make_request
+from draftsmith.engine.requests.result import Origin
+from draftsmith.engine.requests.sequence import Sequence
 from draftsmith.models.contract import ModelTraits
 from draftsmith.models.follower import common_prefix
 from tests.engine.kit import target

@@ -13,8 +13,8 @@ from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.drafters import Draft, DraftContext, Drafter, ModelDrafter
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.request import make_request
-from draftsmith.engine.result import FinishReason, GenerationResult
+from draftsmith.engine.requests.request import make_request
+from draftsmith.engine.requests.result import FinishReason, GenerationResult
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.models.contract import Rows
 from tests import tiny

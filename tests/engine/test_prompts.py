@@ -11,7 +11,7 @@ from transformers import BatchEncoding
 
 from draftsmith.api import generate
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.prompts import plain_prompts
+from draftsmith.engine.requests.prompts import plain_prompts
 from draftsmith.errors import InvalidRequestError
 from tests import tiny
 from tests.engine.kit import target, text_model, text_tokenizer

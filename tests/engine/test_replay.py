@@ -7,7 +7,7 @@ from draftsmith import Engine, SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.drafters import PromptLookupDrafter
 from draftsmith.engine.replay import Text, guesses, rounds, rounds_from_guesses
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.models.contract import Rows
 from tests.engine.kit import DRAFTERS, PROMPTS, target
 

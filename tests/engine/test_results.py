@@ -7,7 +7,7 @@ import pytest
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import ModelDrafter
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.result import Completion, GenerationResult
+from draftsmith.engine.requests.result import Completion, GenerationResult
 from tests.engine.kit import PROMPTS, target, text_model, text_tokenizer
 
 PARAMS = SamplingParams(max_tokens=8, temperature=0.9, seed=2, n=2, ignore_eos=True)

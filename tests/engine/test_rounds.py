@@ -14,7 +14,7 @@ from draftsmith.core.laws import Cuts
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.sampling_table import LogitRows, laws_of_rows, points_of_rows
 from draftsmith.drafters import Draft
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.rounds import drafting, verdicts
 from draftsmith.engine.rounds.drafting import Proposal, RoundContext
 from draftsmith.engine.rounds.turn import Turn

@@ -24,10 +24,10 @@ from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.contract import Choice, RoundReport, Sample
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.request import make_request
-from draftsmith.engine.result import FinishReason
+from draftsmith.engine.requests.request import make_request
+from draftsmith.engine.requests.result import FinishReason
+from draftsmith.engine.requests.sequence import Sequence as Sequenced
 from draftsmith.engine.scheduler import Scheduler
-from draftsmith.engine.sequence import Sequence as Sequenced
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from tests.engine.kit import PROMPTS, target, texts, twin

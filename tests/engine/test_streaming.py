@@ -9,7 +9,7 @@ import pytest
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import Drafter, ModelDrafter, RandomDrafter
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.result import FinishReason, GenerationResult, StreamEvent
+from draftsmith.engine.requests.result import FinishReason, GenerationResult, StreamEvent
 from draftsmith.errors import InvalidRequestError
 from tests.engine.kit import PROMPTS, target, text_model, text_tokenizer, texts
 

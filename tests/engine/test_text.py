@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from draftsmith.drafters import ModelDrafter
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.result import FinishReason
+from draftsmith.engine.requests.result import FinishReason
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.tokenizer import Detokenizer, Tokenizer, decode_after, prompt_tail

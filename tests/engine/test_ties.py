@@ -26,7 +26,7 @@ NONE = torch.empty(0, dtype=torch.long)
 READS_VALUES_OR_REPORTS = {
     "core/beam.py",  # the smallest value that is kept; ids are sorted stably
     "core/laws.py",  # thresholds and masses, no ids
-    "engine/traces.py",  # a report of alternatives
+    "engine/requests/traces.py",  # a report of alternatives
     "audit/attribution.py",  # a margin
     "audit/assisted.py",  # a threshold
 }

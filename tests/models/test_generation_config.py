@@ -16,7 +16,7 @@ from transformers.generation.utils import GenerationMixin
 from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import ModelDrafter
-from draftsmith.engine.beam import beam_search
+from draftsmith.engine.beams.search import beam_search
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.models.generation_config import (

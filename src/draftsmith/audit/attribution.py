@@ -10,7 +10,7 @@ from torch import Tensor
 from draftsmith.core.laws import History, Law
 from draftsmith.core.noise import CounterNoise, NoiseKeys
 from draftsmith.core.params import SamplingParams
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.follower import common_prefix
 

@@ -12,7 +12,7 @@ from draftsmith.audit.findings import Finding, Trace
 from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
 from draftsmith.core.params import SamplingParams
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.kernels.cpu.library import num_threads, using_threads
 from draftsmith.models.contract import Cache, LanguageModel, Rows

@@ -9,7 +9,7 @@ from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Drafter
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.report.status import Status

@@ -19,8 +19,8 @@ from draftsmith.core.verdict import Verdict
 from draftsmith.core.verify import VERIFIERS, Check, Verifier
 from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.request import make_request
-from draftsmith.engine.result import Completion, Origin
+from draftsmith.engine.requests.request import make_request
+from draftsmith.engine.requests.result import Completion, Origin
 from draftsmith.errors import DraftsmithError
 from draftsmith.models.contract import LanguageModel
 

@@ -18,7 +18,7 @@ from draftsmith.core.statistics import Interval, RoundRecord
 from draftsmith.drafters import Drafter, ModelDrafter
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.replay import Guess, Text, guesses, rounds, rounds_from_guesses
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.workloads import Workload
 
 __all__ = ["DraftPlan", "Plan", "Planner"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from draftsmith.cli.runtime import ModelOptions
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
-    from draftsmith.engine.result import GenerationResult, StreamEvent
+    from draftsmith.engine.requests.result import GenerationResult, StreamEvent
 
 __all__ = ["Answers", "OutputOptions"]
 

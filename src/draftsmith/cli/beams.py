@@ -13,9 +13,9 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from draftsmith.engine.beam import BeamResult
+    from draftsmith.engine.beams.search import BeamResult
     from draftsmith.engine.engine import Engine
-    from draftsmith.engine.request import Prompt
+    from draftsmith.engine.requests.request import Prompt
 
 __all__ = ["BeamOptions", "show"]
 
@@ -105,7 +105,7 @@ class BeamOptions:
 
     def search(self, engine: "Engine", prompt: "Prompt", sampling: SamplingOptions) -> "BeamResult":
         """Run the search."""
-        from draftsmith.engine.beam import beam_search
+        from draftsmith.engine.beams.search import beam_search
 
         return beam_search(
             engine,

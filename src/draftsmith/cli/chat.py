@@ -19,8 +19,8 @@ from draftsmith.errors import DraftsmithError, InvalidRequestError
 if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
-    from draftsmith.engine.request import Prompt
-    from draftsmith.engine.result import GenerationResult, StreamEvent
+    from draftsmith.engine.requests.request import Prompt
+    from draftsmith.engine.requests.result import GenerationResult, StreamEvent
 
 __all__ = ["COMMANDS", "chat"]
 
@@ -168,7 +168,7 @@ class _Talk:
 
     def _answer(self, text: str) -> None:
         from draftsmith.cli.report import print_summary
-        from draftsmith.engine.result import FinishReason
+        from draftsmith.engine.requests.result import FinishReason
 
         forgotten = self._conversation.totals.num_forgotten
         result = self._conversation.say(text, self._run)

@@ -10,7 +10,7 @@ from draftsmith.errors import InvalidRequestError
 if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
-    from draftsmith.engine.result import GenerationResult
+    from draftsmith.engine.requests.result import GenerationResult
     from draftsmith.models.tokenizer import Message
 
 __all__ = ["Conversation", "Totals"]

@@ -21,7 +21,7 @@ from draftsmith.errors import DraftsmithError, InvalidRequestError
 
 if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
-    from draftsmith.engine.result import GenerationResult, StreamEvent
+    from draftsmith.engine.requests.result import GenerationResult, StreamEvent
 
 __all__ = ["generate"]
 
@@ -121,7 +121,7 @@ def _told(event: "StreamEvent") -> str:
 
 def _exit(asked: list[Asked], results: "list[GenerationResult]") -> None:
     """Fail if a sample did, once all that there is was shown."""
-    from draftsmith.engine.result import FinishReason
+    from draftsmith.engine.requests.result import FinishReason
 
     failed = [
         (one.id, completion.error)

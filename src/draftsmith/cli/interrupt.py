@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from draftsmith.engine.generation import Generation
-    from draftsmith.engine.result import GenerationResult, StreamEvent
+    from draftsmith.engine.requests.result import GenerationResult, StreamEvent
 
 __all__ = ["follow"]
 

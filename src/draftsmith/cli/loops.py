@@ -16,7 +16,7 @@ from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from draftsmith.engine.engine import Engine
-    from draftsmith.engine.request import Prompt
+    from draftsmith.engine.requests.request import Prompt
     from draftsmith.papers.comparison import Item
     from draftsmith.papers.loops import Panel, TextTiming
     from draftsmith.workloads import Workload

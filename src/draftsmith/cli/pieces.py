@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from draftsmith.cli.terminal import CONTROL_NAMES, harmless
 
 if TYPE_CHECKING:
-    from draftsmith.engine.result import Completion, TokenTrace
+    from draftsmith.engine.requests.result import Completion, TokenTrace
     from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["KINDS", "Kind", "Names", "Piece", "pieces", "visible"]

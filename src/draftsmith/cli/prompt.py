@@ -11,7 +11,7 @@ from draftsmith.cli.options import PROMPT, Flag, StreamPath, System
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from draftsmith.engine.request import Prompt
+    from draftsmith.engine.requests.request import Prompt
     from draftsmith.workloads import Item
 
 __all__ = ["Asked", "PromptOptions", "check_unicode"]

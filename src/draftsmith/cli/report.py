@@ -14,7 +14,7 @@ from draftsmith.core.statistics import SpeculationStatistics
 if TYPE_CHECKING:
     from draftsmith.core.params import SamplingParams
     from draftsmith.engine.engine import Engine
-    from draftsmith.engine.result import Completion, GenerationResult
+    from draftsmith.engine.requests.result import Completion, GenerationResult
     from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = [

@@ -17,7 +17,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from draftsmith.engine.result import Completion
+    from draftsmith.engine.requests.result import Completion
     from draftsmith.models.tokenizer import Tokenizer
     from draftsmith.report.page import Section
 

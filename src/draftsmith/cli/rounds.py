@@ -10,7 +10,7 @@ from draftsmith.cli.pieces import Piece, pieces, visible
 from draftsmith.cli.report import REJECTED, STYLES
 
 if TYPE_CHECKING:
-    from draftsmith.engine.result import Completion
+    from draftsmith.engine.requests.result import Completion
     from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["as_rounds", "round_lines", "title"]

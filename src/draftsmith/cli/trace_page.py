@@ -10,7 +10,7 @@ from draftsmith.report.html import shell, write_text
 
 if TYPE_CHECKING:
     from draftsmith.engine.engine import Engine
-    from draftsmith.engine.result import Completion, GenerationResult
+    from draftsmith.engine.requests.result import Completion, GenerationResult
     from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["write_page"]

@@ -14,9 +14,9 @@ from draftsmith.engine.control.contract import Controller
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.generation import Generation, Job
 from draftsmith.engine.hierarchical import SpeculativeDrafter
-from draftsmith.engine.prompts import PlainPrompt, Prompts, plain_prompts
-from draftsmith.engine.request import make_request
-from draftsmith.engine.result import GenerationResult, StreamEvent
+from draftsmith.engine.requests.prompts import PlainPrompt, Prompts, plain_prompts
+from draftsmith.engine.requests.request import make_request
+from draftsmith.engine.requests.result import GenerationResult, StreamEvent
 from draftsmith.engine.scheduler import Scheduler
 from draftsmith.errors import (
     DraftsmithError,

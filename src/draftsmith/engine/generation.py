@@ -7,9 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from draftsmith.core.statistics import SpeculationStatistics
-from draftsmith.engine.result import Completion, FinishReason, GenerationResult, StreamEvent
+from draftsmith.engine.requests.result import (
+    Completion,
+    FinishReason,
+    GenerationResult,
+    StreamEvent,
+)
+from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.scheduler import News, Scheduler, Ticket
-from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.errors import DraftsmithError
 
 __all__ = ["Generation", "Job"]

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.drafters.contract import Drafter
-from draftsmith.engine.request import Request
+from draftsmith.engine.requests.request import Request
+from draftsmith.engine.requests.sequence import Sequence
 from draftsmith.engine.rounds.breaches import check_contract
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.sequence import Sequence
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower, common_prefix

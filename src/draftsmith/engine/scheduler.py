@@ -14,13 +14,13 @@ from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.account import Account
 from draftsmith.engine.control.contract import Choice, Controller, RoundReport
 from draftsmith.engine.control.fixed import FixedGamma
-from draftsmith.engine.result import Completion, TokenTrace
+from draftsmith.engine.requests.result import Completion, TokenTrace
+from draftsmith.engine.requests.sequence import Sequence as Sample
+from draftsmith.engine.requests.traces import Rounds, logprobs_of
 from draftsmith.engine.rounds.capturing import graphed_rounds
 from draftsmith.engine.rounds.step import run_round
 from draftsmith.engine.rounds.verdicts import Outcome
-from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.engine.threads import one_torch_thread
-from draftsmith.engine.traces import Rounds, logprobs_of
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
 

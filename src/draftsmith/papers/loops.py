@@ -10,7 +10,7 @@ from draftsmith.core.gamma import check_gamma
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.theory import chen_efficiency
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.request import Prompt
+from draftsmith.engine.requests.request import Prompt
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 from draftsmith.papers.comparison import Item
 from draftsmith.papers.printed_chen import TEXT_LENGTH

@@ -12,11 +12,11 @@ from torch import Tensor
 from draftsmith.core.gamma import check_gamma
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.contract import Draft, Drafter, open_state
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
+from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.rounds.breaches import LAW_TOLERANCE, check_contract
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.models.contract import ModelTraits
 from draftsmith.testing.require import require
 

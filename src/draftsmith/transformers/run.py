@@ -17,10 +17,10 @@ from draftsmith.engine.control.contract import Controller
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.generation import Generation, Job
+from draftsmith.engine.requests.sequence import Limits
+from draftsmith.engine.requests.sequence import Sequence as Sample
+from draftsmith.engine.requests.text import OutputText
 from draftsmith.engine.scheduler import Scheduler
-from draftsmith.engine.sequence import Limits
-from draftsmith.engine.sequence import Sequence as Sample
-from draftsmith.engine.text import OutputText
 from draftsmith.errors import InvalidRequestError, NumericsError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.transformers.law import ProcessorLaw, unprocessed

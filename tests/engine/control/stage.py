@@ -9,7 +9,7 @@ from torch import Tensor
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.gamma import Gamma
 from draftsmith.drafters import Drafter, ModelDrafter
-from draftsmith.engine.result import GenerationResult
+from draftsmith.engine.requests.result import GenerationResult
 from draftsmith.models.contract import Cache, CountedCache, Rows
 from tests.engine.clockwork import VOCAB, Clock, Clockwork
 

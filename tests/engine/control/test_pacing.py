@@ -14,7 +14,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.verify import BlockVerifier, RejectionVerifier, ThresholdVerifier
 from draftsmith.engine.control.chances import ByConfidence, Chances
 from draftsmith.engine.control.pacing import Costs, RatePace
-from draftsmith.engine.request import make_request
+from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.rounds.drafting import RoundContext
 from draftsmith.engine.rounds.turn import Turn
 from tests.engine.kit import PROMPTS, target

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from draftsmith.drafters.contract import DraftState
 from draftsmith.drafters.model import ModelState
+from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.rounds.verdicts import Outcome
-from draftsmith.engine.sequence import Sequence as Sample
 from draftsmith.kernels.gpu import plain, verdicts
 from draftsmith.kernels.gpu.verdicts import State
 from draftsmith.models.follower import Follower

@@ -4,9 +4,10 @@ Each function falls back on the plain one where the library is missing or the te
 own (another device, float64). Texts are the same: noise words to the bit, laws to rounding.
 """
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ def points(rows: LogitRows) -> Int[Tensor, " rows"]:
     if loaded is None or not _lies_open(rows):
         return points_of_rows(rows)
     starts, found = _starts(rows), torch.empty(len(rows.places), dtype=torch.long)
-    where = (rows.logits.data_ptr(), starts.data_ptr(), len(starts), rows.vocab_size)
+    where = (rows.logits.data_ptr(), ctypes.addressof(starts), len(starts), rows.vocab_size)
     loaded.ds_points(*where, found.data_ptr())
     return found
 
@@ -123,36 +124,57 @@ def _lies_open(rows: LogitRows) -> bool:
     return _is_ours(logits) and logits.stride(-1) == 1 and has_all
 
 
-def _starts(rows: LogitRows) -> Int[Tensor, " rows"]:
+def _starts(rows: LogitRows) -> ctypes.Array[ctypes.c_int64]:
     """Where each row begins, in numbers from the first."""
+    # Arrays of C, no tensors: a pass leaves caches full of weights, and a call of torch 20 us dear.
     by_sequence, by_token, _ = rows.logits.stride()
-    return torch.tensor([i * by_sequence + j * by_token for i, j in rows.places], dtype=torch.long)
+    places = rows.places
+    return (ctypes.c_int64 * len(places))(*[i * by_sequence + j * by_token for i, j in places])
 
 
 def _laws(
     loaded: Library,
     scores: Float[Tensor, "*rows columns"],
-    starts: Int[Tensor, " rows"],
+    starts: ctypes.Array[ctypes.c_int64],
     vocab_size: int,
     cuts: Sequence[Cuts],
 ) -> Float[Tensor, "rows vocab"]:
     found = torch.empty(len(starts), vocab_size)
-    temperatures = torch.tensor([one.temperature for one in cuts], dtype=torch.float32)
-    top_ks = torch.tensor([one.top_k for one in cuts], dtype=torch.int32)
-    top_ps = torch.tensor([one.top_p for one in cuts], dtype=torch.float64)
-    min_ps = torch.tensor([one.min_p for one in cuts], dtype=torch.float32)
+    columns = _columns(tuple(cuts))
     loaded.ds_laws(
         scores.data_ptr(),
-        starts.data_ptr(),
+        ctypes.addressof(starts),
         len(starts),
         vocab_size,
-        temperatures.data_ptr(),
-        top_ks.data_ptr(),
-        top_ps.data_ptr(),
-        min_ps.data_ptr(),
+        *(ctypes.addressof(column) for column in columns),
         found.data_ptr(),
     )
     return found
+
+
+@lru_cache(maxsize=64)
+def _columns(
+    cuts: tuple[Cuts, ...],
+) -> tuple[
+    ctypes.Array[ctypes.c_float],
+    ctypes.Array[ctypes.c_int32],
+    ctypes.Array[ctypes.c_double],
+    ctypes.Array[ctypes.c_float],
+]:
+    """The four numbers of some rows, column by column; most batches ask for the same again."""
+    count = len(cuts)
+    return (
+        (ctypes.c_float * count)(*[one.temperature for one in cuts]),
+        (ctypes.c_int32 * count)(*[one.top_k for one in cuts]),
+        (ctypes.c_double * count)(*[one.top_p for one in cuts]),
+        (ctypes.c_float * count)(*[one.min_p for one in cuts]),
+    )
+
+
+def _apart(scores: Float[Tensor, "rows vocab"]) -> ctypes.Array[ctypes.c_int64]:
+    """Where the rows of a matrix begin."""
+    stride = scores.stride(0)
+    return (ctypes.c_int64 * len(scores))(*[row * stride for row in range(len(scores))])
 
 
 def has_mass(laws: Float[Tensor, "rows vocab"]) -> Bool[Tensor, " rows"]:
@@ -194,8 +216,7 @@ class CpuSamplingLaw:
             return self.plain(logits, history, drafted)
         scores = _rows(self.plain.adjusted(logits, history, drafted))
         cuts = Cuts(params.temperature, params.top_k, params.top_p, params.min_p)
-        starts = torch.arange(len(scores)) * scores.stride(0)
-        return _laws(self.library, scores, starts, scores.shape[-1], [cuts] * len(scores))
+        return _laws(self.library, scores, _apart(scores), scores.shape[-1], [cuts] * len(scores))
 
     def points(
         self,
@@ -207,9 +228,8 @@ class CpuSamplingLaw:
         if logits.device.type != "cpu":
             return self.plain.points(logits, history, drafted)
         scores = _rows(self.plain.adjusted(logits, history, drafted))
-        starts = torch.arange(len(scores)) * scores.stride(0)
-        tokens = torch.empty(len(scores), dtype=torch.long)
-        where = (scores.data_ptr(), starts.data_ptr(), *scores.shape)
+        starts, tokens = _apart(scores), torch.empty(len(scores), dtype=torch.long)
+        where = (scores.data_ptr(), ctypes.addressof(starts), *scores.shape)
         self.library.ds_points(*where, tokens.data_ptr())
         return tokens
 

@@ -20,9 +20,9 @@ from draftsmith.core.gamma import check_gamma
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_whole
 from draftsmith.drafters.model import ModelDrafter
-from draftsmith.engine.beam_rows import BeamRows
+from draftsmith.engine.beams.rows import BeamRows
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.request import Prompt, Request, make_request
+from draftsmith.engine.requests.request import Prompt, Request, make_request
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.errors import InvalidRequestError, NotRollbackableError, NumericsError
 from draftsmith.models.tokenizer import decode_after

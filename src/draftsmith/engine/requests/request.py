@@ -12,9 +12,9 @@ from draftsmith.core.lenience import ArgmaxLenience, LenientVerifier
 from draftsmith.core.params import DEFAULT_MAX_TOKENS, SamplingParams
 from draftsmith.core.values import is_whole
 from draftsmith.core.verify import Verifier, verifier_named
-from draftsmith.engine.prompts import Prompt, plain_prompts
-from draftsmith.engine.sequence import Limits, Sequence
-from draftsmith.engine.text import OutputText
+from draftsmith.engine.requests.prompts import Prompt, plain_prompts
+from draftsmith.engine.requests.sequence import Limits, Sequence
+from draftsmith.engine.requests.text import OutputText
 from draftsmith.errors import InvalidRequestError
 from draftsmith.kernels.cpu.sampling import sampling_law
 from draftsmith.models.contract import ModelTraits

@@ -15,10 +15,10 @@ from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
 from draftsmith.engine.control.contract import Ledger
-from draftsmith.engine.result import Completion, FinishReason, with_trace_of
+from draftsmith.engine.requests.result import Completion, FinishReason, with_trace_of
+from draftsmith.engine.requests.text import OutputText
+from draftsmith.engine.requests.traces import Logprobs, Rounds
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.text import OutputText
-from draftsmith.engine.traces import Logprobs, Rounds
 from draftsmith.kernels.cpu.sampling import NoiseSlot
 
 __all__ = ["Limits", "Sequence"]

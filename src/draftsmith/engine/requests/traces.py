@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from draftsmith.core.statistics import RoundRecord
-from draftsmith.engine.result import Origin, TokenTrace, TopLogprob
+from draftsmith.engine.requests.result import Origin, TokenTrace, TopLogprob
 from draftsmith.engine.rounds.verdicts import Outcome
 
 __all__ = ["Logprobs", "Rounds", "logprobs_of"]
