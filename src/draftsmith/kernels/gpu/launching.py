@@ -15,7 +15,8 @@ __all__ = ["CHAINED", "launch_options", "release", "wait"]
 
 
 def _can_chain() -> bool:
-    if os.environ.get("TRITON_INTERPRET") == "1" or not torch.cuda.is_available():
+    is_nvidia = torch.version.cuda is not None and torch.cuda.is_available()
+    if os.environ.get("TRITON_INTERPRET") == "1" or not is_nvidia:
         return False
     return torch.cuda.get_device_capability() >= (9, 0)
 
