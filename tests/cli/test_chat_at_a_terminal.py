@@ -15,8 +15,10 @@ _WAIT_S = 120.0
 _CTRL_C = b"\x03"
 _CTRL_D = b"\x04"
 # Its standard input becomes its session's terminal, and its output too; then it is the program.
+# A suite that a shell runs in the background has Ctrl-C ignored, and so would what it starts.
 _AT_THE_TERMINAL = (
-    "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.login_tty(0); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 
 
