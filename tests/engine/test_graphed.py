@@ -144,3 +144,34 @@ def test_sequences_join_and_leave_between_rounds(target, draft) -> None:
         assert tuple(ids[k]) == one.token_ids[: 9 + 4 * k]
     target.pool.check_integrity([])
     draft.pool.check_integrity([])
+
+
+def test_a_draft_may_have_a_shorter_context_and_fewer_ids(target) -> None:
+    few = 60
+    assert any(token >= few for prompt in PROMPTS for token in prompt[-2:])
+    table = target.weights.embedding[:few].clone()
+    weights = replace(target.weights, embedding=table, head=table)
+    config = replace(target.config, vocab_size=few, context_length=60)
+    draft = GpuDecoder(weights, config, "draft")
+    draft.can_be_captured = True
+    assert draft.pool.most_pages < target.pool.most_pages
+    with mock.patch("draftsmith.engine.engine._check_vocabularies"):
+        found = results(target, draft, 3, params=replace(GREEDY, max_tokens=40))
+    want = results(target, None, 0, params=replace(GREEDY, max_tokens=40), is_graphed=False)
+    assert [one.token_ids for one in found] == [one.token_ids for one in want]
+
+
+def test_an_error_that_is_kept_keeps_no_pages(target, draft) -> None:
+    target.can_be_captured = True
+    engine = Engine(target, draft=ModelDrafter(draft), gamma=3)
+    free = target.pool.num_free_pages, draft.pool.num_free_pages
+    kept = None
+    with mock.patch.object(GraphedRounds, "_launch", side_effect=KeyboardInterrupt):
+        try:
+            engine.generate(PROMPTS, GREEDY)
+        except KeyboardInterrupt as error:
+            kept = error
+    assert kept is not None
+    assert (target.pool.num_free_pages, draft.pool.num_free_pages) == free
+    again = engine.generate(PROMPTS, GREEDY)
+    assert told(again) == told(results(target, draft, 3, is_graphed=False))

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from draftsmith.drafters.contract import Drafter, DraftState, open_state
+from draftsmith.drafters.model import ModelState
 from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.account import Account
 from draftsmith.engine.control.contract import Choice, Controller, RoundReport
@@ -126,6 +127,13 @@ class Scheduler:
         self._account.settle()
         self._controller, self._account = controller, Account(controller)
 
+    def _empty_caches(self) -> None:
+        """Give back what the caches hold: whoever keeps an error keeps its frames, and them."""
+        state = self._draft_state
+        for follower in (self._target, state.follower if isinstance(state, ModelState) else None):
+            if follower is not None:
+                follower.release_all_but([])
+
     @property
     def num_held(self) -> int:
         """Sequences that have not left."""
@@ -205,7 +213,10 @@ class Scheduler:
         try:
             return self._step()
         except BaseException:
-            self._close_caches()
+            try:
+                self._empty_caches()
+            finally:
+                self._close_caches()
             raise
         finally:
             self._let_go()

@@ -90,10 +90,10 @@ def test_passes_begin_where_the_caches_end() -> None:
     tokens = torch.zeros(2, 4, dtype=torch.int32, device=DEVICE)
     drafts = torch.zeros(2, 3, 2, dtype=torch.int32, device=DEVICE)
     first = torch.zeros(2, 2, dtype=torch.int32, device=DEVICE)
-    prepare(state, (check[0], check[1], tokens), (drafts[0], drafts[1], first))
+    prepare(state, (check[0], check[1], tokens), (drafts[0], drafts[1], first), 9)
     assert check.tolist() == [[9, 0], [4, 0]]
     assert tokens[:, 0].tolist() == [4, 9]
-    assert first.tolist() == [[3, 4], [9, 9]]
+    assert first.tolist() == [[3, 4], [0, 0]]  # a draft of 9 ids has no 9
     assert drafts[0, :, 0].tolist() == [8, 10, 11]
     assert drafts[1].tolist() == [[2, 0], [1, 0], [1, 0]]
 
@@ -119,7 +119,7 @@ def test_a_round_is_its_twins(gamma: int) -> None:
         generator.manual_seed(3)
         check = [_ints(*[0] * 3), _ints(*[0] * 3), _ints(*[[0] * rows] * 3)]
         drafts = [_ints(*[[0] * 3] * gamma), _ints(*[[0] * 3] * gamma), _ints(*[[0] * 2] * 3)]
-        kernels.prepare(held, tuple(check), tuple(drafts))
+        kernels.prepare(held, tuple(check), tuple(drafts), 3)
         following = _ints(0, 0, 0)
         for step in range(gamma):
             logits = torch.randn(6 if step == 0 else 3, VOCAB, generator=generator).to(DEVICE)

@@ -129,3 +129,20 @@ def test_a_sequence_beyond_the_context_is_refused() -> None:
     cache = model.open_cache()
     with pytest.raises(InvalidRequestError, match=f"context of {model.config.context_length}"):
         cache.reserve(cache.add(), model.config.context_length + 2 * PAGE)
+
+
+def test_a_pass_of_many_rows_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = fast_and_plain("yarn")
+    batch = [TOKENS[:7], TOKENS[9:20], TOKENS[3:4]]
+
+    def logits() -> list[Tensor]:
+        cache = model.open_cache()
+        rows = [cache.add() for _ in batch]
+        found = model.forward(cache, Rows(rows, batch))
+        assert [cache.length(row) for row in rows] == [len(tokens) for tokens in batch]
+        return [found[place, : len(tokens)] for place, tokens in enumerate(batch)]
+
+    whole = logits()
+    monkeypatch.setattr("draftsmith.models.native.gpu._PROMPT_ROWS", 4)
+    for one, other in zip(logits(), whole, strict=True):
+        torch.testing.assert_close(one, other)

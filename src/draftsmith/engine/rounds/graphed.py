@@ -7,6 +7,7 @@ text, drafts on the host, the end of a context.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,8 @@ from draftsmith.models.native.gpu import GpuDecoder, PassInputs
 __all__ = ["GraphedRounds"]
 
 _MOST_GAMMA = 15
+_MOST_ROWS = 512
+"""Of a check: the target has scratch for no more."""
 _AHEAD = 3
 """Rounds that a context must have room for: the one to read, the one behind it, and one more."""
 
@@ -66,6 +69,7 @@ class GraphedRounds:
         self._buffers: dict[int, _Buffers] = {}
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
         self._versions = self._pool_versions()
+        self._draft_lock = nullcontext() if draft is None else draft.lock
         self._flight: _Flight | None = None
         self._lengths: list[int] = []
         """Tokens of each sequence once what was read so far is committed."""
@@ -99,14 +103,15 @@ class GraphedRounds:
             return None
         ids = tuple(sample.id for sample in samples)
         lengths = [len(sample.tokens) for sample in samples]
-        flight = self._flight
-        is_going = flight is not None and (flight.ids, flight.gamma) == (ids, gamma)
-        if flight is None or not is_going or lengths != self._lengths:
-            self._settle_caches(target, draft, samples)
-            self._begin(target, draft, samples, gamma)
-            self._lengths = lengths
-            flight = self._launch(target, draft, samples, gamma, ahead=1)
-        self._flight = self._launch(target, draft, samples, gamma, ahead=2)
+        with self._target.lock, self._draft_lock, self._target.current:
+            flight = self._flight
+            is_going = flight is not None and (flight.ids, flight.gamma) == (ids, gamma)
+            if flight is None or not is_going or lengths != self._lengths:
+                self._settle_caches(target, draft, samples)
+                self._begin(target, draft, samples, gamma)
+                self._lengths = lengths
+                flight = self._launch(target, draft, samples, gamma, ahead=1)
+            self._flight = self._launch(target, draft, samples, gamma, ahead=2)
         if flight.is_there is not None:
             flight.is_there.synchronize()
         rows = flight.found[: len(samples)].tolist()
@@ -129,7 +134,7 @@ class GraphedRounds:
 
     def _can_run(self, samples: Sequence[Sample], gamma: int) -> bool:
         """Whether only best tokens count, and there is room for the rounds ahead."""
-        if gamma > _MOST_GAMMA:
+        if gamma > _MOST_GAMMA or _bucket(len(samples)) * (gamma + 1) > _MOST_ROWS:
             return False
         ahead = _AHEAD * (gamma + 1)
         limit = self._target.config.context_length
@@ -252,12 +257,14 @@ class GraphedRounds:
         draft_starts, draft_widths = ints(max(1, gamma), batch), ints(max(1, gamma), batch)
         first, following = ints(batch, 2), ints(batch, 1)
         check = starts, widths, tokens
-        kernels.prepare(buffers.state, check, (draft_starts, draft_widths, first))
+        draft_size = vocab_size if self._draft is None else self._draft.config.vocab_size
+        kernels.prepare(buffers.state, check, (draft_starts, draft_widths, first), draft_size)
         fed = first
         for step in range(gamma):
             assert self._draft is not None
             at = draft_starts[step], draft_widths[step]
-            logits = self._draft.run(PassInputs(*at, buffers.draft_slots, fed), parts)
+            own_parts = min(parts, self._draft.pool.most_pages)
+            logits = self._draft.run(PassInputs(*at, buffers.draft_slots, fed), own_parts)
             assert logits is not None
             bests = kernels.best_parts(logits, vocab_size)
             kernels.take_draft(bests, tokens, following[:, 0], step + 1)

@@ -66,7 +66,7 @@ def counter_noise(
 ) -> RoundNoise:
     """The noise of one round; its arguments are those of `CounterNoise`."""
     loaded = library()
-    if rounds.is_cuda and _has_triton():
+    if rounds.is_cuda and _has_triton(rounds.device):
         # Here, because it imports Triton, which not every installation has.
         from draftsmith.kernels.gpu.noise import GpuCounterNoise
 
@@ -90,8 +90,10 @@ def noise_of(
 
 
 @cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def _has_triton(device: torch.device) -> bool:
+    """Whether the kernels of a GPU can be compiled for this one."""
+    is_new_enough = torch.cuda.get_device_capability(device) >= (8, 0)
+    return is_new_enough and find_spec("triton") is not None
 
 
 def _signed(seed: int) -> int:

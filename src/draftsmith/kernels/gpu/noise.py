@@ -6,6 +6,7 @@ rounded otherwise, so that a token can differ from a CPU's where two arrive with
 other.
 """
 
+from contextlib import nullcontext
 from typing import no_type_check
 
 import torch
@@ -114,18 +115,19 @@ def race(
     parts = -(-vocab // (4 * _BLOCKS))
     bests = probs.new_empty(batch * rows, parts)
     ids = probs.new_empty(batch * rows, parts, dtype=torch.int32)
-    _race[(batch * rows, parts)](
-        probs,
-        keys.seeds.contiguous(),
-        keys.samples.contiguous(),
-        positions.contiguous(),
-        bests,
-        ids,
-        rows,
-        vocab,
-        STREAM=int(Stream.COUPLED),
-        BLOCKS=_BLOCKS,
-        **launch_options(4, is_chained=False),
-    )
+    with torch.cuda.device(probs.device) if probs.is_cuda else nullcontext():
+        _race[(batch * rows, parts)](
+            probs,
+            keys.seeds.contiguous(),
+            keys.samples.contiguous(),
+            positions.contiguous(),
+            bests,
+            ids,
+            rows,
+            vocab,
+            STREAM=int(Stream.COUPLED),
+            BLOCKS=_BLOCKS,
+            **launch_options(4, is_chained=False),
+        )
     part = bests.argmin(dim=-1, keepdim=True)
     return ids.gather(1, part).view(batch, rows).long()

@@ -109,7 +109,8 @@ def attend(
     cap: float | None = None,
 ) -> None:
     """What `attention.attend` does; the same arguments."""
-    del parts, num_parts
+    assert num_parts <= places.tables.shape[1]
+    del parts
     attended.zero_()
     num_heads = attended.shape[1]
     kv_heads = (projected.shape[1] - num_heads) // 2
@@ -200,6 +201,7 @@ def prepare(
     state: State,
     check: tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Int[Tensor, "batch rows"]],
     draft: tuple[Int[Tensor, "gamma batch"], Int[Tensor, "gamma batch"], Int[Tensor, "batch two"]],
+    draft_vocab_size: int,
 ) -> None:
     """What `verdicts.prepare` does; the same arguments."""
     starts, widths, tokens = check
@@ -208,7 +210,8 @@ def prepare(
     widths.copy_(state.is_live * (gamma + 1))
     tokens[:, 0] = state.newest
     draft_starts, draft_widths, first = draft
-    first.copy_(torch.stack((state.previous, state.newest), dim=1))
+    last_two = torch.stack((state.previous, state.newest), dim=1)
+    first.copy_(torch.where(last_two < draft_vocab_size, last_two, 0))
     for step in range(gamma):
         draft_starts[step] = state.lengths - (2 if step == 0 else 1 - step)
         draft_widths[step] = state.is_live * (2 if step == 0 else 1)

@@ -123,6 +123,7 @@ def _prepare(
     draft_starts,
     draft_widths,
     draft_tokens,
+    draft_vocab_size,
     BATCH: tl.constexpr,
     GAMMA: tl.constexpr,
     IS_CHAINED: tl.constexpr,
@@ -135,8 +136,10 @@ def _prepare(
     tl.store(widths + one, live * (GAMMA + 1))
     tl.store(tokens + one * (GAMMA + 1), tl.load(newest + one))
     if GAMMA > 0:
-        tl.store(draft_tokens + 2 * one, tl.load(previous + one))
-        tl.store(draft_tokens + 2 * one + 1, tl.load(newest + one))
+        # Ids that a draft with fewer does not have are 0 to it, as in `Follower`.
+        older, newer = tl.load(previous + one), tl.load(newest + one)
+        tl.store(draft_tokens + 2 * one, tl.where(older < draft_vocab_size, older, 0))
+        tl.store(draft_tokens + 2 * one + 1, tl.where(newer < draft_vocab_size, newer, 0))
         # Both last tokens first: the older one may be in no cache of the draft's yet.
         tl.store(draft_starts + one, length - 2)
         tl.store(draft_widths + one, live * 2)
@@ -149,6 +152,7 @@ def prepare(
     state: State,
     check: tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Int[Tensor, "batch rows"]],
     draft: tuple[Int[Tensor, "gamma batch"], Int[Tensor, "gamma batch"], Int[Tensor, "batch two"]],
+    draft_vocab_size: int,
 ) -> None:
     """Write what the passes of a round begin with.
 
@@ -156,6 +160,7 @@ def prepare(
         state: Between the rounds.
         check: Starts, widths and tokens of the target's pass; the first token is written.
         draft: Starts and widths of the draft's passes, and the tokens of the first.
+        draft_vocab_size: Ids that the draft has; others are 0 to it.
     """
     batch, rows = check[2].shape
     is_chained = CHAINED and state.lengths.is_cuda
@@ -163,6 +168,7 @@ def prepare(
         *state,
         *check,
         *draft,
+        draft_vocab_size,
         BATCH=batch,
         GAMMA=rows - 1,
         IS_CHAINED=is_chained,

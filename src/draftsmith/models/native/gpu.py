@@ -5,7 +5,9 @@ bits in every pass, whether it stood in a prompt, in a check or alone. `TorchDec
 twin.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -89,6 +91,8 @@ class GpuDecoder(LanguageModel):
         )
         """The kernels, or on a CPU their twins."""
         self.can_be_captured = is_cuda
+        self.lock = threading.RLock()
+        """Held from a pass's inputs to the copy of its outputs: graphs and scratch are shared."""
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
         self._version = self.pool.version
 
@@ -127,6 +131,8 @@ class GpuDecoder(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, GpuCache)
+        if len(batch.rows) * batch.width > _PROMPT_ROWS:
+            return self._in_parts(cache, batch)
         logits = self._pass(cache, batch, with_logits=True)
         assert logits is not None
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
@@ -163,12 +169,34 @@ class GpuDecoder(LanguageModel):
         Returns:
             What runs it, and the numbers that it reads: starts, widths, slots, then tokens.
         """
-        graph = self._graph(*self._bucket(batch, width, -(-num_tokens // PAGE)))
+        with self.lock, self.current:
+            graph = self._graph(*self._bucket(batch, width, -(-num_tokens // PAGE)))
         return graph.graph.replay, graph.packed
+
+    def _in_parts(self, cache: GpuCache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        """A pass of more rows than there is scratch for, one sequence after the other."""
+        shape = (len(batch.rows), batch.width, self.config.vocab_size)
+        logits = torch.empty(shape, dtype=torch.float32, device=self.device)
+        for place, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
+            for first in range(0, len(tokens), _PROMPT_ROWS):
+                part = tokens[first : first + _PROMPT_ROWS]
+                logits[place, first : first + len(part)] = self.forward(cache, Rows([row], [part]))
+        return logits
+
+    @property
+    def current(self) -> AbstractContextManager[object]:
+        """Makes the model's device the one that kernels are launched on."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     # --- a pass -------------------------------------------------------------------------------
 
     def _pass(
+        self, cache: GpuCache, batch: Rows, *, with_logits: bool
+    ) -> Float[Tensor, "batch rows vocab"] | None:
+        with self.lock, self.current:
+            return self._run_pass(cache, batch, with_logits=with_logits)
+
+    def _run_pass(
         self, cache: GpuCache, batch: Rows, *, with_logits: bool
     ) -> Float[Tensor, "batch rows vocab"] | None:
         lengths = [cache.length(row) for row in batch.rows]

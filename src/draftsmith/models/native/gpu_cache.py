@@ -66,7 +66,7 @@ class PagePool:
     def give_back(self, slot: int, pages: list[int]) -> None:
         """Nobody has them any more."""
         self._free_slots.append(slot)
-        self._free_pages += pages[::-1]
+        self._free_pages.extend(pages[::-1])
 
     def take_pages(self, slot: int, held: list[int], count: int) -> None:
         """Give a slot so many pages more, which are added to those that it holds.
@@ -81,10 +81,10 @@ class PagePool:
             )
         while len(self._free_pages) < count:
             self._grow_pages()
-        new = [self._free_pages.pop() for _ in range(count)]
-        row = torch.tensor(new, dtype=torch.int32)
-        self._tables[slot, len(held) : len(held) + count] = row.to(self._tables.device)
-        held += new
+        first = len(held)
+        held.extend(self._free_pages.pop() for _ in range(count))
+        row = torch.tensor(held[first:], dtype=torch.int32)
+        self._tables[slot, first : len(held)] = row.to(self._tables.device)
 
     def check_integrity(self, held: list[list[int]]) -> None:
         """Every page is free or held once.
@@ -107,13 +107,13 @@ class PagePool:
             ) from error
         grown[:, :, :count] = self._pages
         self._pages = grown
-        self._free_pages = [*range(count, 2 * count)][::-1] + self._free_pages
+        self._free_pages[:0] = [*range(count, 2 * count)][::-1]
         self.version += 1
 
     def _grow_slots(self) -> None:
         count = len(self._tables)
         self._tables = torch.cat((self._tables, torch.zeros_like(self._tables)))
-        self._free_slots = [*range(count, 2 * count)][::-1]
+        self._free_slots[:0] = [*range(count, 2 * count)][::-1]
         self.version += 1
 
 
@@ -131,9 +131,9 @@ class GpuCache(PagedCache):
     """
 
     def __init__(self, pool: PagePool) -> None:
+        self._held: dict[int, _Held] = {}
         super().__init__()
         self.pool = pool
-        self._held: dict[int, _Held] = {}
 
     def add(self) -> int:
         """Open an empty row and return its number."""
