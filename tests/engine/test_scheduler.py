@@ -30,6 +30,7 @@ from draftsmith.engine.requests.sequence import Sequence as Sequenced
 from draftsmith.engine.scheduler import Scheduler
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import Cache, LanguageModel, Rows
+from tests.engine.clockwork import Clock, Clockwork
 from tests.engine.kit import PROMPTS, target, texts, twin
 from tests.wrapped import Wrapped
 
@@ -336,6 +337,28 @@ def test_a_draft_that_was_left_out_for_long_catches_up_without_logits() -> None:
     assert result.statistics.num_drafted > 2
     assert draft.num_tokens > 60, "it has read what it missed"
     assert draft.widest <= 9, "and took no logits of it"
+
+
+def test_a_cancel_in_a_forked_child_waits_for_no_lock_of_its_parent() -> None:
+    scheduler = Engine(Clockwork(Clock(), lambda rows: 0.0, lambda place, token: token)).scheduler
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with scheduler._baton._condition:  # pyright: ignore[reportPrivateUsage]
+            is_held.set()
+            is_over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_held.wait()
+    scheduler._process += 1  # pyright: ignore[reportPrivateUsage] # as in a child
+    child = threading.Thread(target=scheduler.cancel, args=([],), daemon=True)
+    child.start()
+    child.join(timeout=60)
+    is_stuck = child.is_alive()
+    is_over.set()
+    holder.join()
+    assert not is_stuck
 
 
 def test_a_forked_child_has_an_engine_of_its_own() -> None:

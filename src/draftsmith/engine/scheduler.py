@@ -160,6 +160,8 @@ class Scheduler:
         Args:
             tickets: Those that have left already stay as they are.
         """
+        # A forked child collects what its parent's threads left behind, and the baton is theirs.
+        self._check_process()
         for ticket in tickets:
             ticket.is_cancelled = True
         self._is_asked_to_cancel = True
