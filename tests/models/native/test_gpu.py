@@ -143,6 +143,6 @@ def test_a_pass_of_many_rows_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) ->
         return [found[place, : len(tokens)] for place, tokens in enumerate(batch)]
 
     whole = logits()
-    monkeypatch.setattr("draftsmith.models.native.gpu._PROMPT_ROWS", 4)
+    monkeypatch.setattr("draftsmith.models.native.gpu.MOST_ROWS", 4)
     for one, other in zip(logits(), whole, strict=True):
         torch.testing.assert_close(one, other)

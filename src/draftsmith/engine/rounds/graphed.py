@@ -21,13 +21,12 @@ from draftsmith.engine.rounds.verdicts import Outcome
 from draftsmith.kernels.gpu import plain, verdicts
 from draftsmith.kernels.gpu.verdicts import State
 from draftsmith.models.follower import Follower
-from draftsmith.models.native.gpu import GpuDecoder, PassInputs
+from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.gpu_pass import MOST_ROWS, PassInputs
 
 __all__ = ["GraphedRounds"]
 
 _MOST_GAMMA = 15
-_MOST_ROWS = 512
-"""Of a check: the target has scratch for no more."""
 _AHEAD = 3
 """Rounds that a context must have room for: the one to read, the one behind it, and one more."""
 
@@ -134,7 +133,7 @@ class GraphedRounds:
 
     def _can_run(self, samples: Sequence[Sample], gamma: int) -> bool:
         """Whether only best tokens count, and there is room for the rounds ahead."""
-        if gamma > _MOST_GAMMA or _bucket(len(samples)) * (gamma + 1) > _MOST_ROWS:
+        if gamma > _MOST_GAMMA or _bucket(len(samples)) * (gamma + 1) > MOST_ROWS:
             return False
         ahead = _AHEAD * (gamma + 1)
         limit = self._target.config.context_length

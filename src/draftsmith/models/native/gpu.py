@@ -14,16 +14,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from draftsmith.kernels.gpu import attention, plain, products
-from draftsmith.kernels.gpu.attention import PAGE, Heads, Parts, Places
-from draftsmith.kernels.gpu.products import Plan, Scratch, Stream, plan_for
+from draftsmith.kernels.gpu.attention import PAGE
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, Scales
 from draftsmith.models.native.gpu_cache import GpuCache, PagePool
+from draftsmith.models.native.gpu_pass import MOST_ROWS, GpuPass, PassInputs
 from draftsmith.models.native.gpu_weights import GpuWeights, on_gpu
 from draftsmith.models.native.weights import DecoderWeights
 
-__all__ = ["GpuDecoder", "PassInputs"]
+__all__ = ["GpuDecoder"]
 
 _MOST_GRAPHED = 256
 """Rows of a pass that is captured; a larger one is long enough to be launched kernel by kernel."""
@@ -31,24 +30,6 @@ _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _FEWEST_PARTS = 16
 _MOST_PART_ROWS = 8192
 """Parts times rows of one pass, which bounds what their sums take."""
-_PROMPT_ROWS = 512
-
-
-class PassInputs(NamedTuple):
-    """What a pass reads on the device, int32."""
-
-    starts: Int[Tensor, " batch"]
-    widths: Int[Tensor, " batch"]
-    slots: Int[Tensor, " batch"]
-    tokens: Int[Tensor, "batch width"]
-
-
-class _Plans(NamedTuple):
-    inputs: Plan
-    output: Plan
-    gate_and_up: Plan
-    down: Plan
-    head: Plan
 
 
 class _Graph(NamedTuple):
@@ -80,16 +61,8 @@ class GpuDecoder(LanguageModel):
             context_length=config.context_length,
         )
         self.pool = PagePool(config, self.device, weights.embedding.dtype)
-        self._waves = _waves(config, self.pool.most_pages * PAGE, self.device)
-        self._plans = _plans(weights)
-        self._scratch = _scratch(self._plans, config, self.device)
+        self._launcher = GpuPass(weights, config, self.pool)
         is_cuda = self.device.type == "cuda"
-        self._kernels = (
-            (products.embed, products.product, attention.attend)
-            if is_cuda
-            else (plain.embed, plain.product, plain.attend)
-        )
-        """The kernels, or on a CPU their twins."""
         self.can_be_captured = is_cuda
         self.lock = threading.RLock()
         """Held from a pass's inputs to the copy of its outputs: graphs and scratch are shared."""
@@ -131,7 +104,7 @@ class GpuDecoder(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, GpuCache)
-        if len(batch.rows) * batch.width > _PROMPT_ROWS:
+        if len(batch.rows) * batch.width > MOST_ROWS:
             return self._in_parts(cache, batch)
         logits = self._pass(cache, batch, with_logits=True)
         assert logits is not None
@@ -145,8 +118,8 @@ class GpuDecoder(LanguageModel):
         assert isinstance(cache, GpuCache)
         done = 0
         while done < len(tokens):
-            num_parts = -(-(cache.length(row) + _PROMPT_ROWS) // PAGE)
-            step = max(16, min(_PROMPT_ROWS, _MOST_PART_ROWS // num_parts))
+            num_parts = -(-(cache.length(row) + MOST_ROWS) // PAGE)
+            step = max(16, min(MOST_ROWS, _MOST_PART_ROWS // num_parts))
             part = tokens[done : done + step]
             self._pass(cache, Rows([row], [part]), with_logits=False)
             cache.append(row, len(part))
@@ -178,8 +151,8 @@ class GpuDecoder(LanguageModel):
         shape = (len(batch.rows), batch.width, self.config.vocab_size)
         logits = torch.empty(shape, dtype=torch.float32, device=self.device)
         for place, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
-            for first in range(0, len(tokens), _PROMPT_ROWS):
-                part = tokens[first : first + _PROMPT_ROWS]
+            for first in range(0, len(tokens), MOST_ROWS):
+                part = tokens[first : first + MOST_ROWS]
                 logits[place, first : first + len(part)] = self.forward(cache, Rows([row], [part]))
         return logits
 
@@ -261,114 +234,8 @@ class GpuDecoder(LanguageModel):
     def run(
         self, inputs: PassInputs, num_parts: int, *, with_logits: bool = True
     ) -> Float[Tensor, "rows vocab"] | None:
-        """Launch a pass; nothing is read back, and no number is looked at: it can be captured.
-
-        Args:
-            inputs: On the device.
-            num_parts: Pages that the longest sequence has in use afterwards, or more.
-            with_logits: Whether logits are wanted.
-
-        Returns:
-            The logits of every row, float32; None if they are not wanted.
-        """
-        config, weights, plans = self.config, self.weights, self._plans
-        embed, product, attend = self._kernels
-        epsilon = config.norm_epsilon
-        batch, width = inputs.tokens.shape
-        tables = self.pool.tables.index_select(0, inputs.slots)[:, :num_parts].contiguous()
-        places = Places(inputs.starts, inputs.widths, tables, width)
-        rows = batch * width
-        like = weights.embedding
-        tiles = -(-config.hidden_size // plans.output.outputs)
-        stream = Stream(
-            like.new_empty(rows, config.hidden_size),
-            like.new_empty(rows, config.hidden_size),
-            like.new_empty(rows, tiles, dtype=torch.float32),
-        )
-        embed(
-            inputs.tokens.view(-1),
-            weights.embedding,
-            weights.layers[0].attention_norm,
-            stream,
-            plans.output.outputs,
-        )
-        kinds = (config.num_heads, config.num_heads + 2 * config.num_kv_heads)
-        projected = like.new_empty(rows, kinds[1], config.head_size)
-        attended = like.new_empty(rows, kinds[0], config.head_size)
-        inner = like.new_empty(rows, config.intermediate_size)
-        shape = (num_parts, rows, config.num_heads)
-        parts = Parts(
-            like.new_empty(*shape, config.head_size, dtype=torch.float32),
-            like.new_empty(*shape, 2, dtype=torch.float32),
-        )
-        after = [*(layer.attention_norm for layer in weights.layers[1:]), weights.final_norm]
-        for number, (layer, next_norm) in enumerate(zip(weights.layers, after, strict=True)):
-            pages = self.pool.layer(number)
-            product(
-                stream.weighted,
-                layer.inputs,
-                projected.view(rows, -1),
-                plans.inputs,
-                squares=stream.squares,
-                epsilon=epsilon,
-                bias=layer.inputs_bias,
-            )
-            query_norm, key_norm = layer.head_norms or (None, None)
-            attend(
-                projected,
-                attended,
-                pages,
-                places,
-                Heads(*self._waves, query_norm, key_norm, epsilon),
-                parts,
-                num_parts,
-                scale=config.head_size**-0.5,
-                window=config.windows[number],
-            )
-            product(
-                attended.view(rows, -1),
-                layer.output,
-                stream.values,
-                plans.output,
-                bias=layer.output_bias,
-                residual=stream.values,
-                norm=layer.feed_forward_norm,
-                to=stream,
-                scratch=self._scratch,
-            )
-            product(
-                stream.weighted,
-                layer.gate_and_up,
-                inner,
-                plans.gate_and_up,
-                squares=stream.squares,
-                epsilon=epsilon,
-                bias=layer.gate_and_up_bias,
-                gate=config.activation,
-            )
-            product(
-                inner,
-                layer.down,
-                stream.values,
-                plans.down,
-                bias=layer.down_bias,
-                residual=stream.values,
-                norm=next_norm,
-                to=stream,
-                scratch=self._scratch,
-            )
-        if not with_logits:
-            return None
-        logits = like.new_empty(rows, config.vocab_size, dtype=torch.float32)
-        product(
-            stream.weighted,
-            weights.head,
-            logits,
-            plans.head,
-            squares=stream.squares,
-            epsilon=epsilon,
-        )
-        return logits
+        """Launch a pass, as `GpuPass.launch` does, which can be captured."""
+        return self._launcher.launch(inputs, num_parts, with_logits=with_logits)
 
 
 def _packed(
@@ -390,34 +257,3 @@ def _packed(
 def _unpacked(packed: Int[Tensor, " numbers"], batch: int) -> PassInputs:
     starts, widths, slots = packed[: 3 * batch].view(3, batch)
     return PassInputs(starts, widths, slots, packed[3 * batch :].view(batch, -1))
-
-
-def _waves(
-    config: DecoderConfig, num_positions: int, device: torch.device
-) -> tuple[Float[Tensor, "positions half"], Float[Tensor, "positions half"]]:
-    """Cosine and sine of every position, float32, as the plain decoder has them."""
-    frequencies = config.rotary.inverse_frequencies.to(device)
-    angles = torch.arange(num_positions, device=device).unsqueeze(1) * frequencies
-    return angles.cos() * config.rotary.scale, angles.sin() * config.rotary.scale
-
-
-def _plans(weights: GpuWeights) -> _Plans:
-    layer = weights.layers[0]
-    gate = layer.gate_and_up
-    down = plan_for(*layer.down.shape, is_gated=False)
-    output = plan_for(*layer.output.shape, is_gated=False)
-    return _Plans(
-        plan_for(*layer.inputs.shape, is_gated=False),
-        # Both end in the same stream, whose squares are summed tile by tile.
-        output._replace(outputs=down.outputs),
-        plan_for(gate.shape[0] // 2, gate.shape[1], is_gated=True),
-        down,
-        plan_for(*weights.head.shape, is_gated=False),
-    )
-
-
-def _scratch(plans: _Plans, config: DecoderConfig, device: torch.device) -> Scratch:
-    most_rows = max(_PROMPT_ROWS, _MOST_GRAPHED)
-    shares = max(plan.shares for plan in plans)
-    tiles = max(-(-config.hidden_size // plan.outputs) for plan in (plans.output, plans.down))
-    return Scratch(device, shares * most_rows * config.hidden_size, tiles * most_rows // 16)
