@@ -75,6 +75,71 @@ def test_texts_and_counts_are_those_of_the_plain_path(target, draft, gamma, batc
         assert any(0 < (one.statistics.alpha or 0) < 1 for one in found)
 
 
+SAMPLED = [
+    {"temperature": 0.8},
+    {"temperature": 0.7, "top_p": 0.9},
+    {"temperature": 1.5, "top_k": 12, "min_p": 0.01},
+]
+
+
+@pytest.mark.parametrize(("gamma", "batch"), [(0, 8), (3, 1), (4, 8)])
+@pytest.mark.parametrize("sampling", SAMPLED, ids=str)
+def test_seeded_texts_and_counts_are_those_of_the_plain_path(
+    target, draft, gamma, batch, sampling
+) -> None:
+    draft = draft if gamma else None
+    params = replace(GREEDY, seed=5, n=2, **sampling)
+    with mock.patch.object(
+        GraphedRounds, "_launch", autospec=True, side_effect=GraphedRounds._launch
+    ) as launch:
+        found = results(target, draft, gamma, batch, params)
+    assert launch.called
+    assert told(found) == told(results(target, draft, gamma, batch, params, is_graphed=False))
+    alone = results(target, None, 0, params=params, is_graphed=False)
+    assert [one.token_ids for one in found] == [one.token_ids for one in alone]
+
+
+def test_greedy_and_sampled_sequences_share_a_round(target, draft) -> None:
+    engine = Engine(target, draft=ModelDrafter(draft), gamma=3)
+    params = [replace(GREEDY, seed=5, **sampling) for sampling in [{}, *SAMPLED[:2]]]
+    found = engine.generate(PROMPTS, params)
+    for prompt, one, result in zip(PROMPTS, params, found, strict=True):
+        alone = Engine(target, draft=ModelDrafter(draft), gamma=3).generate([prompt], one)[0]
+        assert result.token_ids == alone.token_ids
+
+
+@pytest.mark.parametrize("verifier", ["rejection", "block"])
+def test_other_verifiers_take_the_plain_path(target, draft, verifier) -> None:
+    params = replace(GREEDY, temperature=0.8, seed=5, verifier=verifier)
+    with mock.patch.object(GraphedRounds, "_launch") as launch:
+        found = results(target, draft, 3, params=params)
+    assert not launch.called
+    assert told(found) == told(results(target, draft, 3, params=params, is_graphed=False))
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "seed": 3}], ids=str)
+def test_auto_runs_graphs_and_keeps_the_text(target, draft, sampling) -> None:
+    params = replace(GREEDY, max_tokens=40, **sampling)
+    want = results(target, None, 0, params=params, is_graphed=False)
+    target.can_be_captured = True
+    engine = Engine(target, draft=ModelDrafter(draft), gamma="auto")
+    gammas: list[int] = []
+
+    def noting(self, *args, **options):
+        gammas.append(args[4])
+        return launch(self, *args, **options)
+
+    launch = GraphedRounds._launch
+    with mock.patch.object(GraphedRounds, "_launch", noting):
+        found = [engine.generate(PROMPTS, params) for _ in range(3)]
+    assert {0, 2} <= set(gammas)
+    for results_of_run in found:
+        assert [one.token_ids for one in results_of_run] == [one.token_ids for one in want]
+    ledger = engine.controller.ledger
+    assert ledger is not None
+    assert 0 < ledger.num_plain_rounds < ledger.num_rounds
+
+
 def test_a_round_feeds_nothing_twice(target, draft) -> None:
     """Caches are read before the first round, and follow from then on."""
     with mock.patch.object(

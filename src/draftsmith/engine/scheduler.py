@@ -8,6 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from draftsmith.drafters.contract import Drafter, DraftState, open_state
 from draftsmith.drafters.model import ModelState
@@ -61,6 +62,21 @@ class Ticket:
         self.has_left = False
         """Whether the scheduler is done with it; the last news has the completion."""
         self.news: deque[News] = deque()
+
+
+class _Decided(NamedTuple):
+    """A round that is decided, and not committed."""
+
+    outcomes: Sequence[Outcome]
+    choice: Choice
+    confidences: Sequence[Sequence[float]]
+    """How sure the drafter was of each token."""
+    draft_s: float
+    """What drafting took, as far as it was measured by itself."""
+    draft_share: float = 0.0
+    """The part of the other time that drafting took."""
+    captured_s: float = 0.0
+    """Time that went to capturing."""
 
 
 class Scheduler:
@@ -322,8 +338,8 @@ class Scheduler:
             asked = time.perf_counter()
             choice = self.controller.choose(samples)
             own_s += time.perf_counter() - asked
-        outcomes, draft_s, confidences = self._outcomes(target, samples, choice)
-        for sample, outcome in zip(samples, outcomes, strict=True):
+        decided = self._decided(target, samples, choice)
+        for sample, outcome in zip(samples, decided.outcomes, strict=True):
             tokens, drafted, num_accepted, *_ = outcome
             logprobs = logprobs_of(outcome, sample.params.logprobs)
             sample.commit_round(tokens, drafted, num_accepted, logprobs)
@@ -333,24 +349,39 @@ class Scheduler:
         told = time.perf_counter()
         read_s, self._read_s = self._read_s, 0.0
         total_s = told - start + self._heard_s + read_s
+        # Capturing is done once, whatever is drafted: it is on both sides of the books.
+        read_s += decided.captured_s
+        round_s = total_s - own_s - read_s - decided.draft_s
         report = RoundReport(
-            samples, choice.gammas, records, confidences, is_first, draft_s, total_s, own_s, read_s
+            samples,
+            decided.choice.gammas,
+            records,
+            decided.confidences,
+            is_first,
+            decided.draft_s + decided.draft_share * round_s,
+            total_s,
+            own_s,
+            read_s,
         )
         self.controller.observe(report)
         self._heard_s = time.perf_counter() - told
 
-    def _outcomes(
-        self, target: Follower, samples: Sequence[Sample], choice: Choice
-    ) -> tuple[Sequence[Outcome], float, Sequence[Sequence[float]]]:
-        """The verdicts, what drafting took, and how sure the drafter was of each token."""
-        drafter = self._state_of(self._draft) if any(choice.gammas) else None
-        if self._graphed is not None and isinstance(self.controller, FixedGamma):
-            found = self._graphed.run(target, drafter, samples, self.controller.gamma)
-            if found is not None:
-                return found, 0.0, [[] for _ in samples]
+    def _decided(self, target: Follower, samples: Sequence[Sample], choice: Choice) -> "_Decided":
+        """The verdicts on a round, of this choice or of one that was under way."""
+        drafter = self._state_of(self._draft) if any(choice.gammas) else self._draft_state
+        nothing: list[list[float]] = [[] for _ in samples]
+        if self._graphed is not None:
+            is_fixed = isinstance(self.controller, FixedGamma)
+            gamma = self.controller.gamma if is_fixed and self._draft is not None else None
+            flown = self._graphed.run(target, drafter, samples, choice, gamma)
+            if flown is not None:
+                caught_up_s = flown.caught_up_s if any(flown.choice.gammas) else 0.0
+                times = caught_up_s, flown.draft_share, flown.captured_s
+                return _Decided(flown.outcomes, flown.choice, nothing, *times)
         turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
+        drafter = drafter if any(choice.gammas) else None
         outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
-        return outcomes, draft_s, [turn.confidences for turn in turns]
+        return _Decided(outcomes, choice, [turn.confidences for turn in turns], draft_s)
 
     @property
     def _name(self) -> str:

@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.core.noise import CounterNoise, NoiseKeys, Stream
-from draftsmith.kernels.gpu.launching import launch_options
+from draftsmith.kernels.gpu.launching import CHAINED, launch_options, release, wait
+from draftsmith.kernels.gpu.verdicts import Bests
 
-__all__ = ["GpuCounterNoise", "race"]
+__all__ = ["GpuCounterNoise", "race", "race_parts"]
 
 _BLOCKS = 1024
 """Of four ids each, of one program."""
@@ -43,11 +44,15 @@ def _race(
     positions,
     bests,
     ids,
+    first_position,
     num_rows,
     vocab_size,
     STREAM: tl.constexpr,
     BLOCKS: tl.constexpr,
+    IS_CHAINED: tl.constexpr,
 ) -> None:
+    release(IS_CHAINED)
+    wait(IS_CHAINED)
     line, part = tl.program_id(0), tl.program_id(1)
     one, row = line // num_rows, line % num_rows
     seed = tl.load(seeds + one)
@@ -55,7 +60,7 @@ def _race(
     blocks = part * BLOCKS + tl.arange(0, BLOCKS)
     word_0 = blocks.to(tl.uint32)
     zeros = word_0 * 0
-    word_1 = zeros + (tl.load(positions + one) + row).to(tl.uint32)
+    word_1 = zeros + (tl.load(positions + one) + first_position + row).to(tl.uint32)
     word_2 = zeros + STREAM
     word_3 = zeros + tl.load(samples + one).to(tl.uint32)
     # Salmon et al. (2011): ten rounds, written out since the counter is all ours.
@@ -93,14 +98,55 @@ def _race(
         winner = tl.where(is_better, first, winner)
         best = tl.where(is_better, soonest, best)
     to = line * tl.num_programs(1) + part
-    tl.store(bests + to, best)
+    tl.store(bests + to, -best)
     tl.store(ids + to, winner)
+
+
+def race_parts(
+    probs: Float[Tensor, "batch rows vocab"],
+    keys: NoiseKeys,
+    positions: Int[Tensor, " batch"],
+    first: int = 0,
+) -> Bests:
+    """The token of each part of each row that arrives first: noise over probability.
+
+    Args:
+        probs: Float32, contiguous.
+        keys: Whose noise.
+        positions: Of each sequence.
+        first: What is added to them for the first row; the next has the next.
+
+    Returns:
+        Arrivals, negative, so that the best is the largest; minus infinity without mass.
+    """
+    batch, rows, vocab = probs.shape
+    parts = -(-vocab // (4 * _BLOCKS))
+    found = Bests(
+        probs.new_empty(batch * rows, parts),
+        probs.new_empty(batch * rows, parts, dtype=torch.int32),
+    )
+    is_chained = CHAINED and probs.is_cuda
+    _race[(batch * rows, parts)](
+        probs,
+        keys.seeds,
+        keys.samples,
+        positions,
+        *found,
+        first,
+        rows,
+        vocab,
+        STREAM=int(Stream.COUPLED),
+        BLOCKS=_BLOCKS,
+        IS_CHAINED=is_chained,
+        **launch_options(4, is_chained=is_chained),
+    )
+    return found
 
 
 def race(
     probs: Float[Tensor, "batch rows vocab"], keys: NoiseKeys, positions: Int[Tensor, " batch"]
 ) -> Int[Tensor, "batch rows"]:
-    """The token of each row that arrives first: noise over probability, ties to the lowest id.
+    """The token of each row that arrives first, ties to the lowest id.
 
     Args:
         probs: Float32.
@@ -110,24 +156,8 @@ def race(
     Returns:
         The winners; 0 for a row without mass.
     """
-    batch, rows, vocab = probs.shape
-    probs = probs.contiguous()
-    parts = -(-vocab // (4 * _BLOCKS))
-    bests = probs.new_empty(batch * rows, parts)
-    ids = probs.new_empty(batch * rows, parts, dtype=torch.int32)
+    own = NoiseKeys(keys.seeds.contiguous(), keys.samples.contiguous())
     with torch.cuda.device(probs.device) if probs.is_cuda else nullcontext():
-        _race[(batch * rows, parts)](
-            probs,
-            keys.seeds.contiguous(),
-            keys.samples.contiguous(),
-            positions.contiguous(),
-            bests,
-            ids,
-            rows,
-            vocab,
-            STREAM=int(Stream.COUPLED),
-            BLOCKS=_BLOCKS,
-            **launch_options(4, is_chained=False),
-        )
-    part = bests.argmin(dim=-1, keepdim=True)
-    return ids.gather(1, part).view(batch, rows).long()
+        arrivals, ids = race_parts(probs.contiguous(), own, positions.contiguous())
+    part = arrivals.argmax(dim=-1, keepdim=True)
+    return ids.gather(1, part).view(probs.shape[:2]).long()

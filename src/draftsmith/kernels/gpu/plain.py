@@ -8,7 +8,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import gelu, linear, silu
 
+from draftsmith.core.laws import Cuts
+from draftsmith.core.noise import NoiseKeys
+from draftsmith.core.sampling_table import LogitRows
+from draftsmith.kernels.cpu import sampling
 from draftsmith.kernels.gpu.attention import Heads, Pages, Parts, Places
+from draftsmith.kernels.gpu.laws import Columns
 from draftsmith.kernels.gpu.products import Plan, Scratch, Stream
 from draftsmith.kernels.gpu.verdicts import Bests, State
 
@@ -16,8 +21,10 @@ __all__ = [
     "attend",
     "best_parts",
     "embed",
+    "laws",
     "prepare",
     "product",
+    "race_parts",
     "settle",
     "stream_of",
     "take_draft",
@@ -195,6 +202,37 @@ def best_parts(logits: Float[Tensor, "rows columns"], vocab_size: int) -> Bests:
     """What `verdicts.best_parts` finds, in one part a row."""
     scores = logits[:, :vocab_size]
     return Bests(scores.amax(1, keepdim=True), scores.argmax(1, keepdim=True).int())
+
+
+def laws(
+    logits: Float[Tensor, "rows columns"], columns: Columns, vocab_size: int
+) -> Float[Tensor, "rows vocab"]:
+    """What `laws.laws` makes; the same arguments."""
+    per_sequence = len(logits) // len(columns.temperatures)
+    table = zip(*(column.tolist() for column in columns), strict=True)
+    cuts = [Cuts(*numbers) for numbers in table for _ in range(per_sequence)]
+    found = logits.new_zeros(len(logits), vocab_size)
+    for row, one in enumerate(cuts):
+        line = LogitRows(logits.unsqueeze(0), [(0, row)], vocab_size)
+        if one.temperature > 0:
+            found[row] = sampling.laws(line, [one])[0]
+        elif (point := int(sampling.points(line))) >= 0:
+            found[row, point] = 1.0
+    return found
+
+
+def race_parts(
+    probs: Float[Tensor, "batch rows vocab"],
+    keys: NoiseKeys,
+    positions: Int[Tensor, " batch"],
+    first: int = 0,
+) -> Bests:
+    """What `noise.race_parts` finds, in one part a row, but for when the winners arrive."""
+    positions = positions.long()
+    winners = sampling.counter_noise(keys, positions, positions).race(first, probs)
+    has_mass = (probs > 0).any(-1)
+    highs = torch.where(has_mass, 0.0, -torch.inf)
+    return Bests(highs.view(-1, 1), winners.view(-1, 1).int())
 
 
 def prepare(
