@@ -6,7 +6,8 @@
 
 Weights are random, of the shapes of Qwen2.5 0.5B and 1.5B and of Llama 8B: what a pass takes does
 not depend on them. A draft of random weights is never right, so that tokens a second with a draft
-are rounds a second; what a round would bring follows from its length and any acceptance.
+are rounds a second; what a round would bring follows from its length and any acceptance. The part
+`pair` is the real one: Qwen2.5-Coder 1.5B and 0.5B, pulled by the catalogue's names.
 """
 
 import argparse
@@ -21,7 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks.common import RESULTS, environment, write_result
-from benchmarks.gpu_models import SHAPES, adapted, plain_decoder, random_weights
+from benchmarks.gpu_models import SHAPES, adapted, plain_decoder
+from benchmarks.gpu_pair import pair
+from benchmarks.gpu_rounds import auto, batches, model, sampled, synthetic
 from draftsmith import Engine, ModelDrafter, SamplingParams
 from draftsmith.engine.rounds.graphed import GraphedRounds
 from draftsmith.models.native.gpu import GpuDecoder
@@ -54,12 +57,6 @@ def bandwidth() -> dict[str, float]:
     one = torch.empty(2**31, dtype=torch.uint8, device="cuda")
     other = torch.empty_like(one)
     return {"copy_tb_per_s": round(2 * 2**31 / milliseconds(lambda: other.copy_(one), 5) / 1e9, 3)}
-
-
-def model(name: str) -> GpuDecoder:
-    """A decoder of random weights."""
-    config = SHAPES[name]
-    return GpuDecoder(random_weights(config), config, name)
 
 
 @torch.inference_mode()
@@ -198,10 +195,30 @@ def first_token() -> dict[str, float]:
     return {"first_token_s": round(first, 2), "captured_s": round(time.perf_counter() - start, 2)}
 
 
+_ROUNDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "sampled": sampled,
+    "auto": auto,
+    "batches": batches,
+    "synthetic": synthetic,
+}
+
+
 def main() -> None:
     """Measure each part, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    known = ("first_token", "bandwidth", "passes", "rounds", "texts", "peer")
+    known = (
+        "first_token",
+        "bandwidth",
+        "passes",
+        "rounds",
+        "sampled",
+        "auto",
+        "batches",
+        "synthetic",
+        "texts",
+        "peer",
+        "pair",
+    )
     parser.add_argument("--parts", nargs="+", choices=known, default=known)
     parser.add_argument("--resume", action="store_true", help="leave out what the JSON has")
     options = parser.parse_args()
@@ -224,8 +241,12 @@ def main() -> None:
                 document[part] = rounds()
             case "texts":
                 document[part] = texts()
-            case _:
+            case "peer":
                 document[part] = peer()
+            case "pair":
+                document[part] = pair()
+            case _:
+                document[part] = _ROUNDS[part]()
         torch.cuda.empty_cache()
         print(part, document[part], flush=True)
         write_result("gpu", document)

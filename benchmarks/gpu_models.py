@@ -13,7 +13,7 @@ from draftsmith.models.native.gpu_weights import GpuLayer, GpuWeights
 from draftsmith.models.native.rotary import scaled_rotary
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
-__all__ = ["SHAPES", "adapted", "plain_decoder", "random_weights"]
+__all__ = ["SHAPES", "adapted", "adapted_from", "plain_decoder", "random_weights"]
 
 _QWEN = ("query", "key", "value")
 
@@ -124,9 +124,42 @@ def _packed(model: GpuDecoder) -> DecoderWeights:
 
 def adapted(name: str) -> Any:
     """A `transformers` model of the same shape, random, bfloat16."""
+    return _adapted(SHAPES[name]).bfloat16().eval()
+
+
+def adapted_from(model: GpuDecoder) -> Any:
+    """A `transformers` model of a Qwen2 decoder's own weights."""
+    config, held = model.config, model.weights
+    own, kv = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
+    theirs = _adapted(config).to(held.embedding.dtype).eval()
+    state = {
+        "model.embed_tokens.weight": held.embedding,
+        "model.norm.weight": held.final_norm,
+        "lm_head.weight": held.head,
+    }
+    for number, layer in enumerate(held.layers):
+        at = f"model.layers.{number}"
+        assert layer.inputs_bias is not None
+        weights, biases = (one.split((own, kv, kv)) for one in (layer.inputs, layer.inputs_bias))
+        for name, weight, bias in zip("qkv", weights, biases, strict=True):
+            state[f"{at}.self_attn.{name}_proj.weight"] = weight
+            state[f"{at}.self_attn.{name}_proj.bias"] = bias
+        gate, up = layer.gate_and_up.chunk(2)
+        state |= {
+            f"{at}.self_attn.o_proj.weight": layer.output,
+            f"{at}.mlp.gate_proj.weight": gate,
+            f"{at}.mlp.up_proj.weight": up,
+            f"{at}.mlp.down_proj.weight": layer.down,
+            f"{at}.input_layernorm.weight": layer.attention_norm,
+            f"{at}.post_attention_layernorm.weight": layer.feed_forward_norm,
+        }
+    theirs.load_state_dict(state)
+    return theirs
+
+
+def _adapted(config: DecoderConfig) -> Any:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    config = SHAPES[name]
     theirs = Qwen2Config(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -135,7 +168,9 @@ def adapted(name: str) -> Any:
         num_attention_heads=config.num_heads,
         num_key_value_heads=config.num_kv_heads,
         max_position_embeddings=config.context_length,
-        tie_word_embeddings=True,
+        tie_word_embeddings=config.is_tied,
+        rms_norm_eps=config.norm_epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
     )
     with torch.device("cuda"):
-        return Qwen2ForCausalLM(theirs).bfloat16().eval()
+        return Qwen2ForCausalLM(theirs)

@@ -164,7 +164,7 @@ def load_engine(
             by itself; `float32` keeps them, and is slower; None is `int8` where there are such.
         threads: Of the models' passes on a CPU, and of torch and sampling from then on; None is the
             physical cores. Models that are loaded already keep theirs.
-        draft_vocab_size: Ids that a draft model on a CPU considers, beside those of the text
+        draft_vocab_size: Ids that a draft model considers, on a CPU beside those of the text
             so far: the first ones, which are the most frequent in a byte-pair vocabulary. The
             text does not depend on it; 0 considers all; None is 32768.
         max_batch_size: Sequences that run at once.

@@ -99,6 +99,17 @@ def test_seeded_texts_and_counts_are_those_of_the_plain_path(
     assert [one.token_ids for one in found] == [one.token_ids for one in alone]
 
 
+@pytest.mark.parametrize("sampling", [{}, SAMPLED[1]], ids=str)
+def test_a_draft_of_fewer_ids_changes_no_text(target, draft, sampling) -> None:
+    params = replace(GREEDY, seed=5, **sampling)
+    reduced = GpuDecoder(draft.weights, draft.config, "reduced", num_head_ids=24)
+    reduced.can_be_captured = True
+    found = results(target, reduced, 3, params=params)
+    assert told(found) == told(results(target, reduced, 3, params=params, is_graphed=False))
+    alone = results(target, None, 0, params=params, is_graphed=False)
+    assert [one.token_ids for one in found] == [one.token_ids for one in alone]
+
+
 def test_greedy_and_sampled_sequences_share_a_round(target, draft) -> None:
     engine = Engine(target, draft=ModelDrafter(draft), gamma=3)
     params = [replace(GREEDY, seed=5, **sampling) for sampling in [{}, *SAMPLED[:2]]]

@@ -65,8 +65,7 @@ def _weight_type(target: "LanguageModel") -> str:
 
 def _num_draft_ids(draft: "Drafter | None") -> int | None:
     from draftsmith.drafters import ModelDrafter
-    from draftsmith.models.native.cpu import CpuDecoder
 
-    if not isinstance(draft, ModelDrafter) or not isinstance(draft.model, CpuDecoder):
+    if not isinstance(draft, ModelDrafter) or not draft.model.has_reducible_head:
         return None
     return draft.model.num_head_ids or 0

@@ -51,7 +51,7 @@ class RuntimeOptions:
     threads
         Of the CPU kernels; by default the physical cores.
     draft_vocab_size
-        Ids that a draft model on a CPU considers, beside those of the text so far; 0 is all;
+        Ids that a draft model considers, on a CPU beside those of the text so far; 0 is all;
         by default 32768.
     """
 

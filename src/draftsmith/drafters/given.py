@@ -21,7 +21,6 @@ from draftsmith.models.given import (
     as_tokenizer,
 )
 from draftsmith.models.load import ModelSettings, load_model
-from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.pull import PullProgress
 from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
 
@@ -38,7 +37,7 @@ OnProgress = Callable[[PullProgress], None]
 GivenDraft: TypeAlias = GivenModel | Drafter
 _TABLES = {"unigram": 1, "bigram": 2}
 _DRAFT_HEAD_IDS = 32_768
-"""Of a draft's head on a CPU, by default: of a large vocabulary, few ids are ever drafted."""
+"""Of a draft's head, by default: of a large vocabulary, few ids are ever drafted."""
 
 
 class DraftLoading(NamedTuple):
@@ -134,10 +133,9 @@ def _load_draft_model(named: str, loading: DraftLoading) -> LanguageModel:
     num_ids = _DRAFT_HEAD_IDS if asked is None else asked
     settings, on_progress = loading.settings, loading.on_progress
     model = load_model(named, settings, on_progress, num_head_ids=num_ids or None)
-    if asked and not isinstance(model, CpuDecoder):
+    if asked and not model.has_reducible_head:
         raise InvalidRequestError(
-            f"draft_vocab_size={asked} needs a native decoder on a CPU, and {named!r} has none: "
-            "leave it out"
+            f"draft_vocab_size={asked} needs a native decoder, and {named!r} has none: leave it out"
         )
     return model
 

@@ -161,6 +161,10 @@ class LanguageModel(ABC):
     """Whether passes run on torch's threads; False if they would only be in the way."""
     can_be_captured: bool = False
     """Whether passes can be part of a CUDA graph."""
+    has_reducible_head: bool = False
+    """Whether logits can be computed for some of the ids alone, as a draft's may be."""
+    num_head_ids: int | None = None
+    """How many of the first ids they are computed for; None is all."""
 
     @abstractmethod
     def open_cache(self) -> Cache:

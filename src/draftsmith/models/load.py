@@ -121,7 +121,8 @@ def load_model(
         reference: A catalogue name, `org/name` on the Hub, a folder, or a `.gguf` file.
         settings: How; None is all defaults.
         on_progress: Called while a catalogue model is fetched.
-        num_head_ids: For a draft on a CPU: see `CpuDecoder`.
+        num_head_ids: For a draft on our kernels: compute logits only for so many of the first ids,
+            on a CPU also for those of the text so far; None is all.
 
     Raises:
         ModelNotFoundError: If the reference names nothing reachable.
@@ -145,7 +146,7 @@ def load_model(
     dtype = _torch_dtype(settings.dtype, place, reference)
     _check_unused(settings, dtype, place, reference)
     if place.type == "cuda":
-        model = _load_on_gpu(source, path, place, dtype)
+        model = _load_on_gpu(source, path, place, dtype, num_head_ids)
         if model is not None:
             return model
     elif path is not None and path.is_file():
@@ -220,7 +221,11 @@ def _load_native(
 
 
 def _load_on_gpu(
-    source: ModelSource, path: Path | None, place: torch.device, dtype: torch.dtype
+    source: ModelSource,
+    path: Path | None,
+    place: torch.device,
+    dtype: torch.dtype,
+    num_head_ids: int | None,
 ) -> LanguageModel | None:
     """Our own decoder on a GPU; None for what only the adapter runs."""
     if source.kind is SourceKind.HUB:
@@ -228,7 +233,7 @@ def _load_on_gpu(
     if path is None or not (path.is_file() or native_architecture(path) is not None):
         return None
     config, weights = read_gguf(path) if path.is_file() else read_folder(path)
-    model = decoder_on_gpu(config, weights, place, dtype, source.reference)
+    model = decoder_on_gpu(config, weights, place, dtype, source.reference, num_head_ids)
     return _with_demands(model, path, source)
 
 

@@ -55,6 +55,16 @@ def test_every_family_agrees_with_the_plain_decoder(name: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_a_reduced_head_has_the_same_logits_of_fewer_ids() -> None:
+    whole = fast_and_plain("qwen3, biases, tied")[0]
+    reduced = GpuDecoder(whole.weights, whole.config, "reduced", num_head_ids=20)
+    for one, other in zip(ragged(reduced), ragged(whole), strict=True):
+        assert one.shape[-1] == 20
+        assert torch.equal(one, other[:, :20])
+    everything = GpuDecoder(whole.weights, whole.config, "whole", num_head_ids=10**6)
+    assert ragged(everything)[0].shape[-1] == whole.config.vocab_size
+
+
 def test_the_contract_is_kept() -> None:
     check_model(fast_and_plain("qwen3, biases, tied")[0])
 

@@ -17,7 +17,7 @@ from draftsmith.core.laws import Cuts
 from draftsmith.core.noise import NoiseKeys
 from draftsmith.kernels.cpu.sampling import NoiseSlot
 from draftsmith.kernels.gpu import laws, noise, plain, verdicts
-from draftsmith.kernels.gpu.laws import Columns, columns_of
+from draftsmith.kernels.gpu.columns import Columns, columns_of
 from draftsmith.kernels.gpu.verdicts import Bests, State
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_pass import PassInputs

@@ -115,14 +115,12 @@ def laws(rows: LogitRows, cuts: Sequence[Cuts]) -> Float[Tensor, "rows vocab"]:
     """The laws that `laws_of_rows` makes, without a sort."""
     if rows.logits.is_cuda and _has_triton(rows.logits.device):
         # Here, because it imports Triton, which not every installation has.
-        from draftsmith.kernels.gpu import laws as gpu
+        from draftsmith.kernels.gpu import columns, laws
 
-        with torch.cuda.device(rows.logits.device):
-            return gpu.laws(
-                rows.picked().contiguous(),
-                gpu.columns_of(cuts, rows.logits.device),
-                rows.vocab_size,
-            )
+        device = rows.logits.device
+        with torch.cuda.device(device):
+            asked = columns.columns_of(cuts, device)
+            return laws.laws(rows.picked().contiguous(), asked, rows.vocab_size)
     loaded = library()
     if loaded is None or not _lies_open(rows):
         return laws_of_rows(rows, cuts)

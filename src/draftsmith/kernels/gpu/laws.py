@@ -2,27 +2,28 @@
 
 What top-k and top-p leave of a law is a set of pairs (score, id): the likeliest up to one pair, the
 limit. Its sums are of whole numbers, which know no order, so that a row's law has the same bits
-whatever stands beside it. Tokens near the best are gathered and sorted by one program; where too
-many are near, or too few, it searches the whole row for the limit, bit by bit.
+whatever stands beside it. Bins by distance from the best tell where the limit lies; the tokens
+there are gathered, and sorted by one program. Where they are too many, or beyond all bins, it
+searches the whole row for the limit, bit by bit.
 
 Equal scores are cut at the lowest ids, as in `core.laws`.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.core.laws import Cuts
+from draftsmith.kernels.gpu.columns import Columns
 from draftsmith.kernels.gpu.launching import CHAINED, launch_options, release, wait
 from draftsmith.kernels.gpu.limits import (
     EVERY,
     ONE,
     best_of,
+    crossing,
     distance,
     near_limit,
     row_limit,
@@ -30,27 +31,23 @@ from draftsmith.kernels.gpu.limits import (
 )
 from draftsmith.kernels.gpu.verdicts import Bests, best_parts
 
-__all__ = ["Columns", "columns_of", "laws"]
+__all__ = ["laws"]
 
 _IDS = 4096
 """Of one program."""
 _NEAR = 2048
 """Tokens that one program sorts."""
-_REACH = tl.constexpr(10.0)
-"""How far below the best a token is near, in units of a logarithm."""
+_BINS = 1024
+"""By distance from the best; what lies farther is in none."""
+_BINS_OF_ONE = tl.constexpr(32.0)
+"""Bins to a unit of the logarithm."""
 
 
-class Columns(NamedTuple):
-    """What each sequence asks for: `core.laws.Cuts` as columns on the device."""
-
-    temperatures: Float[Tensor, " batch"]
-    """Float32; 0 is a point mass."""
-    top_ks: Int[Tensor, " batch"]
-    """Int32."""
-    top_ps: Float[Tensor, " batch"]
-    """Float64."""
-    min_ps: Float[Tensor, " batch"]
-    """Float32."""
+@no_type_check
+@triton.jit
+def _bin_of(distances) -> tl.tensor:
+    """Which bin a token stands in; it rises with the distance."""
+    return (distances * _BINS_OF_ONE).to(tl.int32)
 
 
 @no_type_check
@@ -64,18 +61,18 @@ def _weigh(
     top_ps,
     min_ps,
     totals,
-    counts,
-    near,
+    tallies,
+    masses,
     num_columns,
     vocab_size,
     per_sequence,
     PARTS: tl.constexpr,
     PADDED: tl.constexpr,
     IDS: tl.constexpr,
-    NEAR: tl.constexpr,
+    BINS: tl.constexpr,
     IS_CHAINED: tl.constexpr,
 ) -> None:
-    """The whole weight of a part of a row, and its tokens near the best."""
+    """The whole weight of a part of a row, and what its bins hold of it."""
     release(IS_CHAINED)
     wait(IS_CHAINED)
     row, part = tl.program_id(0), tl.program_id(1)
@@ -83,8 +80,7 @@ def _weigh(
     best, _, is_law = best_of(highs, ids, row, PARTS, PADDED)
     temperature = tl.load(temperatures + one)
     top_k, top_p = tl.load(top_ks + one), tl.load(top_ps + one)
-    is_cut = ((top_k > 0) & (top_k < vocab_size)) | (top_p < 1.0)
-    # A point mass is looked for in the next kernel.
+    # A point mass is known already.
     if is_law & (temperature > 0.0):
         columns = part * IDS + tl.arange(0, IDS)
         is_column = columns < vocab_size
@@ -93,20 +89,82 @@ def _weigh(
         )
         distances = distance(values, best, temperature)
         weights = tl.exp(-distances)
-        if is_cut:
-            is_near = is_column & (distances < _REACH)
-            places = tl.cumsum(is_near.to(tl.int32), axis=0) - 1
-            count = tl.sum(is_near.to(tl.int32), axis=0)
-            # Whose tokens come first does not matter: they are sorted.
-            places += tl.atomic_add(counts + row, count, sem="relaxed")
-            pairs = (distances.to(tl.int32, bitcast=True).to(tl.int64) << 32) | columns
-            to = near + row.to(tl.int64) * NEAR + places
-            tl.store(to, pairs, mask=is_near & (places < NEAR))
+        if ((top_k > 0) & (top_k < vocab_size)) | (top_p < 1.0):
+            is_near = is_column & (distances * _BINS_OF_ONE < BINS)
+            bins = row * BINS + tl.where(is_near, _bin_of(tl.where(is_near, distances, 0.0)), 0)
+            tl.atomic_add(tallies + bins, 1, mask=is_near, sem="relaxed")
+            tl.atomic_add(masses + bins, whole(weights), mask=is_near, sem="relaxed")
         else:
             # Nothing but min-p cuts: what it leaves is the law.
             weights = tl.where(weights >= tl.load(min_ps + one), weights, 0.0)
         total = tl.sum(tl.where(is_column, whole(weights), 0), axis=0)
         tl.store(totals + row * tl.num_programs(1) + part, total)
+
+
+@no_type_check
+@triton.jit
+def _gather(
+    logits,
+    highs,
+    ids,
+    temperatures,
+    top_ks,
+    top_ps,
+    totals,
+    tallies,
+    masses,
+    counts,
+    near,
+    num_columns,
+    vocab_size,
+    per_sequence,
+    PARTS: tl.constexpr,
+    PADDED: tl.constexpr,
+    TOTALS: tl.constexpr,
+    PADDED_TOTALS: tl.constexpr,
+    IDS: tl.constexpr,
+    BINS: tl.constexpr,
+    NEAR: tl.constexpr,
+    IS_CHAINED: tl.constexpr,
+) -> None:
+    """The tokens of a part of a row among which the limit lies."""
+    release(IS_CHAINED)
+    wait(IS_CHAINED)
+    row, part = tl.program_id(0), tl.program_id(1)
+    one = row // per_sequence
+    best, _, is_law = best_of(highs, ids, row, PARTS, PADDED)
+    temperature = tl.load(temperatures + one)
+    top_k, top_p = tl.load(top_ks + one), tl.load(top_ps + one)
+    has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
+    if is_law & (temperature > 0.0) & (has_k | has_p):
+        parts = tl.arange(0, PADDED_TOTALS)
+        of_part = tl.load(totals + row * TOTALS + parts, mask=parts < TOTALS, other=0)
+        first, last, _ = crossing(
+            tallies + row * BINS,
+            masses + row * BINS,
+            tl.sum(of_part, axis=0),
+            top_k,
+            top_p,
+            has_k,
+            BINS,
+        )
+        columns = part * IDS + tl.arange(0, IDS)
+        is_column = columns < vocab_size
+        values = tl.load(
+            logits + row.to(tl.int64) * num_columns + columns, mask=is_column, other=float("-inf")
+        )
+        distances = distance(values, best, temperature)
+        is_near = is_column & (distances * _BINS_OF_ONE < BINS)
+        bins = _bin_of(tl.where(is_near, distances, 0.0))
+        is_wanted = is_near & (bins >= first) & (bins <= last)
+        count = tl.sum(is_wanted.to(tl.int32), axis=0)
+        if count > 0:
+            places = tl.cumsum(is_wanted.to(tl.int32), axis=0) - 1
+            # Whose tokens come first does not matter: they are sorted.
+            places += tl.atomic_add(counts + row, count, sem="relaxed")
+            pairs = (distances.to(tl.int32, bitcast=True).to(tl.int64) << 32) | columns
+            to = near + row.to(tl.int64) * NEAR + places
+            tl.store(to, pairs, mask=is_wanted & (places < NEAR))
 
 
 @no_type_check
@@ -120,6 +178,8 @@ def _limit(
     top_ps,
     min_ps,
     totals,
+    tallies,
+    masses,
     counts,
     near,
     limits,
@@ -132,6 +192,7 @@ def _limit(
     TOTALS: tl.constexpr,
     PADDED_TOTALS: tl.constexpr,
     IDS: tl.constexpr,
+    BINS: tl.constexpr,
     NEAR: tl.constexpr,
     IS_CHAINED: tl.constexpr,
 ) -> None:
@@ -156,11 +217,15 @@ def _limit(
         of_part = tl.load(totals + row * TOTALS + parts, mask=parts < TOTALS, other=0)
         kept = tl.sum(of_part, axis=0)
         if has_k | has_p:
+            first, _, base = crossing(
+                tallies + row * BINS, masses + row * BINS, kept, top_k, top_p, has_k, BINS
+            )
             limit_key, limit_token, found, is_known = near_limit(
                 near + row.to(tl.int64) * NEAR,
                 tl.load(counts + row),
+                first,
+                base,
                 kept,
-                vocab_size,
                 top_k,
                 top_p,
                 has_k,
@@ -231,23 +296,6 @@ def _write(
     tl.store(probs + row.to(tl.int64) * num_ids + columns, law, mask=columns < num_ids)
 
 
-def columns_of(cuts: Sequence[Cuts], device: torch.device) -> Columns:
-    """What some sequences ask for, as columns.
-
-    Args:
-        cuts: One for each.
-        device: Where.
-    """
-    kinds = torch.float32, torch.int32, torch.float64, torch.float32
-    columns = zip(*cuts, strict=True)
-    return Columns(
-        *(
-            torch.tensor(one, dtype=kind, device=device)
-            for one, kind in zip(columns, kinds, strict=True)
-        )
-    )
-
-
 def laws(
     logits: Float[Tensor, "rows columns"],
     columns: Columns,
@@ -275,44 +323,48 @@ def laws(
         "PADDED": triton.next_power_of_2(parts),
         "IDS": _IDS,
         "IS_CHAINED": is_chained,
+        **launch_options(8, is_chained=is_chained),
     }
+    whole_row = {"TOTALS": tiles, "PADDED_TOTALS": triton.next_power_of_2(tiles)}
     new = logits.new_empty
-    totals, counts = new(rows, tiles, dtype=torch.int64), logits.new_zeros(rows, dtype=torch.int32)
-    near = new(rows, _NEAR, dtype=torch.int64)
+    totals, near = (new(rows, count, dtype=torch.int64) for count in (tiles, _NEAR))
+    # One call makes all the zeros.
+    zeros = logits.new_zeros(rows * (_BINS + _BINS // 2 + 1), dtype=torch.int64)
+    masses, rest = zeros.split((rows * _BINS, rows * (_BINS // 2 + 1)))
+    tallies, counts = rest.view(torch.int32).split((rows * _BINS, 2 * rows))
     limits, norms = new(rows, 2, dtype=torch.int32), new(rows)
     probs = new(rows, vocab_size)
-    per_sequence = rows // len(columns.temperatures)
-    _weigh[(rows, tiles)](
+    numbers = num_columns, known, rows // len(columns.temperatures)
+    held = tallies, masses
+    _weigh[(rows, tiles)](logits, *bests, *columns, totals, *held, *numbers, BINS=_BINS, **sizes)
+    cuts = {"BINS": _BINS, "NEAR": _NEAR}
+    _gather[(rows, tiles)](
         logits,
         *bests,
-        *columns,
+        *columns[:3],
         totals,
+        *held,
         counts,
         near,
-        num_columns,
-        known,
-        per_sequence,
-        NEAR=_NEAR,
+        *numbers,
+        **cuts,
+        **whole_row,
         **sizes,
-        **launch_options(8, is_chained=is_chained),
     )
     _limit[(rows,)](
         logits,
         *bests,
         *columns,
         totals,
+        *held,
         counts,
         near,
         limits,
         norms,
-        num_columns,
-        known,
-        per_sequence,
-        TOTALS=tiles,
-        PADDED_TOTALS=triton.next_power_of_2(tiles),
-        NEAR=_NEAR,
+        *numbers,
+        **cuts,
+        **whole_row,
         **sizes,
-        **launch_options(8, is_chained=is_chained),
     )
     _write[(rows, triton.cdiv(vocab_size, _IDS))](
         logits,
@@ -325,8 +377,7 @@ def laws(
         num_columns,
         known,
         vocab_size,
-        per_sequence,
+        numbers[2],
         **sizes,
-        **launch_options(8, is_chained=is_chained),
     )
     return probs

@@ -9,7 +9,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-__all__ = ["EVERY", "ONE", "best_of", "distance", "near_limit", "row_limit", "whole"]
+__all__ = ["EVERY", "ONE", "best_of", "crossing", "distance", "near_limit", "row_limit", "whole"]
 
 ONE = tl.constexpr(2.0**44)
 """What stands for the best token's weight in whole numbers: 2 ** 19 tokens fit."""
@@ -150,28 +150,68 @@ def row_limit(
 
 @no_type_check
 @triton.jit
-def near_limit(
-    near, number, total, vocab_size, top_k, top_p, has_k, has_p, min_p, NEAR: tl.constexpr
+def crossing(
+    tallies,
+    masses,
+    total,
+    top_k,
+    top_p,
+    has_k,
+    BINS: tl.constexpr,
 ) -> tuple[tl.tensor, ...]:
-    """The same from the tokens near the best, and whether it can be told from them."""
+    """The bins among whose tokens the limit lies, and the whole weight of those before them.
+
+    All of the first `top_k` where there is a top-k, since the nucleus may end anywhere in them;
+    else the bin in which the nucleus ends. Without such a bin the second is `BINS`.
+    """
+    bins = tl.arange(0, BINS)
+    weights = tl.load(masses + bins)
+    if has_k:
+        is_reached = tl.cumsum(tl.load(tallies + bins), axis=0) >= top_k
+    else:
+        is_reached = tl.cumsum(weights, axis=0).to(tl.float64) >= top_p * total.to(tl.float64)
+    last = tl.min(tl.where(is_reached, bins, BINS), axis=0)
+    first = last
+    if has_k:
+        first = last * 0
+    return first, last, tl.sum(tl.where(bins < first, weights, 0), axis=0)
+
+
+@no_type_check
+@triton.jit
+def near_limit(
+    near,
+    number,
+    first,
+    base,
+    total,
+    top_k,
+    top_p,
+    has_k,
+    has_p,
+    min_p,
+    NEAR: tl.constexpr,
+) -> tuple[tl.tensor, ...]:
+    """The same from the tokens of some bins, and whether it can be told from them."""
     places = tl.arange(0, NEAR)
     is_near = places < number
     pairs = tl.sort(tl.load(near + places, mask=is_near, other=9223372036854775807))
     keys = tl.where(is_near, pairs >> 32, 0).to(tl.int32)
     weights = tl.exp(-keys.to(tl.float32, bitcast=True))
     wholes = tl.where(is_near, whole(weights), 0)
-    is_known = number <= NEAR
+    is_known = (number <= NEAR) & (number > 0)
     last = tl.zeros((), tl.int32) + EVERY
     if has_k:
         last = top_k - 1
-        is_known &= top_k <= number
         total = tl.sum(tl.where(places <= last, wholes, 0), axis=0)
     if has_p:
-        sums = tl.cumsum(wholes, axis=0)
+        sums = base + tl.cumsum(wholes, axis=0)
         is_enough = (sums.to(tl.float64) >= top_p * total.to(tl.float64)) & is_near
         last = tl.minimum(last, tl.min(tl.where(is_enough, places, EVERY), axis=0))
-        is_known &= last < EVERY
+    # Bins before these are kept whole, if min-p lets the best of these stay.
+    nearest = tl.max(tl.where(is_near, weights, 0.0), axis=0)
+    is_known &= (last < EVERY) & ((first == 0) | (min_p <= nearest))
     pair = tl.sum(tl.where(places == last, pairs, 0), axis=0)
     is_kept = (places <= last) & (weights >= min_p)
-    kept = tl.sum(tl.where(is_kept, wholes, 0), axis=0)
+    kept = base + tl.sum(tl.where(is_kept, wholes, 0), axis=0)
     return (pair >> 32).to(tl.int32), pair.to(tl.int32), kept, is_known

@@ -13,7 +13,7 @@ from draftsmith.core.noise import NoiseKeys
 from draftsmith.core.sampling_table import LogitRows
 from draftsmith.kernels.cpu import sampling
 from draftsmith.kernels.gpu.attention import Heads, Pages, Parts, Places
-from draftsmith.kernels.gpu.laws import Columns
+from draftsmith.kernels.gpu.columns import Columns
 from draftsmith.kernels.gpu.products import Plan, Scratch, Stream
 from draftsmith.kernels.gpu.verdicts import Bests, State
 

@@ -158,6 +158,7 @@ class CpuDecoder(LanguageModel):
         is_half = is_quantised and not exact_activations
         self._cache_dtype = torch.float16 if is_half else torch.float32
         self._struct, self._kept = decoder_struct(weights, config, is_half, exact_activations)
+        self.has_reducible_head = True
         self.num_head_ids = num_head_ids
         self.num_threads = num_threads() if threads is None else threads
         self._nanoseconds = (ctypes.c_int64 * 3)()

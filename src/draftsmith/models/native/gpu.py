@@ -45,14 +45,25 @@ class GpuDecoder(LanguageModel):
         weights: On the device, of one dtype.
         config: The model's shape.
         name: For messages; None is the architecture's.
+        num_head_ids: For a draft: logits of the first ids alone, which are the most frequent in a
+            byte-pair vocabulary; None is all.
     """
 
     uses_torch_threads = False
+    has_reducible_head = True
 
-    def __init__(self, weights: GpuWeights, config: DecoderConfig, name: str | None = None) -> None:
+    def __init__(
+        self,
+        weights: GpuWeights,
+        config: DecoderConfig,
+        name: str | None = None,
+        num_head_ids: int | None = None,
+    ) -> None:
         assert self.computes(config)
         self.config = config
-        self.weights = weights
+        self.num_head_ids = num_head_ids
+        self.weights = weights if num_head_ids is None else weights.with_head_of(num_head_ids)
+        weights = self.weights
         self.device = weights.embedding.device
         self.traits = ModelTraits(
             name=name or config.architecture,
@@ -64,6 +75,7 @@ class GpuDecoder(LanguageModel):
         self._launcher = GpuPass(weights, config, self.pool)
         is_cuda = self.device.type == "cuda"
         self.can_be_captured = is_cuda
+        self._memory = torch.cuda.graph_pool_handle() if is_cuda else None
         self.lock = threading.RLock()
         """Held from a pass's inputs to the copy of its outputs: graphs and scratch are shared."""
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
@@ -77,6 +89,7 @@ class GpuDecoder(LanguageModel):
         device: torch.device,
         dtype: torch.dtype = torch.bfloat16,
         name: str | None = None,
+        num_head_ids: int | None = None,
     ) -> "GpuDecoder":
         """Dequantise packed weights onto a GPU.
 
@@ -86,8 +99,9 @@ class GpuDecoder(LanguageModel):
             device: A CUDA device.
             dtype: Of weights, activations and cache; sums are float32.
             name: For messages; None is the architecture's.
+            num_head_ids: For a draft: logits of the first ids alone; None is all.
         """
-        return cls(on_gpu(weights, device, dtype), config, name)
+        return cls(on_gpu(weights, device, dtype), config, name, num_head_ids)
 
     @staticmethod
     def computes(config: DecoderConfig) -> bool:
@@ -148,7 +162,7 @@ class GpuDecoder(LanguageModel):
 
     def _in_parts(self, cache: GpuCache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """A pass of more rows than there is scratch for, one sequence after the other."""
-        shape = (len(batch.rows), batch.width, self.config.vocab_size)
+        shape = (len(batch.rows), batch.width, len(self.weights.head))
         logits = torch.empty(shape, dtype=torch.float32, device=self.device)
         for place, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
             for first in range(0, len(tokens), MOST_ROWS):
@@ -226,7 +240,8 @@ class GpuDecoder(LanguageModel):
             self.run(inputs, num_parts)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # One pool of memory: graphs run one after the other, and keep nothing but their logits.
+        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
             logits = self.run(inputs, num_parts)
         assert logits is not None
         return _Graph(graph, packed, logits)

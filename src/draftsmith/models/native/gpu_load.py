@@ -26,6 +26,7 @@ def decoder_on_gpu(
     device: torch.device,
     dtype: torch.dtype,
     name: str,
+    num_head_ids: int | None = None,
 ) -> LanguageModel:
     """The fastest decoder on a GPU that computes such a model.
 
@@ -35,6 +36,7 @@ def decoder_on_gpu(
         device: A CUDA device.
         dtype: Of weights, activations and cache.
         name: For messages.
+        num_head_ids: For a draft: of the first ids alone are there logits; None is all.
 
     Returns:
         The decoder; plain torch, and a warning that says why, where the kernels cannot run.
@@ -51,7 +53,7 @@ def decoder_on_gpu(
     # Here, because it imports Triton, which not every installation has.
     from draftsmith.models.native.gpu import GpuDecoder
 
-    return GpuDecoder.from_weights(weights, config, device, dtype, name)
+    return GpuDecoder.from_weights(weights, config, device, dtype, name, num_head_ids)
 
 
 def _why_no_kernels(config: DecoderConfig, capability: tuple[int, int]) -> str | None:

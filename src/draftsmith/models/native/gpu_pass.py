@@ -96,7 +96,7 @@ class GpuPass:
         if not with_logits:
             return None
         logits = weights.embedding.new_empty(
-            inputs.tokens.numel(), config.vocab_size, dtype=torch.float32
+            inputs.tokens.numel(), len(weights.head), dtype=torch.float32
         )
         self._product(
             room.stream.weighted,

@@ -1,7 +1,7 @@
 """A decoder's weights as the kernels of a GPU want them: neighbours in one matrix, one dtype."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -37,8 +37,12 @@ class GpuWeights:
     embedding: Float[Tensor, "vocab hidden"]
     layers: tuple[GpuLayer, ...]
     final_norm: Float[Tensor, " hidden"]
-    head: Float[Tensor, "vocab hidden"]
-    """The embedding itself where the two are tied."""
+    head: Float[Tensor, "head_ids hidden"]
+    """The embedding itself where the two are tied; of a draft perhaps its first rows alone."""
+
+    def with_head_of(self, num_ids: int) -> "GpuWeights":
+        """The same with logits of the first ids alone, or of all where there are no more."""
+        return replace(self, head=self.head[:num_ids])
 
     @property
     def num_bytes_per_pass(self) -> int:
