@@ -169,7 +169,9 @@ def _coins() -> Generator[None]:
     """Verdicts in which a coin, and not the target, says whether a drafted token is right."""
     settle = graphs.verdicts.settle
 
-    def tossed(bests: Bests, tokens: Tensor, state: State, found: Tensor) -> None:
+    def tossed(
+        bests: Bests, tokens: Tensor, state: State, found: Tensor, *rest: Tensor | None
+    ) -> None:
         rows = tokens.shape[1]
         drafted = torch.cat((tokens[:, 1:], tokens[:, :1]), dim=1).reshape(-1)
         is_drafted = torch.arange(rows, device=tokens.device).repeat(len(tokens)) < rows - 1
@@ -177,7 +179,7 @@ def _coins() -> Generator[None]:
         highs, ids = bests.highs.clone(), bests.ids.clone()
         highs[:, 0] = torch.where(is_kept, 3e38, highs[:, 0])
         ids[:, 0] = torch.where(is_kept, drafted, ids[:, 0])
-        settle(Bests(highs, ids), tokens, state, found)
+        settle(Bests(highs, ids), tokens, state, found, *rest)
 
     with mock.patch.object(graphs.verdicts, "settle", tossed):
         yield

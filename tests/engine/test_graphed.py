@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters import ModelDrafter
+from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
+from draftsmith.engine.control.auto import AutoGamma
+from draftsmith.engine.control.contract import Choice
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.rounds.graphed import GraphedRounds
 from draftsmith.models.native.gpu import GpuDecoder
@@ -39,7 +41,7 @@ def _draft(target: GpuDecoder) -> GpuDecoder:
 
 
 def results(target, draft, gamma, batch=8, params=GREEDY, *, is_graphed=True):
-    drafter = ModelDrafter(draft) if draft else None
+    drafter = ModelDrafter(draft) if isinstance(draft, GpuDecoder) else draft
     target.can_be_captured = is_graphed
     engine = Engine(target, draft=drafter, gamma=gamma, max_batch_size=batch)
     return engine.generate(PROMPTS, params)
@@ -97,6 +99,47 @@ def test_seeded_texts_and_counts_are_those_of_the_plain_path(
     assert told(found) == told(results(target, draft, gamma, batch, params, is_graphed=False))
     alone = results(target, None, 0, params=params, is_graphed=False)
     assert [one.token_ids for one in found] == [one.token_ids for one in alone]
+
+
+@pytest.mark.parametrize("ngrams", [(1, 2), (2, 16)], ids=str)
+@pytest.mark.parametrize("sampling", [{}, SAMPLED[1]], ids=str)
+@pytest.mark.parametrize(("gamma", "batch"), [(1, 8), (5, 2)])
+def test_prompt_lookup_copies_on_the_device(target, gamma, batch, sampling, ngrams) -> None:
+    params = replace(GREEDY, max_tokens=30, seed=5, **sampling)
+    prompts = [TOKENS[:5] * 3, TOKENS[7:30], [3, 3, 3, 3]]
+    with mock.patch(f"{__name__}.PROMPTS", prompts):
+        with mock.patch.object(
+            GraphedRounds, "_launch", autospec=True, side_effect=GraphedRounds._launch
+        ) as launch:
+            found = results(target, PromptLookupDrafter(*ngrams), gamma, batch, params)
+        assert launch.called
+        lookup = PromptLookupDrafter(*ngrams)
+        want = results(target, lookup, gamma, batch, params, is_graphed=False)
+        assert told(found) == told(want)
+        alone = results(target, None, 0, params=params, is_graphed=False)
+    assert [one.token_ids for one in found] == [one.token_ids for one in alone]
+    assert any(one.statistics.num_drafted for one in found)
+
+
+@pytest.mark.parametrize("kind", ["model", "prompt lookup"])
+def test_auto_changes_its_mind_between_graphs(target, draft, kind) -> None:
+    """Any sequence of draft lengths gives the text, and leaves the caches right."""
+    lengths = [0, 3, 3, 0, 0, 2, 1, 4, 0, 3]
+    drafter: Drafter = PromptLookupDrafter(1) if kind == "prompt lookup" else ModelDrafter(draft)
+    want = results(target, None, 0, params=replace(GREEDY, max_tokens=40), is_graphed=False)
+    target.can_be_captured = True
+    engine = Engine(target, draft=drafter, gamma="auto")
+    turn = iter(lengths * 20)
+    with (
+        mock.patch.object(
+            AutoGamma,
+            "choose",
+            lambda self, samples: Choice([min(next(turn), max(0, s.room - 1)) for s in samples]),
+        ),
+        mock.patch.object(AutoGamma, "observe", return_value=None),
+    ):
+        found = engine.generate(PROMPTS[:1], replace(GREEDY, max_tokens=40))
+    assert [one.token_ids for one in found] == [want[0].token_ids]
 
 
 @pytest.mark.parametrize("sampling", [{}, SAMPLED[1]], ids=str)

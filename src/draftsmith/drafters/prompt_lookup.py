@@ -84,6 +84,11 @@ class PromptLookupDrafter(StatefulDrafter):
         self._min_ngram = min_ngram
         self._max_ngram = max_ngram
 
+    @property
+    def ngrams(self) -> tuple[int, int]:
+        """Shortest match that is followed, and the longest that is told from longer ones."""
+        return self._min_ngram, self._max_ngram
+
     def open(self) -> "_Lookup":
         """No text yet."""
         return _Lookup(self._min_ngram, self._max_ngram)

@@ -58,6 +58,28 @@ def test_a_verdict_is_the_plain_one(gamma: int) -> None:
     assert kept_of == set(range(gamma + 1))
 
 
+def test_drafted_tokens_beyond_their_number_do_not_count() -> None:
+    """Nor does a row of no token agree with a place where nothing is drafted."""
+    logits = _logits([5, 6, 7, 8])
+    logits[2] = torch.nan
+    for num, want in ((0, 0), (1, 1), (2, 2), (3, 2)):
+        state = _state([10], [4], [3], [1])
+        found = torch.full((1, 8), -7, dtype=torch.int32, device=DEVICE)
+        settle(best_parts(logits, VOCAB), _ints([4, 5, 6, 0]), state, found, _ints(num))
+        drafted = [5, 6, 0][:num]
+        assert found[0].tolist() == [5, 6, -1, 8, *drafted, *[-1] * (3 - num), want]
+
+
+def test_what_is_kept_is_added_to_the_text() -> None:
+    history = torch.full((2, 12), -9, dtype=torch.int32, device=DEVICE)
+    found = torch.empty(2, 6, dtype=torch.int32, device=DEVICE)
+    state = _state([4, 3], [1, 0], [1, 0], [1, 0])
+    tokens = _ints([1, 5, 9], [0, 0, 0])
+    settle(best_parts(_logits([5, 6, 7] * 2), VOCAB), tokens, state, found, None, history)
+    assert history[0].tolist() == [*[-9] * 4, 5, 6, *[-9] * 6]
+    assert history[1].tolist() == [-9] * 12
+
+
 def test_the_best_token_is_the_plain_one() -> None:
     rows = torch.randn(12, VOCAB, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     rows[0, [3, 8500]] = 9.0  # equals: the lowest

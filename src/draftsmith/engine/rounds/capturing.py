@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
+from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
 from draftsmith.models.contract import LanguageModel
 
 if TYPE_CHECKING:
@@ -21,17 +22,20 @@ def graphed_rounds(target: LanguageModel, draft: Drafter | None) -> "GraphedRoun
     """
     if not target.can_be_captured:
         return None
-    model = None
-    if draft is not None:
-        if not isinstance(draft, ModelDrafter) or not draft.model.can_be_captured:
-            return None
-        model = draft.model
-        if model.device != target.device:
-            return None
     # Here, because it imports Triton, which not every installation has.
+    from draftsmith.engine.rounds.device_drafts import LookupDraft, ModelDraft, NoDraft
     from draftsmith.engine.rounds.graphed import GraphedRounds
     from draftsmith.models.native.gpu import GpuDecoder
 
     assert isinstance(target, GpuDecoder)
-    assert model is None or isinstance(model, GpuDecoder)
-    return GraphedRounds(target, model)
+    vocab_size = target.config.vocab_size
+    match draft:
+        case None:
+            return GraphedRounds(target, NoDraft(vocab_size))
+        case PromptLookupDrafter(ngrams=ngrams):
+            return GraphedRounds(target, LookupDraft(vocab_size, ngrams))
+        case ModelDrafter(model=GpuDecoder() as model):
+            can_be_captured = model.can_be_captured and model.device == target.device
+            return GraphedRounds(target, ModelDraft(model, vocab_size)) if can_be_captured else None
+        case _:
+            return None

@@ -20,7 +20,9 @@ from draftsmith.drafters.contract import DraftState
 from draftsmith.drafters.model import ModelState
 from draftsmith.engine.control.contract import Choice
 from draftsmith.engine.requests.sequence import Sequence as Sample
-from draftsmith.engine.rounds.graphs import Begin, RoundGraphs, bucket
+from draftsmith.engine.rounds.buffers import Begin, bucket
+from draftsmith.engine.rounds.device_drafts import DeviceDraft
+from draftsmith.engine.rounds.graphs import RoundGraphs
 from draftsmith.engine.rounds.verdicts import Outcome
 from draftsmith.models.follower import Follower
 from draftsmith.models.native.gpu import GpuDecoder
@@ -63,17 +65,17 @@ class _Flight(NamedTuple):
 
 
 class GraphedRounds:
-    """Rounds of a target and a draft model that can both be captured, or of the target alone.
+    """Rounds of a target and a draft that can both be captured.
 
     Args:
         target: On a CUDA device.
-        draft: On the same; None decodes plainly.
+        draft: On the same.
     """
 
-    def __init__(self, target: GpuDecoder, draft: GpuDecoder | None) -> None:
-        self._target, self._draft = target, draft
+    def __init__(self, target: GpuDecoder, draft: DeviceDraft) -> None:
+        self._target, self._draft = target, draft.model
         self._graphs = RoundGraphs(target, draft)
-        self._draft_lock = nullcontext() if draft is None else draft.lock
+        self._draft_lock = nullcontext() if draft.model is None else draft.model.lock
         self._flight: _Flight | None = None
         self._lengths: list[int] = []
         """Tokens of each sequence once what was read so far is committed."""
@@ -97,7 +99,7 @@ class GraphedRounds:
 
         Args:
             target: Follows the sequences.
-            drafter: The draft model's state; None if nothing was ever drafted.
+            drafter: A draft model's state; None if nothing was ever drafted.
             samples: The batch.
             choice: How much the round that is launched now drafts: the longest draft is
                 everybody's. Where none is under way, the round that is read is of this choice too.
@@ -108,7 +110,8 @@ class GraphedRounds:
         """
         draft = drafter.follower if isinstance(drafter, ModelState) else None
         gamma = self._length(samples, choice) if gamma is None else gamma
-        if (gamma > 0 and draft is None) or not self._can_run(samples, gamma):
+        is_model = self._draft is not None
+        if (gamma > 0 and is_model and draft is None) or not self._can_run(samples, gamma):
             self._flight = None
             return None
         ids = tuple(sample.id for sample in samples)
@@ -121,13 +124,14 @@ class GraphedRounds:
                 self._lengths = lengths
                 flight = self._launch(target, draft, samples, choice, gamma, behind=0)
             self._flight = None
-            # A draft that has not followed reads what it lacks first, and that is not known yet.
-            if gamma == 0 or flight.gamma > 0:
+            # A model that has not followed reads what it lacks first, and that is not known yet.
+            if gamma == 0 or flight.gamma > 0 or not is_model:
                 behind = flight.gamma + 1
                 self._flight = self._launch(target, draft, samples, choice, gamma, behind)
         if flight.is_there is not None:
             flight.is_there.synchronize()
-        return self._read(flight, target, draft if flight.gamma else None, samples)
+        followed = draft if is_model and flight.gamma else None
+        return self._read(flight, target, followed, samples)
 
     def _read(
         self, flight: _Flight, target: Follower, draft: Follower | None, samples: Sequence[Sample]
@@ -246,6 +250,6 @@ def _outcome(place: int, row: list[int], gamma: int, sample: Sample) -> Outcome 
     if points[kept] < 0:
         return None
     # The last token of a text is never drafted.
-    wanted = max(0, min(gamma, sample.room - 1))
+    wanted = max(0, min(gamma - drafted.count(-1), sample.room - 1))
     kept = min(kept, wanted)
     return Outcome(points[: kept + 1], drafted[:wanted], kept, None, None, place, None)

@@ -22,6 +22,7 @@ __all__ = [
     "best_parts",
     "embed",
     "laws",
+    "look_up",
     "prepare",
     "product",
     "race_parts",
@@ -255,6 +256,30 @@ def prepare(
         draft_widths[step] = state.is_live * (2 if step == 0 else 1)
 
 
+def look_up(
+    history: Int[Tensor, "batch capacity"],
+    state: State,
+    tokens: Int[Tensor, "batch rows"],
+    widths: Int[Tensor, " batch"],
+    nums: Int[Tensor, " batch"],
+    ngrams: tuple[int, int],
+) -> None:
+    """What `lookup.look_up` copies; the same arguments."""
+    gamma, (fewest, most) = tokens.shape[1] - 1, ngrams
+    for one, is_live in enumerate(state.is_live.tolist()):
+        text = history[one, : int(state.lengths[one])].tolist()
+        best = 0, 0
+        for end in range(fewest, len(text)):
+            matched = 0
+            while matched < min(most, end) and text[end - 1 - matched] == text[-1 - matched]:
+                matched += 1
+            best = max(best, (matched, end)) if matched >= fewest else best
+        copied = text[best[1] : best[1] + gamma] if best[1] and is_live else []
+        padded = [*copied, *[0] * (gamma - len(copied))]
+        tokens[one, 1:] = torch.tensor(padded, dtype=torch.int32)
+        widths[one], nums[one] = is_live * (1 + len(copied)), len(copied)
+
+
 def take_draft(
     bests: Bests, tokens: Int[Tensor, "batch rows"], next_tokens: Int[Tensor, " batch"], step: int
 ) -> None:
@@ -268,11 +293,21 @@ def settle(
     tokens: Int[Tensor, "batch rows"],
     state: State,
     found: Int[Tensor, "batch twice_rows"],
+    nums: Int[Tensor, " batch"] | None = None,
+    history: Int[Tensor, "batch capacity"] | None = None,
 ) -> None:
     """What `verdicts.settle` does; the same arguments."""
     points, drafted = _points(bests).view(tokens.shape), tokens[:, 1:]
-    kept = (points[:, :-1] == drafted).int().cumprod(1).sum(1, keepdim=True)
+    if nums is not None:
+        is_drafted = torch.arange(drafted.shape[1], device=nums.device) < nums.unsqueeze(1)
+        drafted = torch.where(is_drafted, drafted, -1)
+    is_kept = (points[:, :-1] == drafted) & (drafted >= 0)
+    kept = is_kept.int().cumprod(1).sum(1, keepdim=True)
     found.copy_(torch.cat((points, drafted, kept), dim=1))
+    if history is not None:
+        for one in state.is_live.nonzero().flatten().tolist():
+            start, end = int(state.lengths[one]), int(kept[one]) + 1
+            history[one, start : start + end] = points[one, :end]
     state.lengths.add_(state.is_live * (kept[:, 0] + 1))
     state.newest.copy_(points.gather(1, kept)[:, 0].clamp(min=0))
     state.previous.copy_(tokens.gather(1, kept)[:, 0])

@@ -1,4 +1,4 @@
-"""What stands between the passes of a greedy round: the best tokens, the verdict, what comes next.
+"""What stands between the passes of a round: the best tokens, the verdict, what comes next.
 
 Nothing here waits for the host, so that a whole round is one CUDA graph. The plain twin of the
 verdict is `engine/rounds/verdicts.py`; of the best tokens, `core.laws.best_tokens`.
@@ -242,15 +242,24 @@ def _settle(
     previous,
     is_live,
     found,
+    nums,
+    history,
+    capacity,
     GAMMA: tl.constexpr,
     PARTS: tl.constexpr,
     PADDED: tl.constexpr,
+    HAS_NUMS: tl.constexpr,
+    HAS_HISTORY: tl.constexpr,
     IS_CHAINED: tl.constexpr,
 ) -> None:
     release(IS_CHAINED)
     wait(IS_CHAINED)
     one = tl.program_id(0)
     ROWS: tl.constexpr = GAMMA + 1
+    live, length = tl.load(is_live + one), tl.load(lengths + one)
+    num = live * 0 + GAMMA
+    if HAS_NUMS:
+        num = tl.load(nums + one)
     to = found + one * (2 * ROWS)
     before = tl.load(tokens + one * ROWS)
     emitted, last, kept, is_going = before, before, before * 0, before * 0 + 1
@@ -259,15 +268,18 @@ def _settle(
         tl.store(to + step, best)
         emitted = tl.where(is_going == 1, best, emitted)
         last = tl.where(is_going == 1, before, last)
+        if HAS_HISTORY:
+            to_text = history + one.to(tl.int64) * capacity + length + step
+            tl.store(to_text, best, mask=is_going * live == 1)
         if step < GAMMA:
             drafted = tl.load(tokens + one * ROWS + step + 1)
+            drafted = tl.where(step < num, drafted, -1)
             tl.store(to + ROWS + step, drafted)
-            is_going = is_going * (drafted == best).to(tl.int32)
+            is_going = is_going * ((drafted == best) & (drafted >= 0)).to(tl.int32)
             kept += is_going
             before = drafted
     tl.store(to + ROWS + GAMMA, kept)
-    live = tl.load(is_live + one)
-    tl.store(lengths + one, tl.load(lengths + one) + live * (kept + 1))
+    tl.store(lengths + one, length + live * (kept + 1))
     # Where no token is allowed the host ends the sequence, a round later.
     tl.store(newest + one, tl.maximum(emitted, 0))
     tl.store(previous + one, last)
@@ -278,6 +290,8 @@ def settle(
     tokens: Int[Tensor, "batch rows"],
     state: State,
     found: Int[Tensor, "batch twice_rows"],
+    nums: Int[Tensor, " batch"] | None = None,
+    history: Int[Tensor, "batch capacity"] | None = None,
 ) -> None:
     """The verdicts on a batch, committed.
 
@@ -285,7 +299,10 @@ def settle(
         bests: Of the target's pass.
         tokens: Of that pass: the newest token, and the drafted ones.
         state: Moved on by what is kept, and the emitted token.
-        found: What the host reads: the target's tokens, the drafted ones, and how many are kept.
+        found: What the host reads: the target's tokens, the drafted ones (-1 where none is), and
+            how many are kept.
+        nums: How many of the drafted ones count; None is all.
+        history: The committed tokens, which those of this round are added to.
     """
     batch, rows = tokens.shape
     parts = bests.highs.shape[1]
@@ -295,9 +312,14 @@ def settle(
         tokens,
         *state,
         found,
+        tokens if nums is None else nums,
+        tokens if history is None else history,
+        0 if history is None else history.shape[1],
         GAMMA=rows - 1,
         PARTS=parts,
         PADDED=1 << (parts - 1).bit_length(),
+        HAS_NUMS=nums is not None,
+        HAS_HISTORY=history is not None,
         IS_CHAINED=is_chained,
         **launch_options(1, is_chained=is_chained),
     )

@@ -1,0 +1,156 @@
+"""Drafts that are made on the device, as part of a round's graph."""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from draftsmith.engine.rounds.buffers import Buffers, Check, Kind
+from draftsmith.kernels.gpu import laws, lookup, noise, plain, verdicts
+from draftsmith.kernels.gpu.columns import Columns
+from draftsmith.kernels.gpu.verdicts import Bests
+from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.gpu_pass import PassInputs
+
+__all__ = ["DeviceDraft", "LookupDraft", "ModelDraft", "NoDraft", "chosen"]
+
+
+@runtime_checkable
+class DeviceDraft(Protocol):
+    """What launches the first part of a round."""
+
+    model: GpuDecoder | None
+    """Whose cache must follow the sequences."""
+    has_history: bool
+    """Whether the text is wanted on the device."""
+
+    def launch(self, kind: Kind, buffers: Buffers) -> Check:
+        """Launch what drafts; nothing in it waits for the host.
+
+        Args:
+            kind: Of the graph.
+            buffers: Of its batch size.
+
+        Returns:
+            What the target's pass is to check.
+        """
+        ...
+
+
+class NoDraft:
+    """Plain decoding.
+
+    Args:
+        vocab_size: The target's.
+    """
+
+    model = None
+    has_history = False
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+
+    def launch(self, kind: Kind, buffers: Buffers) -> Check:
+        """The newest token alone."""
+        return _prepared(kind, buffers, self._vocab_size)[0]
+
+
+class ModelDraft:
+    """A smaller model: gamma passes of its own.
+
+    Args:
+        model: On the target's device.
+        vocab_size: The target's.
+    """
+
+    has_history = False
+
+    def __init__(self, model: GpuDecoder, vocab_size: int) -> None:
+        self.model: GpuDecoder | None = model
+        self._model, self._vocab_size = model, vocab_size
+
+    def launch(self, kind: Kind, buffers: Buffers) -> Check:
+        """Each pass is fed the token that the one before decided for."""
+        model, batch = self._model, kind.batch
+        check, (starts, widths, fed) = _prepared(kind, buffers, model.config.vocab_size)
+        kernels = verdicts if buffers.slots.is_cuda else plain
+        parts = min(kind.num_parts, model.pool.most_pages)
+        following = buffers.slots.new_zeros(batch, 1)
+        for step in range(kind.gamma):
+            logits = model.run(
+                PassInputs(starts[step], widths[step], buffers.draft_slots, fed), parts
+            )
+            assert logits is not None
+            last = logits.view(batch, -1, logits.shape[-1])[:, -1].contiguous()
+            own = chosen(last, buffers, kind, buffers.draft_columns, self._vocab_size, first=step)
+            kernels.take_draft(own, check.tokens, following[:, 0], step + 1)
+            fed = following
+        return check
+
+
+class LookupDraft:
+    """Prompt lookup: a copy of what followed the last time that the text ran like this.
+
+    Args:
+        vocab_size: The target's.
+        ngrams: Shortest match that is followed, and the longest that is told from longer ones.
+    """
+
+    model = None
+    has_history = True
+
+    def __init__(self, vocab_size: int, ngrams: tuple[int, int]) -> None:
+        self._vocab_size, self._ngrams = vocab_size, ngrams
+
+    def launch(self, kind: Kind, buffers: Buffers) -> Check:
+        """As many tokens as there are, and gamma at most."""
+        check = _prepared(kind, buffers, self._vocab_size)[0]
+        if not kind.gamma:
+            return check
+        assert buffers.history is not None
+        nums = buffers.slots.new_zeros(kind.batch)
+        look_up = lookup.look_up if buffers.slots.is_cuda else plain.look_up
+        look_up(buffers.history, buffers.state, check.tokens, check.widths, nums, self._ngrams)
+        return check._replace(nums=nums)
+
+
+def _prepared(
+    kind: Kind, buffers: Buffers, draft_vocab_size: int
+) -> tuple[
+    Check, tuple[Int[Tensor, "gamma batch"], Int[Tensor, "gamma batch"], Int[Tensor, "batch two"]]
+]:
+    """The newest token as what is to be checked, and the inputs of a draft model's passes."""
+    batch, gamma = kind.batch, kind.gamma
+    ints = buffers.slots.new_zeros
+    starts, widths, tokens = ints(batch), ints(batch), ints(batch, gamma + 1)
+    draft = ints(max(1, gamma), batch), ints(max(1, gamma), batch), ints(batch, 2)
+    kernels = verdicts if buffers.slots.is_cuda else plain
+    kernels.prepare(buffers.state, (starts, widths, tokens), draft, draft_vocab_size)
+    return Check(starts, widths, tokens, None), draft
+
+
+def chosen(
+    logits: Float[Tensor, "rows columns"],
+    buffers: Buffers,
+    kind: Kind,
+    columns: Columns,
+    vocab_size: int,
+    first: int = 0,
+) -> Bests:
+    """The token that each row decides for.
+
+    Args:
+        logits: As many rows of each sequence.
+        buffers: Whose noise it is, and where the sequences stand.
+        kind: Of the graph: whether any law is sampled from.
+        columns: The laws of the sequences.
+        vocab_size: Ids that count.
+        first: Position of the first row, from the first that the round decides.
+    """
+    is_cuda = logits.is_cuda
+    if not kind.is_sampled:
+        return (verdicts if is_cuda else plain).best_parts(logits, vocab_size)
+    own = laws.laws, noise.race_parts
+    make, race = own if is_cuda else (plain.laws, plain.race_parts)
+    probs = make(logits, columns, vocab_size).view(kind.batch, -1, vocab_size)
+    return race(probs, buffers.keys, buffers.state.lengths, first)
