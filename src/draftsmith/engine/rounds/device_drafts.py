@@ -44,7 +44,7 @@ class NoDraft:
         vocab_size: The target's.
     """
 
-    model = None
+    model: GpuDecoder | None = None
     has_history = False
 
     def __init__(self, vocab_size: int) -> None:
@@ -96,7 +96,7 @@ class LookupDraft:
         ngrams: Shortest match that is followed, and the longest that is told from longer ones.
     """
 
-    model = None
+    model: GpuDecoder | None = None
     has_history = True
 
     def __init__(self, vocab_size: int, ngrams: tuple[int, int]) -> None:
