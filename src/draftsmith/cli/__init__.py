@@ -50,6 +50,11 @@ _HELP = {
         "For every drafter: how often it is right, what it costs, the best gamma, the speed to "
         "expect, and the batch size at which it stops paying. Takes about a minute."
     ),
+    "serve:app": (
+        "Serve a model over OpenAI's API, every parameter exact under speculation.\n\n"
+        "With --gamma auto, the default here, drafts are those that pay. docs/serve.md lists every "
+        "field of a request."
+    ),
     "bench:app": "Measure speculation beside plain decoding, in one run and in turn.",
     "completion:completion": (
         "Print a script that completes commands and options in a shell.\n\n"

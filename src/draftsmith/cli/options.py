@@ -10,11 +10,13 @@ from draftsmith.core.gamma import Gamma
 
 __all__ = [
     "BEAMS",
+    "LIMITS",
     "MESSAGES",
     "MODELS",
     "OUTPUT",
     "PROMPT",
     "SAMPLING",
+    "SERVING",
     "STOPPING",
     "FilePath",
     "Flag",
@@ -53,6 +55,8 @@ MODELS = Group("Models", sort_key=3)
 STOPPING = Group("Stopping", sort_key=4)
 SAMPLING = Group("Sampling", sort_key=5)
 BEAMS = Group("Beam search", sort_key=6)
+SERVING = Group("Serving", sort_key=7)
+LIMITS = Group("Limits of a request", sort_key=8)
 MESSAGES = Group("Messages", sort_key=9)
 
 

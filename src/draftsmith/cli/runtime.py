@@ -67,7 +67,9 @@ class RuntimeOptions:
         asked = {"activations": self.activations, "draft_vocab_size": self.draft_vocab_size}
         return {name: value for name, value in asked.items() if value is not None}
 
-    def load_target(self, target: str, draft: str | None, gamma: Gamma | None) -> "Engine":
+    def load_target(
+        self, target: str, draft: str | None, gamma: Gamma | None, max_batch_size: int = 16
+    ) -> "Engine":
         """Load an engine, showing how a fetch gets on.
 
         Raises:
@@ -90,6 +92,7 @@ class RuntimeOptions:
                 dtype=self.dtype,
                 device=self.device,
                 threads=self.threads,
+                max_batch_size=max_batch_size,
                 on_progress=on_progress,
                 **self._given,
             )
@@ -181,12 +184,13 @@ class ModelOptions:
         """The same, plain unless a draft was asked for."""
         return self if self.draft is not None else replace(self, draft="none", gamma=None)
 
-    def load(self) -> "Engine":
+    def load(self, max_batch_size: int = 16) -> "Engine":
         """Load the engine, showing how a fetch gets on."""
         self.check()
         draft = self.drafted_by
         gamma = self.gamma if self.draft == "none" else self.num_drafted
-        return self.runtime.load_target(self.target, None if draft == "none" else draft, gamma)
+        draft = None if draft == "none" else draft
+        return self.runtime.load_target(self.target, draft, gamma, max_batch_size)
 
 
 DEFAULT_MODELS = ModelOptions()

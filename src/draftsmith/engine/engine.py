@@ -185,12 +185,33 @@ class Engine:
 
     def _job(self, prompt: PlainPrompt, params: SamplingParams, *, may_raise: bool) -> Job:
         try:
-            self._check_draft_settings(params)
-            request = make_request(prompt, params, self.target.traits, self.tokenizer)
+            return self.prepare(prompt, params)
         except DraftsmithError as error:
             if may_raise:
                 raise
             return Job.refused(error)
+
+    def prepare(self, prompt: PlainPrompt, params: SamplingParams) -> Job:
+        """One prompt's samples with nothing done yet, for whoever runs the scheduler himself.
+
+        Args:
+            prompt: Text, token ids, or a conversation.
+            params: How to sample.
+
+        Returns:
+            The samples, ready for `Scheduler.add`.
+
+        Raises:
+            InvalidRequestError: If the prompt or a parameter cannot be served.
+
+        Example:
+            >>> import draftsmith
+            >>> engine = draftsmith.load_engine("smollm2-135m-instruct", "prompt-lookup")
+            >>> len(engine.prepare("one prompt", draftsmith.SamplingParams(n=2)).samples)
+            2
+        """
+        self._check_draft_settings(params)
+        request = make_request(prompt, params, self.target.traits, self.tokenizer)
         seed = secrets.randbits(64) if params.seed is None else params.seed
         device, tokenizer = self.target.device, self.tokenizer
         samples = [request.sequence(i, seed, device, tokenizer) for i in range(params.n)]

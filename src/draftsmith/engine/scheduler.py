@@ -16,10 +16,12 @@ from draftsmith.engine.baton import Baton
 from draftsmith.engine.control.account import Account
 from draftsmith.engine.control.contract import Choice, Controller, RoundReport
 from draftsmith.engine.control.fixed import FixedGamma
+from draftsmith.engine.control.own import common_gammas, with_own
 from draftsmith.engine.requests.result import Completion, TokenTrace
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.requests.traces import Rounds, logprobs_of
 from draftsmith.engine.rounds.capturing import graphed_rounds
+from draftsmith.engine.rounds.own_drafts import OwnDrafts
 from draftsmith.engine.rounds.step import run_round
 from draftsmith.engine.rounds.verdicts import Outcome
 from draftsmith.engine.threads import one_torch_thread
@@ -130,6 +132,7 @@ class Scheduler:
     def _close_caches(self) -> None:
         self._target: Follower | None = None
         self._draft_state: DraftState | None = None
+        self._own_drafts = OwnDrafts()
         if self._graphed is not None:
             self._graphed.forget()
 
@@ -324,6 +327,7 @@ class Scheduler:
             self._target.release(sequence)
         if self._draft_state is not None:
             self._draft_state.release(sequence)
+        self._own_drafts.release(sequence)
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -338,7 +342,10 @@ class Scheduler:
             asked = time.perf_counter()
             choice = self.controller.choose(samples)
             own_s += time.perf_counter() - asked
-        decided = self._decided(target, samples, choice)
+        has_own = any(sample.own_draft for sample in samples)
+        if has_own:
+            choice = with_own(choice, samples)
+        decided = self._decided(target, samples, choice, has_own)
         for sample, outcome in zip(samples, decided.outcomes, strict=True):
             tokens, drafted, num_accepted, *_ = outcome
             logprobs = logprobs_of(outcome, sample.params.logprobs)
@@ -352,25 +359,22 @@ class Scheduler:
         # Capturing is done once, whatever is drafted: it is on both sides of the books.
         read_s += decided.captured_s
         round_s = total_s - own_s - read_s - decided.draft_s
+        draft_s = decided.draft_s + decided.draft_share * round_s
+        choice, sure = decided.choice, decided.confidences
+        # What a drafter of a sequence's own does tells nothing of the engine's.
+        gammas = common_gammas(choice, samples) if has_own else choice.gammas
         report = RoundReport(
-            samples,
-            decided.choice.gammas,
-            records,
-            decided.confidences,
-            is_first,
-            decided.draft_s + decided.draft_share * round_s,
-            total_s,
-            own_s,
-            read_s,
+            samples, gammas, records, sure, is_first, draft_s, total_s, own_s, read_s
         )
         self.controller.observe(report)
         self._heard_s = time.perf_counter() - told
 
-    def _decided(self, target: Follower, samples: Sequence[Sample], choice: Choice) -> "_Decided":
+    def _decided(
+        self, target: Follower, samples: Sequence[Sample], choice: Choice, has_own: bool
+    ) -> "_Decided":
         """The verdicts on a round, of this choice or of one that was under way."""
         drafter = self._state_of(self._draft) if any(choice.gammas) else self._draft_state
-        nothing: list[list[float]] = [[] for _ in samples]
-        if self._graphed is not None:
+        if self._graphed is not None and not has_own:
             controller = self.controller
             is_fixed = isinstance(controller, FixedGamma) and self._draft is not None
             gamma = controller.gamma if is_fixed else None
@@ -378,9 +382,11 @@ class Scheduler:
             if flown is not None:
                 caught_up_s = flown.caught_up_s if any(flown.choice.gammas) else 0.0
                 times = caught_up_s, flown.draft_share, flown.captured_s
-                return _Decided(flown.outcomes, flown.choice, nothing, *times)
+                return _Decided(flown.outcomes, flown.choice, [[] for _ in samples], *times)
         turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
         drafter = drafter if any(choice.gammas) else None
+        if has_own:
+            drafter = self._own_drafts.beside(drafter, samples)
         outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
         return _Decided(outcomes, choice, [turn.confidences for turn in turns], draft_s)
 

@@ -15,6 +15,7 @@ from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
 from draftsmith.engine.control.contract import Ledger
+from draftsmith.engine.control.own import OwnDraft
 from draftsmith.engine.requests.result import Completion, FinishReason, with_trace_of
 from draftsmith.engine.requests.text import OutputText
 from draftsmith.engine.requests.traces import Logprobs, Rounds
@@ -61,6 +62,8 @@ class Sequence:
     device: torch.device
     lenience: ArgmaxLenience | None = None
     """How greedy checks are lossy; None is exact."""
+    own_draft: OwnDraft | None = None
+    """How it is drafted for, if not as all others are."""
     id: int = field(default_factory=_ids.__next__)
     tokens: list[int] = field(init=False)
     records: list[RoundRecord] = field(default_factory=list)

@@ -41,7 +41,7 @@ class RoundContext:
         self.turns = turns
         self.vocab_size = vocab_size
         self._device = device
-        self._pace = pace
+        self.pace = pace
         self._views = [turn.view for turn in turns]
         self._ended: set[int] = set()
         """Sequences whose drafts the pace has ended: none goes on again."""
@@ -60,7 +60,7 @@ class RoundContext:
 
     def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law."""
-        if self._pace is not None:
+        if self.pace is not None:
             # The sync is the draft's own: its next pass needs the token, which comes later.
             largest = logits.float().softmax(dim=-1).amax(dim=-1)
             # A law that is none is trusted not at all.
@@ -121,10 +121,10 @@ class RoundContext:
         """Those of some sequences for which it pays to draw another token, in order."""
         turns = self.turns
         open_rows = [row for row in rows if len(turns[row].drawn) < turns[row].view.gamma]
-        if self._pace is None or not open_rows:
+        if self.pace is None or not open_rows:
             return open_rows
         going = [row for row in open_rows if row not in self._ended]
-        taken = self._pace.wanting([turn.confidences for turn in turns], going) if going else []
+        taken = self.pace.wanting([turn.confidences for turn in turns], going) if going else []
         self._ended.update(set(going) - set(taken))
         return taken
 

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server: every parameter exact under speculation, or refused."""

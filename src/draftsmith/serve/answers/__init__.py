@@ -1,0 +1,1 @@
+"""What comes back, in the shapes of OpenAI's API."""

@@ -1,0 +1,51 @@
+"""Requests of `/v1/chat/completions`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from draftsmith.serve.schemas.common import Body, ChoicesBody, TextPart
+
+__all__ = ["ChatMessage", "ChatRequest", "ResponseFormat"]
+
+
+class ChatMessage(Body):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    """For the chat template, which may use it."""
+    # What clients send back of an answer, where there is nothing in it.
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class ResponseFormat(Body):
+    """The form of the text."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
+
+
+class ChatRequest(ChoicesBody):
+    """A conversation to be answered."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+    """The longest answer; by default what the context and the server leave."""
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+    """OpenAI's newer name of `max_tokens`."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
+    response_format: ResponseFormat | None = None
+    # Taken, and of no effect here: nothing is stored, and there is one tier.
+    store: Literal[False] | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    parallel_tool_calls: bool | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None

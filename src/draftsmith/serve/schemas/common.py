@@ -1,0 +1,137 @@
+"""Fields that every kind of generation knows."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from draftsmith.core.gamma import MAX_GAMMA
+
+__all__ = [
+    "Answer",
+    "Body",
+    "ChoicesBody",
+    "Prediction",
+    "SamplingBody",
+    "Speculation",
+    "StreamOptions",
+    "TextPart",
+    "TokenId",
+    "joined_text",
+]
+
+
+class Body(BaseModel):
+    """What a client sends: no field that is not known, no value that must be guessed at."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Answer(BaseModel):
+    """What the server sends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(Body):
+    """A piece of a message; pictures and sounds are not served."""
+
+    type: Literal["text"]
+    text: str
+
+
+Text: TypeAlias = str | list[TextPart]
+
+
+def joined_text(content: Text) -> str:
+    """The text of all parts, as it stands."""
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+class StreamOptions(Body):
+    """What a stream tells beside its text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+    """OpenAI's padding against eavesdroppers; none is added here."""
+
+
+class Speculation(Body):
+    """How this request is speculated for; whatever it says, the text's law is the target's."""
+
+    gamma: Annotated[int, Field(ge=0, le=MAX_GAMMA)] | Literal["auto"] | None = None
+    """Drafted tokens per round; 0 switches speculation off, "auto" is the server's own choice."""
+    draft: str | None = None
+    """Who drafts: the server's draft by name, "prompt-lookup" or "none"."""
+    statistics: bool = False
+    """Whether `usage` has `speculation`."""
+    origins: bool = False
+    """Whether every choice tells where each of its tokens came from."""
+
+
+class Prediction(Body):
+    """A text that much of the answer may equal: checked as a draft that costs nothing."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+
+TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]
+Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
+Bias: TypeAlias = Annotated[float, Field(ge=-100, le=100)]
+StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1024)]
+TokenName: TypeAlias = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
+
+
+class SamplingBody(Body):
+    """How to sample and when to stop: OpenAI's fields, and the extensions that other servers have.
+
+    Null is the default everywhere.
+    """
+
+    model: str | None = None
+    """The served model's name."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """1 by default; 0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[TokenName, Bias] | None = None
+    """Token ids to what is added to their logits."""
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
+    """Fixes the text, whatever else is served and whoever drafts."""
+    stop: StopString | list[StopString] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    stream: bool | None = None
+    speculation: Speculation | None = None
+    timeout: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Seconds, at most the server's own; then the request ends with 504."""
+    user: str | None = None
+    """Taken and not used, as the next ones."""
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the answer comes in pieces."""
+        return bool(self.stream)
+
+    @property
+    def stop_strings(self) -> list[str]:
+        """As a list."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+
+class ChoicesBody(SamplingBody):
+    """Generation of several texts, streamed in chunks."""
+
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stream_options: StreamOptions | None = None
+    prediction: Prediction | None = None
+
+    @property
+    def is_usage_streamed(self) -> bool:
+        """Whether a stream ends with what was used."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
