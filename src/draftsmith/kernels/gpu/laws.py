@@ -139,7 +139,7 @@ def _gather(
     if is_law & (temperature > 0.0) & (has_k | has_p):
         parts = tl.arange(0, PADDED_TOTALS)
         of_part = tl.load(totals + row * TOTALS + parts, mask=parts < TOTALS, other=0)
-        first, last, before = crossing(
+        first, last, _before = crossing(
             tallies + row * BINS,
             masses + row * BINS,
             tl.sum(of_part, axis=0),
@@ -217,7 +217,7 @@ def _limit(
         of_part = tl.load(totals + row * TOTALS + parts, mask=parts < TOTALS, other=0)
         kept = tl.sum(of_part, axis=0)
         if has_k | has_p:
-            first, last, base = crossing(
+            first, _last, base = crossing(
                 tallies + row * BINS, masses + row * BINS, kept, top_k, top_p, has_k, BINS
             )
             limit_key, limit_token, found, is_known = near_limit(
