@@ -376,8 +376,8 @@ class Scheduler:
         drafter = self._state_of(self._draft) if any(choice.gammas) else self._draft_state
         if self._graphed is not None and not has_own:
             controller = self.controller
-            is_fixed = isinstance(controller, FixedGamma) and self._draft is not None
-            gamma = controller.gamma if is_fixed else None
+            is_fixed = isinstance(controller, FixedGamma)
+            gamma = controller.gamma if is_fixed and self._draft is not None else None
             flown = self._graphed.run(target, drafter, samples, choice, gamma)
             if flown is not None:
                 caught_up_s = flown.caught_up_s if any(flown.choice.gammas) else 0.0

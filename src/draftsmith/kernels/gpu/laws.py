@@ -316,7 +316,7 @@ def laws(
     rows, num_columns = logits.shape
     known = min(vocab_size, num_columns)
     bests = bests or best_parts(logits, known)
-    parts, tiles = bests.highs.shape[1], triton.cdiv(known, _IDS)
+    parts, tiles = bests.highs.shape[1], -(-known // _IDS)
     is_chained = CHAINED and logits.is_cuda
     sizes = {
         "PARTS": parts,
