@@ -66,6 +66,13 @@ CALLS: dict[str, str] = {
     "SamplingParams(exponential_decay_length_penalty=3)": "exponential_decay_length_penalty must b",
     "SamplingParams(verifier='exact')": "verifier must be one of rejection, block, coupled, got 'e",
     "SamplingParams(verifier=['block'])": "verifier must be one of rejection, block, coupled, got",
+    # forms
+    "SamplingParams(structured_outputs='json')": "structured_outputs must be StructuredOutputs, or",
+    "SamplingParams(structured_outputs={'jason': {}})": "unknown field 'jason' of structured_out",
+    "StructuredOutputs(regex=3)": "structured_outputs.regex must be a text that is not empty",
+    "StructuredOutputs(json=[1])": "structured_outputs.json must be a JSON schema: an object",
+    "StructuredOutputs(json_object=1)": "structured_outputs.json_object must be True or False",
+    "StructuredOutputs(choice=3)": "structured_outputs.choice must be a list of texts, got 3",
     # the engine and its parts
     "Engine('smollm2-135m-instruct')": "target must be an object of draftsmith's, got 'smollm2-135",
     "Engine(None)": "target must be an object of draftsmith's, got 'NoneType': use load_engine",

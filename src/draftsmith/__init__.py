@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from draftsmith.api import generate, load_engine
     from draftsmith.core.params import SamplingParams
+    from draftsmith.core.structured import StructuredOutputs
     from draftsmith.drafters import (
         BlockDrafter,
         Draft,
@@ -46,6 +47,7 @@ _HOMES = {
     "SamplingParams": "draftsmith.core.params",
     "SpeculativeDrafter": "draftsmith.engine.hierarchical",
     "StreamEvent": "draftsmith.engine.requests.result",
+    "StructuredOutputs": "draftsmith.core.structured",
     "beam_search": "draftsmith.engine.beams.search",
     "generate": "draftsmith.api",
     "load_engine": "draftsmith.api",
@@ -68,6 +70,7 @@ __all__ = [
     "SamplingParams",
     "SpeculativeDrafter",
     "StreamEvent",
+    "StructuredOutputs",
     "beam_search",
     "generate",
     "load_engine",

@@ -10,6 +10,7 @@ from draftsmith.core.gamma import Gamma
 
 __all__ = [
     "BEAMS",
+    "FORM",
     "LIMITS",
     "MESSAGES",
     "MODELS",
@@ -54,7 +55,8 @@ OUTPUT = Group("Output", sort_key=2)
 MODELS = Group("Models", sort_key=3)
 STOPPING = Group("Stopping", sort_key=4)
 SAMPLING = Group("Sampling", sort_key=5)
-BEAMS = Group("Beam search", sort_key=6)
+FORM = Group("Structured output", sort_key=6)
+BEAMS = Group("Beam search", sort_key=7)
 SERVING = Group("Serving", sort_key=7)
 LIMITS = Group("Limits of a request", sort_key=8)
 MESSAGES = Group("Messages", sort_key=9)

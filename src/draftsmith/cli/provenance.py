@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from draftsmith.cli.resolved import resolved
+from draftsmith.core.structured import StructuredOutputs
 
 if TYPE_CHECKING:
     from draftsmith.cli.runtime import ModelOptions
@@ -72,6 +73,8 @@ def _key(key: object) -> str:
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - what JSON takes
+    if isinstance(value, StructuredOutputs):
+        return value.to_dict()
     if isinstance(value, Mapping):
         return {_key(key): one for key, one in value.items()}
     return list(value) if isinstance(value, tuple) else value

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from draftsmith.cli.form import FORM_FIELDS, form_of
 from draftsmith.cli.options import (
+    FORM,
     SAMPLING,
     STOPPING,
     Flag,
@@ -117,6 +119,21 @@ class SamplingOptions:
         An id that ends the output; may be repeated.
     ignore_eos
         Go on past the model's end-of-sequence ids.
+    json_schema
+        A JSON schema that the text must fit: a file, or the schema itself, which begins with a
+        brace.
+    json_object
+        The text must be a JSON object, whatever is in it.
+    disable_any_whitespace
+        With --json-schema and --json-object: no blanks between the parts, so that more of the text
+        is known beforehand; by default the model may put any.
+    regex
+        A regular expression that the whole text must match.
+    choice
+        A text that the whole text may be; may be repeated.
+    grammar
+        A context-free grammar in Lark's notation that the text must follow: a file, or the grammar
+        itself, with its rule "start:".
     """
 
     temperature: Temperature | None = None
@@ -149,6 +166,14 @@ class SamplingOptions:
     stop: Annotated[Strings, Parameter(group=STOPPING)] = ()
     stop_token: Annotated[Ids, Parameter(alias="--stop-token-ids", group=STOPPING)] = ()
     ignore_eos: Annotated[Flag, Parameter(group=STOPPING)] = False
+    json_schema: Annotated[
+        str | None, Parameter(alias=["--json-schema-file", "-j", "-jf"], group=FORM)
+    ] = None
+    json_object: Annotated[Flag, Parameter(group=FORM)] = False
+    disable_any_whitespace: Annotated[Flag, Parameter(group=FORM)] = False
+    regex: Annotated[str | None, Parameter(group=FORM)] = None
+    choice: Annotated[Strings, Parameter(group=FORM)] = ()
+    grammar: Annotated[str | None, Parameter(alias="--grammar-file", group=FORM)] = None
 
     def params(
         self, *, max_tokens: int | None = None, n: int = 1, logprobs: int | None = None
@@ -164,8 +189,11 @@ class SamplingOptions:
             InvalidRequestError: If a value is out of its range.
         """
         asked: dict[str, Any] = {
-            _PARAMETERS.get(one.name, one.name): getattr(self, one.name) for one in fields(self)
+            _PARAMETERS.get(one.name, one.name): getattr(self, one.name)
+            for one in fields(self)
+            if one.name not in FORM_FIELDS
         }
+        asked["structured_outputs"] = form_of({name: getattr(self, name) for name in FORM_FIELDS})
         asked["logit_bias"] = {
             ids[0]: bias for ids, bias in _biases(self.logit_bias, "--logit-bias").items()
         }

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from draftsmith.core.structured import StructuredOutputs
 from draftsmith.core.values import (
     FrozenDict,
     check_flag,
@@ -44,7 +45,7 @@ _MAY_BE_NONE = frozenset(
     {
         *OWN_DEMANDS,
         *("allowed_token_ids", "max_tokens", "stop", "seed", "logprobs", "verifier"),
-        *("draft_temperature", "draft_top_k", "draft_top_p"),
+        *("draft_temperature", "draft_top_k", "draft_top_p", "structured_outputs"),
     }
 )
 _NONE_IS_EMPTY = frozenset({"logit_bias", "banned_token_ids", "stop_token_ids"})
@@ -127,6 +128,11 @@ def _stop(name: str, value: object) -> str | tuple[str, ...]:
     return cast(tuple[str, ...], items)
 
 
+def _form(name: str, value: object) -> StructuredOutputs:
+    del name
+    return StructuredOutputs.from_value(value)
+
+
 def _verifier(name: str, value: object) -> str:
     is_known = isinstance(value, str) and value in _VERIFIER_NAMES
     require(is_known, name, f"one of {', '.join(_VERIFIER_NAMES)}", value)
@@ -144,5 +150,6 @@ _CONVERTERS: dict[str, Callable[[str, object], Any]] = {
     "forced_eos_token_id": _forced_eos,
     "exponential_decay_length_penalty": _decay,
     "stop": _stop,
+    "structured_outputs": _form,
     "verifier": _verifier,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.param_values import OWN_DEMANDS, plain_value
+from draftsmith.core.structured import StructuredOutputs
 from draftsmith.core.values import FrozenDict, is_moderate, require
 from draftsmith.errors import InvalidRequestError
 
@@ -20,11 +21,12 @@ DEFAULT_MAX_TOKENS = 256
 class SamplingParams:
     """How to sample and when to stop; the names are those of vLLM, `transformers` and OpenAI.
 
-    Order of the transform: bias and bans, penalties, repetition bans (n-grams and bad words),
-    minimum length, forced and suppressed ids, temperature, top-k, top-p, min-p. Cut-offs and the
-    argmax break ties by the lowest id. Every field is honoured exactly under speculation: whatever
-    looks at the tokens before a position sees, at each drafted one, the prefix that holds if the
-    drafts before it are kept. The one field that is there to be inexact is `lossy_lenience`.
+    Order of the transform: structured outputs, bias and bans, penalties, repetition bans (n-grams
+    and bad words), minimum length, forced and suppressed ids, temperature, top-k, top-p, min-p.
+    Cut-offs and the argmax break ties by the lowest id. Every field is honoured exactly under
+    speculation: whatever looks at the tokens before a position sees, at each drafted one, the
+    prefix that holds if the drafts before it are kept. The one field that is there to be inexact is
+    `lossy_lenience`.
 
     Where a field says "None is the model's", it takes what the model's `generation_config.json`
     asks, or else does nothing.
@@ -92,6 +94,8 @@ class SamplingParams:
     """Further ids that end the output, beside the model's end-of-sequence ids."""
     ignore_eos: bool = False
     """Go on past the model's own end-of-sequence ids."""
+    structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None
+    """The form that the text must have: a JSON schema, a regular expression, a grammar."""
     n: int = 1
     """Samples of each prompt."""
     seed: int | None = None

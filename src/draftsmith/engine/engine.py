@@ -39,6 +39,9 @@ class Engine:
     all, and each sequence keeps its own accepted length. `gamma=0` is plain decoding through the
     same code.
 
+    Tokens that a grammar forces (`structured_outputs`) are drafted without a drafter too, unless
+    `gamma=0` asks for plain decoding.
+
     An engine is safe to share between threads: whoever calls, their sequences run in one batch,
     and join and leave it between rounds.
 
@@ -215,6 +218,8 @@ class Engine:
         seed = secrets.randbits(64) if params.seed is None else params.seed
         device, tokenizer = self.target.device, self.tokenizer
         samples = [request.sequence(i, seed, device, tokenizer) for i in range(params.n)]
+        for sample in samples:
+            sample.drafts_forced = not self._is_plain_on_purpose
         return Job(tuple(request.source or request.prompt), samples)
 
     def _check_draft_settings(self, params: SamplingParams) -> None:

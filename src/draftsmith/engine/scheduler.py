@@ -8,7 +8,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from draftsmith.drafters.contract import Drafter, DraftState, open_state
 from draftsmith.drafters.model import ModelState
@@ -22,8 +21,7 @@ from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.requests.traces import Rounds, logprobs_of
 from draftsmith.engine.rounds.capturing import graphed_rounds
 from draftsmith.engine.rounds.own_drafts import OwnDrafts
-from draftsmith.engine.rounds.step import run_round
-from draftsmith.engine.rounds.verdicts import Outcome
+from draftsmith.engine.rounds.step import Decided, run_round
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
@@ -64,21 +62,6 @@ class Ticket:
         self.has_left = False
         """Whether the scheduler is done with it; the last news has the completion."""
         self.news: deque[News] = deque()
-
-
-class _Decided(NamedTuple):
-    """A round that is decided, and not committed."""
-
-    outcomes: Sequence[Outcome]
-    choice: Choice
-    confidences: Sequence[Sequence[float]]
-    """How sure the drafter was of each token."""
-    draft_s: float
-    """What drafting took, as far as it was measured by itself."""
-    draft_share: float = 0.0
-    """The part of the other time that drafting took."""
-    captured_s: float = 0.0
-    """Time that went to capturing."""
 
 
 class Scheduler:
@@ -364,14 +347,23 @@ class Scheduler:
         # What a drafter of a sequence's own does tells nothing of the engine's.
         gammas = common_gammas(choice, samples) if has_own else choice.gammas
         report = RoundReport(
-            samples, gammas, records, sure, is_first, draft_s, total_s, own_s, read_s
+            samples,
+            gammas,
+            records,
+            sure,
+            is_first,
+            draft_s,
+            total_s,
+            own_s,
+            read_s,
+            decided.forced,
         )
         self.controller.observe(report)
         self._heard_s = time.perf_counter() - told
 
     def _decided(
         self, target: Follower, samples: Sequence[Sample], choice: Choice, has_own: bool
-    ) -> "_Decided":
+    ) -> Decided:
         """The verdicts on a round, of this choice or of one that was under way."""
         drafter = self._state_of(self._draft) if any(choice.gammas) else self._draft_state
         if self._graphed is not None and not has_own:
@@ -382,13 +374,12 @@ class Scheduler:
             if flown is not None:
                 caught_up_s = flown.caught_up_s if any(flown.choice.gammas) else 0.0
                 times = caught_up_s, flown.draft_share, flown.captured_s
-                return _Decided(flown.outcomes, flown.choice, [[] for _ in samples], *times)
+                return Decided(flown.outcomes, flown.choice, [[] for _ in samples], *times)
         turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
         drafter = drafter if any(choice.gammas) else None
         if has_own:
             drafter = self._own_drafts.beside(drafter, samples)
-        outcomes, draft_s = run_round(target, drafter, self._name, turns, choice.pace)
-        return _Decided(outcomes, choice, [turn.confidences for turn in turns], draft_s)
+        return run_round(target, drafter, self._name, turns, choice)
 
     @property
     def _name(self) -> str:

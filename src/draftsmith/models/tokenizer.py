@@ -1,14 +1,16 @@
 """Text to token ids and back, one token at a time where text is streamed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os.path import commonprefix
+from typing import NamedTuple
 
 from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
 
 __all__ = [
     "Detokenizer",
     "Message",
+    "Pieces",
     "Tokenizer",
     "check_same_vocabulary",
     "check_text",
@@ -20,6 +22,15 @@ _SHORTEST_TAIL = 8
 
 Message = Mapping[str, str]
 """One turn of a conversation: its `role` and its `content`."""
+
+
+class Pieces(NamedTuple):
+    """How a tokenizer spells, in bytes."""
+
+    of_ids: Sequence[bytes]
+    """What each id adds to a text; nothing where it is a special token."""
+    cut: Callable[[str], list[int]]
+    """The ids of a stretch of text that goes on from another, none of them special."""
 
 
 class Tokenizer(ABC):
@@ -57,6 +68,14 @@ class Tokenizer(ABC):
     @abstractmethod
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
+
+    def pieces(self) -> Pieces | None:
+        """How it spells; None where that is not known, and grammars cannot be followed."""
+        return None
+
+    def as_json(self) -> str | None:
+        """The whole of it as the text of a `tokenizer.json`; None where there is no such."""
+        return None
 
 
 class Detokenizer:

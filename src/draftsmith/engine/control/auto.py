@@ -135,15 +135,15 @@ class AutoGamma:
 
     def observe(self, report: RoundReport) -> None:
         """Learn what the round cost and kept; add it to the ledger."""
-        if report.gammas is self._zeros:
+        is_plain = report.gammas is self._zeros or not any(report.gammas)
+        if is_plain and not report.has_forced:
             # All of a rest is learnt at its end: until then nothing depends on it.
-            self._rested.append(report[4:])
-        elif any(report.gammas):
-            plain_s = self._observe_draft(report) + report.read_s
-            line = Ledger(report.total_s, plain_s, report.draft_s, report.own_s, 1, 0)
-            self._books.enter(line)
-        else:
-            self._rested.append(report[4:])
+            self._rested.append(report[4:9])
+            return
+        plain_s = self._plain_s_beside(report) + report.read_s
+        if not is_plain:
+            self._observe_draft(report)
+        self._books.enter(Ledger(report.total_s, plain_s, report.draft_s, report.own_s, 1, 0))
 
     def _end_rest(self) -> None:
         """Learn what the last plain rounds took."""
@@ -157,19 +157,23 @@ class AutoGamma:
             self._check.observe_plain(amid, rest.round_s, rest.num_timed)
             self._plain_at[size] = self._books.num_rounds
 
-    def _observe_draft(self, report: RoundReport) -> float:
-        """Learn from a round with drafts; the time that plain decoding would have taken."""
+    def _plain_s_beside(self, report: RoundReport) -> float:
+        """Learn the cost of a check; the time that plain decoding would have taken."""
         rows = self._load.size + report.num_drafted
         check_s = report.total_s - report.own_s - report.draft_s - report.read_s
         plain_s = self._plain_s(report, rows, check_s)
         self._num_unaged += 1
         self._age()
+        return plain_s
+
+    def _observe_draft(self, report: RoundReport) -> None:
+        """Learn from a round with drafts what they took and kept."""
         self._draft.observe(report.num_steps, self._num_unseen, report.draft_s)
         # A pause of the machine is not the controller's.
         thought_s = min(report.own_s, 2 * self._thought_s or report.own_s)
         self._thought_s += 0.2 * (thought_s - self._thought_s)
         for sequence, gamma, record, confidences in zip(
-            report.sequences, report.gammas, report.records, report.confidences, strict=True
+            report.sequences, report.gammas, report.guesses, report.confidences, strict=True
         ):
             if gamma == 0:
                 continue
@@ -180,9 +184,9 @@ class AutoGamma:
             self._by_confidence.observe(sequence.id, tested, record.num_accepted)
             self._unread.note_seen(sequence)
         if not report.is_first:
-            self._learn_gain(report, rows)
-        self._idle = 0 if report.num_drafted else self._idle + 1
-        return plain_s
+            self._learn_gain(report)
+        is_idle = not any(record.num_drafted for record in report.guesses)
+        self._idle = self._idle + 1 if is_idle else 0
 
     def _plain_s(self, report: RoundReport, rows: int, check_s: float) -> float:
         """What plain decoding would have taken for the same tokens."""
@@ -369,10 +373,11 @@ class AutoGamma:
     def _catch_up_s(self, sequences: Sequence[Sample], plain_s: float) -> float:
         return self._draft.catch_up_s(sum(map(self._unread.of, sequences)), plain_s)
 
-    def _learn_gain(self, report: RoundReport, rows: int) -> None:
+    def _learn_gain(self, report: RoundReport) -> None:
+        rows = self._load.size + sum(record.num_drafted for record in report.guesses)
         # Not the measured time: noise must not make a draft pay of which nothing is kept.
         plain_s = self._check.plain_s(self._load)
         drafting_s = report.num_steps * self._draft.step_s(plain_s)
         seconds = self._check.seconds(self._load, rows) + drafting_s + self._thought_s
-        for sequence, record in zip(report.sequences, report.records, strict=True):
+        for sequence, record in zip(report.sequences, report.guesses, strict=True):
             self._gain.observe(sequence.id, record.num_committed, seconds / plain_s)

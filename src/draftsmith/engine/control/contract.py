@@ -5,7 +5,17 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from draftsmith.core.statistics import RoundRecord
 
-__all__ = ["Choice", "Controller", "Ledger", "Pace", "RoundReport", "Sample"]
+__all__ = [
+    "NO_FORCED",
+    "Choice",
+    "Controller",
+    "Forced",
+    "Ledger",
+    "Pace",
+    "RoundReport",
+    "Sample",
+    "without",
+]
 
 
 @runtime_checkable
@@ -59,6 +69,35 @@ class Choice(NamedTuple):
     """Who ends drafts earlier."""
 
 
+class Forced(NamedTuple):
+    """Tokens of a draft that a grammar forces, so that no drafter guesses them."""
+
+    before: int = 0
+    """At its beginning."""
+    behind: int = 0
+    """At its end."""
+
+
+NO_FORCED = Forced()
+"""Of a draft that is all guessed."""
+
+
+def without(record: RoundRecord, forced: Forced) -> RoundRecord:
+    """What a round did beside its forced tokens.
+
+    Example:
+        >>> without(RoundRecord(6, 6, 6, 7), Forced(before=3, behind=1))
+        RoundRecord(num_drafted=2, num_tested=2, num_accepted=2, num_committed=3)
+    """
+    guessed = record.num_drafted - sum(forced)
+    tested, accepted = (
+        min(max(0, count - forced.before), guessed)
+        for count in (record.num_tested, record.num_accepted)
+    )
+    num_free = record.num_accepted - accepted
+    return RoundRecord(guessed, tested, accepted, max(1, record.num_committed - num_free))
+
+
 class RoundReport(NamedTuple):
     """What one round did and took."""
 
@@ -78,6 +117,20 @@ class RoundReport(NamedTuple):
     """The controller's: this round's choice, and hearing of the round before."""
     read_s: float = 0.0
     """The target's reading of prompts before the round, of its own sequences or of others."""
+    forced: Sequence[Forced] = ()
+    """Of each sequence, what of its draft no drafter guessed; empty where that is nothing."""
+
+    @property
+    def has_forced(self) -> bool:
+        """Whether a grammar forced tokens in it: even without a drafter, it is no plain round."""
+        return any(map(any, self.forced))
+
+    @property
+    def guesses(self) -> Sequence[RoundRecord]:
+        """The records of what was guessed, and of the token behind it."""
+        if not self.has_forced:
+            return self.records
+        return [without(*pair) for pair in zip(self.records, self.forced, strict=True)]
 
     @property
     def num_drafted(self) -> int:
@@ -87,7 +140,7 @@ class RoundReport(NamedTuple):
     @property
     def num_steps(self) -> int:
         """Of the longest draft as it was proposed; asking takes one, whatever comes of it."""
-        drafted = max(record.num_drafted for record in self.records)
+        drafted = max(record.num_drafted for record in self.guesses)
         return max(1, drafted, *map(len, self.confidences))
 
 

@@ -6,10 +6,13 @@ from typing import cast
 
 import torch
 
+from draftsmith.constraints.grammars import Grammar, grammars_of
+from draftsmith.core.constraint import ConstrainedLaw
 from draftsmith.core.demands import Demands
 from draftsmith.core.laws import Law
 from draftsmith.core.lenience import ArgmaxLenience, LenientVerifier
 from draftsmith.core.params import DEFAULT_MAX_TOKENS, SamplingParams
+from draftsmith.core.structured import StructuredOutputs
 from draftsmith.core.values import is_whole
 from draftsmith.core.verify import Verifier, verifier_named
 from draftsmith.engine.requests.prompts import Prompt, plain_prompts
@@ -40,19 +43,28 @@ class Request:
     verifier: Verifier
     lenience: ArgmaxLenience | None
     limits: Limits
+    grammar: Grammar | None = None
+    """What the text must follow."""
 
     def sequence(
         self, sample: int, seed: int, device: torch.device, tokenizer: Tokenizer | None
     ) -> Sequence:
         """One sample of this request, ready for its first round."""
+        walk = None if self.grammar is None else self.grammar.begin()
+
+        def held(law: Law) -> Law:
+            return law if walk is None else ConstrainedLaw(law, walk)
+
+        lenience = self.lenience
         return Sequence(
             prompt=self.prompt,
             source=self.source,
             params=self.params,
-            law=self.law,
-            draft_law=self.draft_law,
+            law=held(self.law),
+            draft_law=held(self.draft_law),
             verifier=self.verifier,
-            lenience=self.lenience,
+            lenience=lenience and replace(lenience, law=held(lenience.law)),
+            constraint=walk,
             seed=seed,
             sample_index=sample,
             limits=self.limits,
@@ -100,7 +112,45 @@ def make_request(
         verifier=_verifier(params),
         lenience=_lenience(params, traits, shown),
         limits=Limits(params.longest_output, traits.context_length, endings),
+        grammar=_grammar(params, demands, traits, tokenizer),
     )
+
+
+def _grammar(
+    params: SamplingParams, demands: Demands, traits: ModelTraits, tokenizer: Tokenizer | None
+) -> Grammar | None:
+    """The compiled form of the text, if it must have one."""
+    if params.structured_outputs is None:
+        return None
+    form = StructuredOutputs.from_value(params.structured_outputs)
+    name = f"structured_outputs.{form.kind}"
+    if tokenizer is None:
+        raise InvalidRequestError(f"{name} needs a tokenizer: load the model with its own")
+    _check_ends_of_form(name, params, demands, traits)
+    specials = set(tokenizer.special_tokens().values())
+    ends = {*traits.eos_token_ids, *(specials & set(params.stop_token_ids))}
+    return grammars_of(tokenizer, traits.vocab_size, frozenset(ends)).compiled(form)
+
+
+def _check_ends_of_form(
+    name: str, params: SamplingParams, demands: Demands, traits: ModelTraits
+) -> None:
+    """Refuse what would end a text elsewhere than where its form ends."""
+    if params.ignore_eos:
+        raise InvalidRequestError(
+            f"ignore_eos cannot be honoured with {name}, whose text ends by an end token: leave "
+            "one of them out"
+        )
+    for field in ("forced_bos_token_id", "forced_eos_token_id"):
+        if getattr(demands, field) not in (None, ()):
+            raise InvalidRequestError(
+                f"{field} cannot be honoured with {name}, which alone says what comes: use "
+                f"{field}=-1"
+            )
+    if not traits.eos_token_ids:
+        raise InvalidRequestError(
+            f"{name} needs an end-of-sequence id, and {traits.name} has none: name it in its files"
+        )
 
 
 def check_demands(traits: ModelTraits) -> None:

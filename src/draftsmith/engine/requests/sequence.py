@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from draftsmith.core.constraint import Constraint
 from draftsmith.core.laws import History, Law
 from draftsmith.core.lenience import ArgmaxLenience
 from draftsmith.core.params import SamplingParams
@@ -64,6 +65,10 @@ class Sequence:
     """How greedy checks are lossy; None is exact."""
     own_draft: OwnDraft | None = None
     """How it is drafted for, if not as all others are."""
+    constraint: Constraint | None = None
+    """What the text must follow; its laws know of it."""
+    drafts_forced: bool = True
+    """Whether tokens that it forces are drafted; False, without a draft, is plain decoding."""
     id: int = field(default_factory=_ids.__next__)
     tokens: list[int] = field(init=False)
     records: list[RoundRecord] = field(default_factory=list)
@@ -121,7 +126,14 @@ class Sequence:
             make_slot=self.noise_slot,
             device=self.device,
             lenience=self.lenience,
+            constraint=self.constraint,
+            drafts_forced=self.drafts_forced and not self._is_plain_on_purpose,
+            room=self.room,
         )
+
+    @property
+    def _is_plain_on_purpose(self) -> bool:
+        return self.own_draft is not None and self.own_draft.gamma == 0
 
     def noise_slot(self) -> NoiseSlot:
         """Whose noise the round in hand has, and from where on."""

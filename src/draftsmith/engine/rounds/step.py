@@ -5,20 +5,30 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from draftsmith.drafters.contract import DraftState
-from draftsmith.engine.control.contract import Pace
-from draftsmith.engine.rounds.drafting import propose
+from draftsmith.engine.control.contract import Choice, Forced
+from draftsmith.engine.rounds.forced import propose_along
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.rounds.verdicts import Outcome, check_drafts
 from draftsmith.models.follower import Follower
 
-__all__ = ["Round", "run_round"]
+__all__ = ["Decided", "run_round"]
 
 
-class Round(NamedTuple):
-    """The verdicts on a batch, and what drafting took."""
+class Decided(NamedTuple):
+    """A round that is decided, and not committed."""
 
-    outcomes: list[Outcome]
+    outcomes: Sequence[Outcome]
+    choice: Choice
+    confidences: Sequence[Sequence[float]]
+    """How sure the drafter was of each token."""
     draft_s: float
+    """What drafting took, as far as it was measured by itself."""
+    draft_share: float = 0.0
+    """The part of the other time that drafting took."""
+    captured_s: float = 0.0
+    """Time that went to capturing."""
+    forced: Sequence[Forced] = ()
+    """Of each sequence, what of its draft no drafter guessed; empty where that is nothing."""
 
 
 def run_round(
@@ -26,8 +36,8 @@ def run_round(
     drafter: DraftState | None,
     name: str,
     turns: Sequence[Turn],
-    pace: Pace | None = None,
-) -> Round:
+    choice: Choice,
+) -> Decided:
     """Draft, check, decide, for every sequence of a batch.
 
     Args:
@@ -35,13 +45,16 @@ def run_round(
         drafter: What guesses, if anything does.
         name: The drafter's, for errors.
         turns: The batch.
-        pace: Who ends drafts early.
+        choice: Whose gammas the turns have, and who ends drafts early.
 
     Raises:
         DraftError: If the drafter proposes what fits no batch.
     """
     start = time.perf_counter()
-    proposal = propose(target.model, drafter, name, turns, pace)
+    proposal = propose_along(target.model, drafter, name, turns, choice.pace)
     # Every drafted token was read on the host by now, or the draft needed no device.
     draft_s = time.perf_counter() - start
-    return Round(check_drafts(target, turns, proposal, target.model.traits.vocab_size), draft_s)
+    outcomes = check_drafts(target, turns, proposal, target.model.traits.vocab_size)
+    confidences = [turn.confidences for turn in turns]
+    forced = [turn.forced for turn in turns]
+    return Decided(outcomes, choice, confidences, draft_s, forced=forced)

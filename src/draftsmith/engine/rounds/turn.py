@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from draftsmith.core.constraint import Constraint
 from draftsmith.core.laws import History, Law
 from draftsmith.core.lenience import ArgmaxLenience
 from draftsmith.core.noise import PointMassNoise, RoundNoise
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
+from draftsmith.engine.control.contract import NO_FORCED, Forced
 from draftsmith.kernels.cpu.sampling import NoiseSlot, noise_of
 
 __all__ = ["Turn", "noise_of_turns"]
@@ -40,11 +42,19 @@ class Turn:
     """Which round of its level this is."""
     lenience: ArgmaxLenience | None = None
     """How greedy checks are lossy; None is exact."""
+    constraint: Constraint | None = None
+    """What the text must follow, if it must follow anything; the laws know of it."""
+    drafts_forced: bool = True
+    """Whether tokens that it forces are drafted, whoever else drafts."""
+    room: int = 0
+    """Tokens that may still come, for drafts that cost nothing."""
     drawn: list[int] = field(default_factory=list)
     laws: list[Tensor] = field(default_factory=list)
     """The law of each drawn token, `[vocab]`."""
     confidences: list[float] = field(default_factory=list)
     """How sure the drafter was of each token; empty where nobody asks, or it does not tell."""
+    forced: Forced = NO_FORCED
+    """How many drafted tokens the constraint forces."""
     fault: str = ""
     """How the drafter broke its contract for this sequence, which ends it; the others go on."""
 

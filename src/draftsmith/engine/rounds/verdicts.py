@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from draftsmith.core.constraint import Constraint
 from draftsmith.core.laws import NO_TOKEN
 from draftsmith.core.sampling_table import LogitRows
 from draftsmith.core.verify import Check
@@ -147,10 +148,16 @@ def _judge_points(
     return found
 
 
-def _greedy_outcome(points: list[int], drafted: list[int], index: int, checked: Checked) -> Outcome:
+def _greedy_outcome(
+    points: list[int],
+    drafted: list[int],
+    index: int,
+    checked: Checked,
+    constraint: Constraint | None = None,
+) -> Outcome:
     kept = common_prefix(drafted, points) if drafted else 0
     if points[kept] == NO_TOKEN:
-        why = _why_bad(checked.rows(index)[kept])
+        why = _why_bad(checked.rows(index)[kept], constraint)
         return Outcome(drafted[:kept], drafted, kept, None, checked, index, why)
     # The drafted objects themselves, which a cache's row holds: the same are compared faster.
     tokens = [*drafted[:kept], points[kept]]
@@ -203,7 +210,8 @@ def judged_apart(turn: Turn, index: int, checked: Checked) -> Outcome:
     """The verdict on one draft; a row that is no distribution ends the sequence, if reached."""
     drafted, logits = checked.proposal.tokens[index], checked.rows(index)
     if turn.law.is_greedy:
-        return _greedy_outcome(turn.points_after(logits, drafted), drafted, index, checked)
+        best = turn.points_after(logits, drafted)
+        return _greedy_outcome(best, drafted, index, checked, turn.constraint)
     found = turn.laws_after(logits, drafted)
     # The sync is the round's: its verdict is read below.
     is_law = has_mass(found).tolist()
@@ -216,15 +224,17 @@ def judged_apart(turn: Turn, index: int, checked: Checked) -> Outcome:
     num_accepted = int(verdict.num_accepted)
     if not all(is_law[: num_accepted + 1]):
         first = is_law.index(False)
-        why = _why_bad(logits[first])
+        why = _why_bad(logits[first], turn.constraint)
         return Outcome(drafted[:first], drafted, first, found, checked, index, why)
     tokens = verdict.tokens[0, : num_accepted + 1].tolist()
     return Outcome(tokens, drafted, num_accepted, found, checked, index, None)
 
 
-def _why_bad(logits: Float[Tensor, " vocab"]) -> str:
+def _why_bad(logits: Float[Tensor, " vocab"], constraint: Constraint | None) -> str:
     if bool(logits.isnan().any()):
         return "the model's logits are NaN: try another dtype"
     if bool((logits == torch.inf).any()):
         return "the model's logits are infinite: try another dtype"
+    if constraint is not None:
+        return constraint.complaint
     return "no token is allowed here: loosen bans, allowed_token_ids or min_tokens"

@@ -35,7 +35,7 @@ from draftsmith.models.gguf.vocabulary import (
     read_vocabulary,
 )
 from draftsmith.models.native.bounds import named_after
-from draftsmith.models.tokenizer import Message, Tokenizer, check_text
+from draftsmith.models.tokenizer import Message, Pieces, Tokenizer, check_text
 
 __all__ = ["GgufTokenizer", "open_gguf_tokenizer"]
 
@@ -125,6 +125,14 @@ class GgufTokenizer(Tokenizer):
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
         return bool(self._chat_template)
+
+    def pieces(self) -> Pieces:
+        """How the file spells."""
+
+        def cut(text: str) -> list[int]:
+            return self._encoder.encode(text, is_first=False) if text else []
+
+        return Pieces([self._piece(token) for token in range(len(self._tokens))], cut)
 
     @cached_property
     def _renderer(self) -> Any:  # noqa: ANN401 - an object of transformers

@@ -2,6 +2,7 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,14 @@ class TransformersTokenizer(Tokenizer):
                 f"the model's tokenizer cannot encode the prompt ({why:.200}): leave out what it "
                 "does not know"
             ) from error
+
+    def as_json(self) -> str | None:
+        """The whole of it as the text of a `tokenizer.json`; None for a slow one."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        # Both are habits of the last call, and no part of the vocabulary.
+        return json.dumps(json.loads(backend.to_str()) | {"padding": None, "truncation": None})
 
     @property
     def has_chat_template(self) -> bool:

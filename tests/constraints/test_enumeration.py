@@ -1,0 +1,262 @@
+"""Rung 0 for grammars: the engine's own drafts and laws, summed over every draw and every test.
+
+A round is run with its draws scripted; where the script ends, it is run again for each token that
+the law allows. So the forced tokens before, within and behind a draft, the cut of refused ones and
+the masks of every row are the engine's, and the sum is exact.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from draftsmith.core.constraint import ConstrainedLaw
+from draftsmith.core.enumeration import RandomWorld, total_variation
+from draftsmith.core.laws import History
+from draftsmith.core.noise import RoundNoise
+from draftsmith.core.verdict import Verdict
+from draftsmith.core.verify import (
+    BlockVerifier,
+    Check,
+    RejectionVerifier,
+    ThresholdVerifier,
+    Verifier,
+)
+from draftsmith.drafters.contract import (
+    Draft,
+    DraftContext,
+    Drafter,
+    SequenceView,
+    open_state,
+)
+from draftsmith.engine.rounds.forced import propose_along
+from draftsmith.engine.rounds.turn import Turn
+from draftsmith.engine.rounds.verdicts import Checked, judged
+from draftsmith.kernels.cpu.sampling import NoiseSlot
+from draftsmith.models.contract import ModelTraits
+from tests.constraints.kit import Text, listed
+from tests.wrapped import Wrapped
+
+VOCAB = 4
+END = 3
+CPU = torch.device("cpu")
+LANGUAGES: dict[str, set[Text]] = {
+    "forced before": {(0, 1, 2), (0, 1, 1, 0), (0, 1, 0)},
+    "forced within": {(0, 2, 2, 1), (1, 0, 0, 2), (2,), (2, 1)},
+    "forced behind": {(0, 1, 0, 1), (2, 0, 0, 0), (1, 1)},
+    "all choice": set(product(range(3), repeat=2)),
+    "one text": {(2, 1, 0, 0)},
+}
+VERIFIERS: list[ThresholdVerifier] = [RejectionVerifier(), BlockVerifier()]
+
+
+def quantised(counts: Tensor) -> Tensor:
+    """Counts as a law that float32 holds exactly, as the engine holds the laws of drafts."""
+    law = ((counts / counts.sum()) * 1024).floor()
+    law[law.argmax()] += 1024 - law.sum()
+    return law / 1024
+
+
+class Counts:
+    """A law of float64: the counts that are its logits, normalised."""
+
+    is_greedy = False
+    cuts = None
+
+    def __call__(self, logits: Tensor, history: History, drafted: Tensor) -> Tensor:
+        return torch.stack([quantised(row.double().clamp(min=0)) for row in logits])
+
+    def points(self, logits: Tensor, history: History, drafted: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Branch(Exception):
+    """A draw that the script does not tell."""
+
+    def __init__(self, law: Tensor) -> None:
+        self.law = law
+
+
+class Scripted(Verifier):
+    """Draws what it is told to, and shows what it would check."""
+
+    name = "scripted"
+    needs_draft_probs = True
+
+    def __init__(self, script: Text) -> None:
+        self.left = list(script)
+        self.check: Check | None = None
+
+    def draw(self, probs: Tensor, noise: RoundNoise, index: int) -> Tensor:
+        if not self.left:
+            raise Branch(probs[0])
+        return torch.tensor([self.left.pop(0)])
+
+    def verify(self, check: Check, noise: RoundNoise) -> Verdict:
+        self.check = check
+        return Verdict(torch.tensor([0]), torch.tensor([[0]]))
+
+
+class FromCounts(Drafter):
+    """Draws gamma tokens from a world's draft."""
+
+    def __init__(self, world: RandomWorld) -> None:
+        self.world = world
+
+    def propose(self, context: DraftContext) -> Draft:
+        [view] = context.sequences
+        text = list(view.tokens[view.num_prompt :])
+        while context.wanting([0]):
+            counts = counts_of(self.world.draft(tuple(text)))
+            text += context.draw([0], counts.unsqueeze(0))
+        return context.drawn()
+
+
+class Certain(Drafter):
+    """Proposes one text whatever the grammar says."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+
+    def propose(self, context: DraftContext) -> Draft:
+        return Draft.certain([self.text[: view.gamma] for view in context.sequences], CPU)
+
+
+def counts_of(law: Tensor) -> Tensor:
+    """Positive where the grammar may ask for it: a law without mass under a mask is no world."""
+    return (law * 64 + 1).round()
+
+
+class Model(Wrapped):
+    """A target that is asked for its vocabulary and device alone."""
+
+    def __init__(self) -> None:
+        self.device = CPU
+        self.traits = ModelTraits("a world", VOCAB, (END,), None)
+
+
+def turn_of(text: Text, language: set[Text], verifier: Verifier, gamma: int) -> Turn:
+    walk = listed(language, (END,), VOCAB)
+    law = ConstrainedLaw(Counts(), walk)
+    empty = torch.empty(0, dtype=torch.long)
+    room = 12 - len(text)
+    return Turn(
+        view=SequenceView(0, list(text), 0, (), min(gamma, room - 1)),
+        law=law,
+        draft_law=law,
+        verifier=verifier,
+        make_history=lambda: History(empty, torch.tensor(text, dtype=torch.long)),
+        make_slot=lambda: NoiseSlot(0, 0, 0, len(text)),
+        device=CPU,
+        constraint=walk,
+        room=room,
+    )
+
+
+def scripts(
+    drafter: Drafter, text: Text, language: set[Text], world: RandomWorld, gamma: int
+) -> Iterator[tuple[float, Check]]:
+    """Every way in which a round's draft may come out: its chance, and what is checked."""
+    pending: list[tuple[Text, float]] = [((), 1.0)]
+    while pending:
+        script, mass = pending.pop()
+        verifier = Scripted(script)
+        turn = turn_of(text, language, verifier, gamma)
+        try:
+            proposal = propose_along(Model(), open_state(drafter), "it", [turn])
+        except Branch as branch:
+            law = branch.law.tolist()
+            pending += [((*script, x), mass * share) for x, share in enumerate(law) if share]
+            continue
+        assert not turn.fault
+        drafted = proposal.tokens[0]
+        rows = [counts_of(world.target((*text, *drafted[:i]))) for i in range(len(drafted) + 1)]
+        judged([turn], Checked(torch.stack(rows).unsqueeze(0), [0], proposal, VOCAB))
+        check = verifier.check
+        assert check is not None
+        assert check.draft_probs is not None
+        yield mass, check._replace(draft_probs=check.draft_probs.double())
+
+
+def round_law(check: Check, verifier: ThresholdVerifier) -> dict[Text, float]:
+    """The law of what a round commits: every pattern of tests, every emitted token."""
+    law: dict[Text, float] = {}
+    width = check.draft_tokens.shape[1]
+    thresholds = verifier.thresholds(check)[0].tolist()
+    for pattern in product((True, False), repeat=width):
+        chances = [t if ok else 1 - t for t, ok in zip(thresholds, pattern, strict=True)]
+        mass = float(torch.tensor(chances, dtype=torch.float64).prod())
+        if mass <= 0:
+            continue
+        kept = verifier.count(torch.tensor([pattern], dtype=torch.bool).view(1, width))
+        emitted = verifier.emitted_law(check, kept)[0].tolist()
+        prefix = tuple(check.draft_tokens[0, : int(kept)].tolist())
+        for token, share in enumerate(emitted):
+            if share:
+                text = up_to_end((*prefix, token))
+                law[text] = law.get(text, 0.0) + mass * share
+    return law
+
+
+def up_to_end(text: Text) -> Text:
+    return text[: text.index(END) + 1] if END in text else text
+
+
+def text_law(
+    drafter: Drafter,
+    verifier: ThresholdVerifier,
+    language: set[Text],
+    world: RandomWorld,
+    gamma: int,
+) -> dict[Text, float]:
+    """The law of whole texts, over as many rounds as they take."""
+    law: dict[Text, float] = {}
+    pending: dict[Text, float] = {(): 1.0}
+    while pending:
+        text = min(pending, key=len)
+        mass = pending.pop(text)
+        for share, check in scripts(drafter, text, language, world, gamma):
+            for tokens, chance in round_law(check, verifier).items():
+                whole = (*text, *tokens)
+                into = law if whole[-1] == END else pending
+                into[whole] = into.get(whole, 0.0) + mass * share * chance
+    return law
+
+
+def plain_law(language: set[Text], world: RandomWorld) -> dict[Text, float]:
+    """The masked law by the chain rule, from the list of texts alone."""
+    law: dict[Text, float] = {}
+    pending: dict[Text, float] = {(): 1.0}
+    while pending:
+        text, mass = pending.popitem()
+        allowed = {one[len(text)] for one in language if one[: len(text)] == text != one}
+        allowed |= {END} if text in language else set()
+        is_allowed = torch.tensor([token in allowed for token in range(VOCAB)])
+        shares = quantised(counts_of(world.target(text)).double() * is_allowed).tolist()
+        for token in allowed:
+            into = law if token == END else pending
+            into[*text, token] = mass * shares[token]
+    return law
+
+
+def drafters(world: RandomWorld) -> Sequence[Drafter]:
+    return (FromCounts(world), Certain((0, 1, 0, 1)), Certain((2, 1, 3, 3)))
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+@pytest.mark.parametrize("verifier", VERIFIERS, ids=lambda one: one.name)
+def test_the_law_of_whole_texts_is_the_masked_models(
+    verifier: ThresholdVerifier, name: str
+) -> None:
+    language = LANGUAGES[name]
+    for seed in range(3):
+        world = RandomWorld(seed, VOCAB, 0.7)
+        expected = plain_law(language, world)
+        assert abs(sum(expected.values()) - 1) < 1e-12
+        assert {text[:-1] for text in expected} == language
+        for drafter in drafters(world):
+            for gamma in (1, 3) if seed == 0 else (2,):
+                law = text_law(drafter, verifier, language, world, gamma)
+                assert total_variation(law, expected) <= 1e-12, (drafter, gamma, seed)
