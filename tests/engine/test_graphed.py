@@ -194,6 +194,31 @@ def test_auto_runs_graphs_and_keeps_the_text(target, draft, sampling) -> None:
     assert 0 < ledger.num_plain_rounds < ledger.num_rounds
 
 
+def test_a_choice_that_lets_a_draft_catch_up_is_for_one_round(target, draft) -> None:
+    """Its costs are known before another is launched; from then on one is always under way."""
+    target.can_be_captured = True
+    engine = Engine(target, draft=ModelDrafter(draft), gamma="auto")
+    turn = iter([2, 2, 0, 0, 3, 3, 3, *[0] * 99])
+    seen: list[tuple[int, int]] = []
+    launch = GraphedRounds._launch
+
+    def noting(self, *args, **options):
+        seen.append((args[4], options["behind"] if options else args[5]))
+        return launch(self, *args, **options)
+
+    with (
+        mock.patch.object(AutoGamma, "choose", side_effect=lambda _: Choice([next(turn)])),
+        mock.patch.object(AutoGamma, "observe", return_value=None),
+        mock.patch.object(GraphedRounds, "_launch", noting),
+    ):
+        engine.generate(PROMPTS[:1], replace(GREEDY, max_tokens=40))
+    # Two drafts, of which the second has a third behind it, then plain; a draft waits until the
+    # plain round is read, and begins anew.
+    assert seen[:3] == [(2, 0), (2, 0), (2, 3)]
+    assert seen[3:5] == [(0, 3), (0, 1)]
+    assert seen[5:8] == [(3, 0), (3, 0), (3, 4)]
+
+
 def test_a_round_feeds_nothing_twice(target, draft) -> None:
     """Caches are read before the first round, and follow from then on."""
     with mock.patch.object(

@@ -77,14 +77,18 @@ class GraphedRounds:
         self._graphs = RoundGraphs(target, draft)
         self._draft_lock = nullcontext() if draft.model is None else draft.model.lock
         self._flight: _Flight | None = None
+        self._ids: tuple[int, ...] = ()
         self._lengths: list[int] = []
-        """Tokens of each sequence once what was read so far is committed."""
+        """The batch that the device knows, and tokens of each once what was read is committed."""
+        self._draft_follows = False
+        """Whether a draft model was fed all of it."""
+        self._is_draft_warm = False
         self._caught_up_s = self._captured_s = 0.0
         """In this call."""
 
     def forget(self) -> None:
         """Drop what runs: the caches that it belongs to are gone."""
-        self._flight = None
+        self._flight, self._ids = None, ()
 
     @torch.inference_mode()
     def run(
@@ -112,20 +116,26 @@ class GraphedRounds:
         gamma = self._length(samples, choice) if gamma is None else gamma
         is_model = self._draft is not None
         if (gamma > 0 and is_model and draft is None) or not self._can_run(samples, gamma):
-            self._flight = None
+            self.forget()
             return None
         ids = tuple(sample.id for sample in samples)
         lengths = [len(sample.tokens) for sample in samples]
         self._caught_up_s = self._captured_s = 0.0
         with self._target.lock, self._draft_lock, self._target.current:
-            flight = self._flight
-            if flight is None or flight.ids != ids or lengths != self._lengths:
-                self._begin(target, draft if gamma else None, samples)
-                self._lengths = lengths
+            flight, is_current = self._flight, (ids, lengths) == (self._ids, self._lengths)
+            has_followed = is_current and self._draft_follows
+            has_followed = has_followed and (flight is None or flight.gamma > 0)
+            follows = gamma == 0 or not is_model or has_followed
+            if flight is None or not is_current:
+                if not is_current or not follows:
+                    self._begin(target, draft if gamma else None, samples)
+                    self._ids, self._lengths = ids, lengths
                 flight = self._launch(target, draft, samples, choice, gamma, behind=0)
             self._flight = None
-            # A model that has not followed reads what it lacks first, and that is not known yet.
-            if gamma == 0 or flight.gamma > 0 or not is_model:
+            self._draft_follows = is_model and flight.gamma > 0
+            # A model that lacks something reads it first: how much is known when this is read. And
+            # what it then drafts is not known to be worth another round of the same choice.
+            if follows:
                 behind = flight.gamma + 1
                 self._flight = self._launch(target, draft, samples, choice, gamma, behind)
         if flight.is_there is not None:
@@ -143,7 +153,7 @@ class GraphedRounds:
         ]
         found = [outcome for outcome in outcomes if outcome is not None]
         if len(found) < len(outcomes):
-            self._flight = None
+            self.forget()
             return None
         pairs = zip(self._lengths, rows, strict=True)
         self._lengths = [length + row[-1] + 1 for length, row in pairs]
@@ -181,11 +191,10 @@ class GraphedRounds:
 
     def _begin(self, target: Follower, draft: Follower | None, samples: Sequence[Sample]) -> None:
         """Bring the caches up to the settled tokens, and tell the device where they stand."""
-        start = time.perf_counter()
         for sample in samples:
             target.settle(sample)
-            if draft is not None:
-                draft.settle(sample)
+        if draft is not None:
+            self._catch_up(draft, samples)
         sequences: list[Begin] = []
         for sample in samples:
             cuts, draft_cuts = sample.law.cuts, sample.draft_law.cuts
@@ -195,10 +204,27 @@ class GraphedRounds:
             place = sample.tokens, target.slot(sample), draft_slot
             sequences.append(Begin(*place, sample.noise_slot(), cuts, draft_cuts))
         self._graphs.begin(sequences)
-        if draft is not None and self._target.device.type == "cuda":
-            # What a draft lacked is read by now: its time is known, and is no round's.
+
+    def _catch_up(self, draft: Follower, samples: Sequence[Sample]) -> None:
+        """Let a draft model read what it lacks; the time of it is its own, and nobody else's."""
+        start = self._now()
+        if not self._is_draft_warm:
+            # The first reading of all compiles kernels, once for every text to come.
+            scratch = Follower(draft.model)
+            scratch.settle(samples[0])
+            scratch.release_all_but([])
+            self._is_draft_warm = True
+        begun = self._now()
+        for sample in samples:
+            draft.settle(sample)
+        self._captured_s += begun - start
+        self._caught_up_s += self._now() - begun
+
+    def _now(self) -> float:
+        """The time when the device has done what it was given so far."""
+        if self._target.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
-        self._caught_up_s += time.perf_counter() - start
+        return time.perf_counter()
 
     def _launch(
         self,
