@@ -172,8 +172,11 @@ def run_pair(
     is_plain_first: bool,
 ) -> Pair:
     """One text of both, a round of each in turn."""
-    auto = Engine(target, draft=Hopeless(confidence), gamma="auto")
-    runs = [Engine(target).stream([prompt], params), auto.stream([prompt], params)]
+    auto = Engine(target, draft=Hopeless(confidence), gamma="auto", prefix_caching=False)
+    runs = [
+        Engine(target, prefix_caching=False).stream([prompt], params),
+        auto.stream([prompt], params),
+    ]
     taken: list[list[float]] = [[], []]
     order = (0, 1) if is_plain_first else (1, 0)
     ledger: Ledger | None = None
@@ -207,7 +210,7 @@ def measure_cpu(
     choose_us: list[float] = []
     observe_us: list[float] = []
     for prompt in prompts[:4]:
-        engine = Engine(target, draft=Hopeless(confidence), gamma="auto")
+        engine = Engine(target, draft=Hopeless(confidence), gamma="auto", prefix_caching=False)
         controller = engine.controller = Clocked()
         engine.generate([prompt], params)
         choose_us += [1e6 * one for one in controller.choose_s]

@@ -6,7 +6,8 @@
 Eight threads share one engine. Each puts in eight requests at a time, follows them, and cancels
 some of them on the way, at random. A text that was let finish must be the one that the request has
 alone, plainly decoded; one that was cancelled, its beginning. Memory is read when everything is
-collected and malloc has given back what it keeps for itself, so that only what is held counts.
+collected, what the engine keeps of ended texts was given back, and malloc has given back what it
+keeps for itself, so that only what is held counts.
 """
 
 import argparse
@@ -75,8 +76,11 @@ def main() -> None:
         engine = Engine(model, draft=draft, gamma=4 if draft else 0, max_batch_size=16)
         # Each thread ends its first texts, 64 in all: what is kept for good is there by then.
         _run(engine, requests, references, 5.0)
+        engine.reset_prefix_cache()
         before = _resident_mb()
         counts = _run(engine, requests, references, 60 * options.minutes / len(drafts))
+        kept = engine.cache_statistics()
+        engine.reset_prefix_cache()
         after = _resident_mb()
         part: dict[str, object] = {
             "draft": name,
@@ -89,6 +93,7 @@ def main() -> None:
             "most_more_mb": _MOST_MORE_MB,
             "is_memory_back": after - before <= _MOST_MORE_MB,
             "left_in_the_engine": engine.scheduler.num_held,
+            "cache": kept._asdict(),
         }
         parts.append(part)
         print(part, flush=True)

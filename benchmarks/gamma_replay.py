@@ -99,7 +99,7 @@ def record(num_prompts: int, num_tokens: int) -> tuple[list[Recorded], Costs]:
     target = load_model(TARGET, ModelSettings(device="cpu"))
     draft = load_model(DRAFT, ModelSettings(device="cpu"), num_head_ids=32_768)
     tokenizer = load_tokenizer(TARGET)
-    engine = Engine(target, tokenizer, PromptLookupDrafter(), gamma=5)
+    engine = Engine(target, tokenizer, PromptLookupDrafter(), gamma=5, prefix_caching=False)
     texts: list[Recorded] = []
     with one_torch_thread(True):
         for workload in WORKLOADS:
@@ -233,7 +233,7 @@ def replay(texts: Sequence[Recorded], costs: Costs, gamma: Gamma, name: str) -> 
         target = Actor(clock, _curve(costs.target_s), costs.target_read_s)
         model = Actor(clock, _curve(costs.draft_s), costs.draft_read_s)
         drafter: Drafter = ModelDrafter(model) if name == DRAFT else PromptLookupDrafter()
-        engine = Engine(target, None, drafter if gamma else None, gamma=gamma)
+        engine = Engine(target, None, drafter if gamma else None, gamma=gamma, prefix_caching=False)
         for text in texts:
             ids: dict[int, int] = {}
             prompt, output, guesses = (

@@ -54,7 +54,7 @@ class Ours:
 
     def __init__(self, target: str, draft: str | None, *, threads: int) -> None:
         options = _thread_option(threads)
-        engine = load_engine(target, draft, **options)
+        engine = load_engine(target, draft, **options, prefix_caching=False)
         self.model: LanguageModel = engine.target
         self.tokenizer = engine.tokenizer
         self._drafters: dict[str, Drafter] = {"prompt-lookup": PromptLookupDrafter()}
@@ -73,7 +73,14 @@ class Ours:
     ) -> OurCompletion:
         """Generate, and note when tokens came."""
         draft = self._drafters[config.draft] if config.draft else None
-        engine = Engine(self.model, self.tokenizer, draft, gamma=config.gamma, max_batch_size=1)
+        engine = Engine(
+            self.model,
+            self.tokenizer,
+            draft,
+            gamma=config.gamma,
+            max_batch_size=1,
+            prefix_caching=False,
+        )
         start = time.perf_counter()
         run = engine.start(list(ids), params)
         first, num_first = start, 0
@@ -117,7 +124,8 @@ def weight_bytes(model: object, path: Path) -> int:
     """
     own = getattr(model, "weight_bytes_per_pass", None)
     if own is not None:
-        return int(own() if callable(own) else own)
+        count: Any = own() if callable(own) else own
+        return int(count)
     return file_weight_bytes(path)
 
 

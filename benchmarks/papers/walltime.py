@@ -66,7 +66,8 @@ def main() -> None:
     drafters["bigram"] = NgramDrafter(bigram)
     arms = [_PLAIN, *((name, gamma) for name in drafters for gamma in options.gammas)]
     engines = {
-        (name, gamma): Engine(target, None, drafters.get(name), gamma=gamma) for name, gamma in arms
+        (name, gamma): Engine(target, None, drafters.get(name), gamma=gamma, prefix_caching=False)
+        for name, gamma in arms
     }
     prompts = _prompts(options)
     rows: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from draftsmith.core.gamma import Gamma, gamma_for
 from draftsmith.core.params import SamplingParams
-from draftsmith.core.values import check_whole, require
+from draftsmith.core.values import check_flag, check_whole, require
 from draftsmith.drafters import Drafter
 from draftsmith.drafters.given import (
     DraftLoading,
@@ -22,6 +22,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.requests.prompts import Prompts, plain_prompts
 from draftsmith.engine.requests.request import check_demands
 from draftsmith.engine.requests.result import GenerationResult
+from draftsmith.engine.room import check_cache_tokens
 from draftsmith.errors import (
     InvalidRequestError,
 )
@@ -143,6 +144,8 @@ def load_engine(
     threads: int | None = None,
     draft_vocab_size: int | None = None,
     max_batch_size: int = 16,
+    cache_tokens: int | None = None,
+    prefix_caching: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Engine:
     """Load a target and a draft by reference, or take them as they are loaded already.
@@ -168,6 +171,9 @@ def load_engine(
             so far: the first ones, which are the most frequent in a byte-pair vocabulary. The
             text does not depend on it; 0 considers all; None is 32768.
         max_batch_size: Sequences that run at once.
+        cache_tokens: Tokens whose keys and values each model holds at most, as `Engine` takes it.
+        prefix_caching: Whether texts that begin alike share the keys and values of that, also with
+            texts that have ended; native decoders only. No text depends on it.
         on_progress: Called while a catalogue model is fetched.
 
     Returns:
@@ -186,6 +192,8 @@ def load_engine(
     # What can be refused without the weights is refused before they are read.
     settings = ModelSettings(dtype, device, activations, threads)
     _check_run(max_batch_size, on_progress)
+    check_cache_tokens(cache_tokens)
+    prefix_caching = check_flag("prefix_caching", prefix_caching)
     if not gamma_for(gamma, has_draft=draft is not None):
         draft = None
     named = as_reference(target, "target")
@@ -200,7 +208,15 @@ def load_engine(
     if draft is not None:
         loading = DraftLoading(settings, draft_vocab_size, on_progress)
         drafter = as_drafter(draft, draft_named, model, words, theirs, loading)
-    return Engine(model, words, drafter, gamma=gamma, max_batch_size=max_batch_size)
+    return Engine(
+        model,
+        words,
+        drafter,
+        gamma=gamma,
+        max_batch_size=max_batch_size,
+        cache_tokens=cache_tokens,
+        prefix_caching=prefix_caching,
+    )
 
 
 def load_drafter(

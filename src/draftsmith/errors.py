@@ -10,6 +10,7 @@ DraftsmithError
 ├── NotRollbackableError    speculation asked of a model whose cache cannot be undone
 ├── DraftError              a drafter that broke its contract
 ├── NumericsError           logits that are not a distribution (NaN, infinities)
+├── CacheFullError          keys and values that there is no memory for at present
 └── RemoteError             another system's server that does not answer as it should
 ```
 
@@ -17,6 +18,7 @@ Each message is one line: the name, the value, and the remedy.
 """
 
 __all__ = [
+    "CacheFullError",
     "DraftError",
     "DraftsmithError",
     "InvalidRequestError",
@@ -64,6 +66,10 @@ class DraftError(DraftsmithError):
 
 class NumericsError(DraftsmithError):
     """The model produced logits that are no distribution."""
+
+
+class CacheFullError(DraftsmithError):
+    """There is no memory for more keys and values, at present or at all."""
 
 
 class RemoteError(DraftsmithError):

@@ -70,7 +70,9 @@ def generated(
     Raises:
         DraftsmithError: If a text ends with an error.
     """
-    engine = Engine(target, None, drafter, gamma=gamma, max_batch_size=max(batch, 1))
+    engine = Engine(
+        target, None, drafter, gamma=gamma, max_batch_size=max(batch, 1), prefix_caching=False
+    )
     texts: list[tuple[int, ...]] = []
     counts: list[SpeculationStatistics] = []
     for first in range(0, len(prompts), batch):

@@ -62,7 +62,7 @@ class Reference:
 
     def __init__(self, engine: Engine) -> None:
         assert engine.tokenizer is not None
-        self._engine = Engine(engine.target, engine.tokenizer, gamma=0)
+        self._engine = Engine(engine.target, engine.tokenizer, gamma=0, prefix_caching=False)
         self._tokenizer: Tokenizer = engine.tokenizer
         self.name = engine.target.traits.name
 

@@ -174,7 +174,9 @@ def _first_tokens(
     seed: int,
     count: int,
 ) -> tuple[list[tuple[int, ...]], Tests, int]:
-    engine = Engine(target, None, setting.drafter, gamma=_GAMMA, max_batch_size=1)
+    engine = Engine(
+        target, None, setting.drafter, gamma=_GAMMA, max_batch_size=1, prefix_caching=False
+    )
     with _observed(verifier) as tests:
         result = engine.generate(list(prompt), setting.params(verifier, seed, count))[0]
     if result.error is not None:

@@ -128,7 +128,11 @@ def measure_rounds(
     """
     clock = Clock()
     engine = Engine(
-        ClockedModel(target, clock), tokenizer, _Junk(target.traits.vocab_size), gamma=MAX_GAMMA
+        ClockedModel(target, clock),
+        tokenizer,
+        _Junk(target.traits.vocab_size),
+        gamma=MAX_GAMMA,
+        prefix_caching=False,
     )
     length = target.traits.context_length
     # A round emits at least one token; the longest check needs room behind it.

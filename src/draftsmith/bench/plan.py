@@ -157,7 +157,7 @@ class Planner:
         return Plan(name, len(texts), num_tokens, costs, tuple(drafts))
 
     def _write_texts(self, on_step: OnStep) -> list[Text]:
-        engine = Engine(self.engine.target, self.engine.tokenizer, gamma=0)
+        engine = Engine(self.engine.target, self.engine.tokenizer, gamma=0, prefix_caching=False)
         prompts, _ = encode(self.workload, engine.tokenizer)
         texts: list[Text] = []
         for item, prompt in zip(self.workload.items, prompts, strict=True):

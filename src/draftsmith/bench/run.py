@@ -133,6 +133,7 @@ class Bench:
             draft,
             gamma=arm.gamma,
             max_batch_size=cell.batch_size,
+            prefix_caching=False,
         )
         engine.controller = ClockedController(engine.controller, track.clock)
         return engine

@@ -9,7 +9,7 @@ from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import System
 from draftsmith.cli.prompt import check_unicode
-from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
+from draftsmith.cli.runtime import DEFAULT_MEMORY, DEFAULT_MODELS, MemoryOptions, ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions
 from draftsmith.cli.stdout import write_text
 from draftsmith.cli.terminal import styled_console
@@ -43,6 +43,7 @@ _HELP_NOTES = (
 def chat(
     *,
     models: ModelOptions = DEFAULT_MODELS,
+    memory: MemoryOptions = DEFAULT_MEMORY,
     sampling: SamplingOptions = DEFAULT_SAMPLING,
     system: System | None = None,
     messages: MessageOptions = DEFAULT_MESSAGES,
@@ -60,15 +61,15 @@ def chat(
     params = sampling.params(max_tokens=_MAX_TOKENS)
     sampling.check_drawn()
     system = check_unicode(system or "", "--system")
-    talk = _Talk(Conversation(_load(models), params, system))
+    talk = _Talk(Conversation(_load(models, memory), params, system))
     print_lossy(params)
     if is_terminal():
         talk.tell(f"{models.target} · /help lists the commands, Ctrl-D leaves")
     talk.go_on_to_the_end()
 
 
-def _load(models: ModelOptions) -> "Engine":
-    engine = models.load()
+def _load(models: ModelOptions, memory: MemoryOptions) -> "Engine":
+    engine = models.load(memory)
     if engine.tokenizer is None or not engine.tokenizer.has_chat_template:
         raise InvalidRequestError(
             f"{models.target} has no chat template: use an instruct model, or draftsmith generate"

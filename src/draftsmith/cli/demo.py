@@ -66,7 +66,7 @@ def demo(
     if not models.num_drafted:
         raise InvalidRequestError("gamma must be 1 or more for a comparison, got 0: raise it")
     engine = models.load()
-    plain_engine = Engine(engine.target, engine.tokenizer, gamma=0)
+    plain_engine = Engine(engine.target, engine.tokenizer, gamma=0, prefix_caching=False)
     _run(plain_engine, SamplingParams(max_tokens=4))
     plain, fast = [], []
     # Interleaved: whatever else the machine does meets both alike.

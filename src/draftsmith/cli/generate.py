@@ -15,7 +15,7 @@ from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import PROMPT, TextPrompt
 from draftsmith.cli.progress import working
 from draftsmith.cli.prompt import Asked, PromptOptions
-from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
+from draftsmith.cli.runtime import DEFAULT_MEMORY, DEFAULT_MODELS, MemoryOptions, ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions, seeded
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 
@@ -37,6 +37,7 @@ def generate(
     source: PromptOptions = _DEFAULT_SOURCE,
     output: OutputOptions = _DEFAULT_OUTPUT,
     models: ModelOptions = DEFAULT_MODELS,
+    memory: MemoryOptions = DEFAULT_MEMORY,
     sampling: SamplingOptions = DEFAULT_SAMPLING,
     beams: BeamOptions = _DEFAULT_BEAMS,
     messages: MessageOptions = DEFAULT_MESSAGES,
@@ -59,10 +60,11 @@ def generate(
     asked = source.read(prompt)
     output.check(len(asked))
     if beams.num_beams:
+        memory.check_unused()
         _search(asked, output, models.without_default_draft(), sampling, beams)
         return
     requests = [_with_limit(seeded(params), one) for one in asked]
-    engine = models.load()
+    engine = models.load(memory)
     _log.info("seed %s, verifier %s", requests[0].seed, requests[0].verifier_name)
     answers = Answers(engine, models, output, asked, requests)
     results = _follow(answers)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from draftsmith.cli.options import MODELS, GammaChoice, SingleDraft, Target, Whole
+from draftsmith.cli.options import MODELS, Flag, GammaChoice, SingleDraft, Target, Whole
 from draftsmith.cli.progress import loading
 from draftsmith.cli.resolved import resolved
 from draftsmith.core.gamma import Gamma, check_gamma
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from draftsmith.engine.engine import Engine
 
 __all__ = [
+    "DEFAULT_MEMORY",
     "DEFAULT_MODELS",
     "DEFAULT_RUNTIME",
     "DEFAULT_TARGET",
+    "MemoryOptions",
     "ModelOptions",
     "RuntimeOptions",
     "check_drafts",
@@ -31,6 +33,45 @@ _log = logging.getLogger(__name__)
 DEFAULT_TARGET = "smollm2-135m-instruct"
 _DEFAULT_DRAFT = "prompt-lookup"
 _DEFAULT_GAMMA = 4
+
+
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """What models remember of texts.
+
+    Parameters
+    ----------
+    cache_tokens
+        Tokens whose keys and values each model holds at most, of all texts at once, in whole
+        blocks of 64; texts wait for room, and stay the same. By default, as many as are asked for.
+    no_prefix_caching
+        Read every prompt whole, also where it begins as another text did.
+    """
+
+    cache_tokens: Annotated[Whole | None, Parameter(alias="--max-total-tokens")] = None
+    no_prefix_caching: Annotated[Flag, Parameter(alias="--no-enable-prefix-caching")] = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As `load_engine` takes them."""
+        return {"cache_tokens": self.cache_tokens, "prefix_caching": not self.no_prefix_caching}
+
+    def check_unused(self) -> None:
+        """Refuse a bound where beams are searched, which count no tokens.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if self.cache_tokens is not None:
+            raise InvalidRequestError(
+                f"cache_tokens={self.cache_tokens} bounds no beam search: leave it out"
+            )
+
+
+DEFAULT_MEMORY = MemoryOptions()
+_EACH_FOR_ITSELF = MemoryOptions(no_prefix_caching=True)
+"""Where prompts are timed or compared, each is read."""
 
 
 @Parameter(name="*", group=MODELS)
@@ -68,7 +109,12 @@ class RuntimeOptions:
         return {name: value for name, value in asked.items() if value is not None}
 
     def load_target(
-        self, target: str, draft: str | None, gamma: Gamma | None, max_batch_size: int = 16
+        self,
+        target: str,
+        draft: str | None,
+        gamma: Gamma | None,
+        memory: MemoryOptions = _EACH_FOR_ITSELF,
+        max_batch_size: int = 16,
     ) -> "Engine":
         """Load an engine, showing how a fetch gets on.
 
@@ -94,6 +140,7 @@ class RuntimeOptions:
                 threads=self.threads,
                 max_batch_size=max_batch_size,
                 on_progress=on_progress,
+                **memory.options,
                 **self._given,
             )
         _log.debug("runs as %s: %s", type(engine.target).__name__, resolved(engine, self))
@@ -184,13 +231,13 @@ class ModelOptions:
         """The same, plain unless a draft was asked for."""
         return self if self.draft is not None else replace(self, draft="none", gamma=None)
 
-    def load(self, max_batch_size: int = 16) -> "Engine":
+    def load(self, memory: MemoryOptions = _EACH_FOR_ITSELF, max_batch_size: int = 16) -> "Engine":
         """Load the engine, showing how a fetch gets on."""
         self.check()
         draft = self.drafted_by
         gamma = self.gamma if self.draft == "none" else self.num_drafted
         draft = None if draft == "none" else draft
-        return self.runtime.load_target(self.target, draft, gamma, max_batch_size)
+        return self.runtime.load_target(self.target, draft, gamma, memory, max_batch_size)
 
 
 DEFAULT_MODELS = ModelOptions()

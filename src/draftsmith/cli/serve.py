@@ -20,7 +20,7 @@ from draftsmith.cli.options import (
     Strings,
     Whole,
 )
-from draftsmith.cli.runtime import DEFAULT_MODELS, ModelOptions
+from draftsmith.cli.runtime import DEFAULT_MEMORY, DEFAULT_MODELS, MemoryOptions, ModelOptions
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ _DEFAULT_LIMITS = LimitOptions()
 def serve(
     *,
     models: ModelOptions = DEFAULT_MODELS,
+    memory: MemoryOptions = DEFAULT_MEMORY,
     serving: ServingOptions = _DEFAULT_SERVING,
     limits: LimitOptions = _DEFAULT_LIMITS,
     config: Annotated[FilePath | None, Parameter(group=SERVING)] = None,
@@ -196,7 +197,7 @@ def serve(
     models = _as_served(models)
     models.check()
     _check_installed()
-    engine = models.load(max_batch_size=serving.max_batch_size)
+    engine = models.load(memory, serving.max_batch_size)
     from draftsmith.serve.app import create_app
     from draftsmith.serve.logs import log_to
     from draftsmith.serve.server import serve as run

@@ -17,6 +17,7 @@ from torch import Tensor
 from draftsmith.core.values import is_whole
 from draftsmith.core.verdict import PAD_TOKEN
 from draftsmith.errors import DraftError
+from draftsmith.models.follower import Follower
 
 __all__ = [
     "Draft",
@@ -213,6 +214,10 @@ class DraftContext(Protocol):
 
 class DraftState(ABC):
     """What a drafter keeps of the sequences of one engine: their cache rows, their n-grams."""
+
+    followers: Sequence[Follower] = ()
+    """Of the models that it runs: the engine bounds what their caches hold, and closes rows of
+    sequences that have to wait for memory; they are read again later."""
 
     @abstractmethod
     def propose(self, context: DraftContext) -> Draft:

@@ -9,7 +9,7 @@ from draftsmith.drafters.contract import (
     SequenceView,
     StatefulDrafter,
 )
-from draftsmith.errors import InvalidRequestError
+from draftsmith.errors import CacheFullError, InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
 from draftsmith.models.tokenizer import Tokenizer
@@ -50,6 +50,7 @@ class ModelState(DraftState):
 
     def __init__(self, model: LanguageModel) -> None:
         self.follower = Follower(model)
+        self.followers = (self.follower,)
 
     def propose(self, context: DraftContext) -> Draft:
         """Run the model token by token; each token is drawn from its law.
@@ -74,6 +75,12 @@ class ModelState(DraftState):
         self.follower.release(sequence)
 
     def _is_wanted(self, view: SequenceView) -> bool:
-        length = self.follower.model.traits.context_length
-        has_room = length is None or len(view.tokens) + view.gamma <= length
-        return view.gamma > 0 and has_room
+        length, end = self.follower.model.traits.context_length, len(view.tokens) + view.gamma
+        return view.gamma > 0 and (length is None or end <= length) and self._has_memory(view, end)
+
+    def _has_memory(self, view: SequenceView, num_tokens: int) -> bool:
+        try:
+            self.follower.make_room(view, num_tokens)
+        except CacheFullError:
+            return False
+        return True

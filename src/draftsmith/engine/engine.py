@@ -6,7 +6,7 @@ from typing import Any
 
 from draftsmith.core.gamma import Gamma, gamma_for
 from draftsmith.core.params import SamplingParams
-from draftsmith.core.values import check_whole
+from draftsmith.core.values import check_flag, check_whole
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.engine.control.auto import AutoGamma
@@ -17,6 +17,7 @@ from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.requests.prompts import PlainPrompt, Prompts, plain_prompts
 from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.requests.result import GenerationResult, StreamEvent
+from draftsmith.engine.room import CacheStatistics, check_cache_tokens
 from draftsmith.engine.scheduler import Scheduler
 from draftsmith.errors import (
     DraftsmithError,
@@ -24,7 +25,7 @@ from draftsmith.errors import (
     NotRollbackableError,
     VocabularyMismatchError,
 )
-from draftsmith.models.contract import LanguageModel
+from draftsmith.models.contract import BoundedCache, CacheSettings, LanguageModel
 from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
 
 __all__ = ["Engine"]
@@ -54,10 +55,17 @@ class Engine:
         max_batch_size: Sequences that run at once; the rest wait for their turn.
         draft_tokenizer: The draft model's, to be checked against the target's. Without it, the
             vocabularies must be of one size.
+        cache_tokens: Tokens whose keys and values each model holds at most, of all sequences and
+            of what is kept of ended ones, in whole blocks of 64. Where there is no room, sequences
+            wait; the youngest lets go of what it holds and reads its text again later, with the
+            same text in the end. None is as many as are asked for, on a GPU as its memory takes.
+        prefix_caching: Whether texts that begin alike share the keys and values of that, also with
+            texts that have ended; native decoders only. No text depends on it.
 
     Raises:
-        InvalidRequestError: If gamma or the batch size is out of range, there is a gamma and no
-            draft, or only one of the two models is an encoder-decoder.
+        InvalidRequestError: If gamma, the batch size or `cache_tokens` is out of range, there is a
+            gamma and no draft, only one of the two models is an encoder-decoder, or the memory of a
+            model cannot be counted.
         NotRollbackableError: If drafts are wanted of a target (or a draft) that cannot roll back.
         VocabularyMismatchError: If the draft's tokenizer is not the target's.
 
@@ -80,6 +88,8 @@ class Engine:
         gamma: Gamma | None = None,
         max_batch_size: int = 16,
         draft_tokenizer: Tokenizer | None = None,
+        cache_tokens: int | None = None,
+        prefix_caching: bool = True,
     ) -> None:
         _check_kinds(target, tokenizer, draft, draft_tokenizer)
         self.gamma: Gamma = gamma_for(gamma, has_draft=draft is not None)
@@ -91,10 +101,19 @@ class Engine:
         self.draft = draft if self.gamma else None
         self._is_plain_on_purpose = gamma is not None and not self.gamma
         controller = AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
-        self.scheduler = Scheduler(target, self.draft, controller, self.max_batch_size)
+        self.cache_tokens = check_cache_tokens(cache_tokens)
+        self.scheduler = Scheduler(
+            target,
+            self.draft,
+            controller,
+            self.max_batch_size,
+            memory=CacheSettings(self.cache_tokens, check_flag("prefix_caching", prefix_caching)),
+        )
         if self.draft is not None:
             _check_pair(target, self.draft)
             _check_vocabularies(target, tokenizer, self.draft, draft_tokenizer)
+        if self.cache_tokens is not None:
+            _check_counted(self.cache_tokens, [target, *_models(self.draft)])
 
     @property
     def controller(self) -> Controller:
@@ -186,6 +205,18 @@ class Engine:
         jobs = [self._job(*pair, may_raise=may_raise) for pair in zip(many, each, strict=True)]
         return Generation(self.scheduler, jobs)
 
+    def cache_statistics(self) -> CacheStatistics:
+        """What the target's cache holds at the moment, and what became of it so far.
+
+        Returns:
+            Tokens held and kept, recalled, and how often a sequence had to make way.
+        """
+        return self.scheduler.cache_statistics()
+
+    def reset_prefix_cache(self) -> None:
+        """Give back the memory of what is kept of texts that have ended; waits for the round."""
+        self.scheduler.forget_prefixes()
+
     def _job(self, prompt: PlainPrompt, params: SamplingParams, *, may_raise: bool) -> Job:
         try:
             return self.prepare(prompt, params)
@@ -214,9 +245,10 @@ class Engine:
             2
         """
         self._check_draft_settings(params)
-        request = make_request(prompt, params, self.target.traits, self.tokenizer)
+        traits, tokenizer, most = self.target.traits, self.tokenizer, self.scheduler.most_tokens
+        request = make_request(prompt, params, traits, tokenizer, most_tokens=most)
         seed = secrets.randbits(64) if params.seed is None else params.seed
-        device, tokenizer = self.target.device, self.tokenizer
+        device = self.target.device
         samples = [request.sequence(i, seed, device, tokenizer) for i in range(params.n)]
         for sample in samples:
             sample.drafts_forced = not self._is_plain_on_purpose
@@ -306,7 +338,7 @@ def _check_vocabularies(
 
 def _check_pair(target: LanguageModel, draft: Drafter) -> None:
     """Refuse speculation where it cannot be done."""
-    models = [target, *(drafter.model for drafter in _model_drafters(draft))]
+    models = [target, *_models(draft)]
     for model in models:
         if not model.traits.can_rollback:
             raise NotRollbackableError(
@@ -326,3 +358,18 @@ def _model_drafters(draft: Drafter) -> list[ModelDrafter | SpeculativeDrafter]:
     if isinstance(draft, SpeculativeDrafter):
         return [draft, *_model_drafters(draft.inner)]
     return [draft] if isinstance(draft, ModelDrafter) else []
+
+
+def _models(draft: Drafter | None) -> list[LanguageModel]:
+    """Those that a drafter runs."""
+    return [] if draft is None else [drafter.model for drafter in _model_drafters(draft)]
+
+
+def _check_counted(cache_tokens: int, models: Sequence[LanguageModel]) -> None:
+    """Refuse a number of tokens where a model's memory is not counted in them."""
+    for model in models:
+        if not isinstance(model.open_cache(), BoundedCache):
+            raise InvalidRequestError(
+                f"cache_tokens={cache_tokens} needs a native decoder on a CPU or a GPU, and "
+                f"{model.traits.name} has none: leave it out"
+            )

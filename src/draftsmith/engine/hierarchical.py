@@ -17,7 +17,7 @@ from draftsmith.drafters.contract import (
 from draftsmith.engine.rounds.drafting import RoundContext, checked
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.rounds.verdicts import Outcome, check_drafts
-from draftsmith.errors import DraftError
+from draftsmith.errors import CacheFullError, DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
 from draftsmith.models.tokenizer import Tokenizer
@@ -80,6 +80,7 @@ class _SpeculativeState(DraftState):
         self._inner_name = drafter.inner.name
         self._inner = open_state(drafter.inner)
         self._follower = Follower(drafter.model)
+        self.followers = (self._follower, *self._inner.followers)
 
     def release(self, sequence: int) -> None:
         """Forget a sequence on both levels."""
@@ -116,8 +117,15 @@ class _SpeculativeState(DraftState):
         return check_drafts(self._follower, turns, proposal, context.vocab_size)
 
     def _has_room(self, turn: Turn) -> bool:
-        length = self._follower.model.traits.context_length
-        return length is None or len(turn.view.tokens) + turn.view.gamma <= length
+        length, end = self._follower.model.traits.context_length, len(turn.view.tokens)
+        end += turn.view.gamma
+        if length is not None and end > length:
+            return False
+        try:
+            self._follower.make_room(turn.view, end)
+        except CacheFullError:
+            return False
+        return True
 
     def _inner_turn(self, turn: Turn, num_rounds: int) -> Turn:
         """The same sequence with its draft so far taken as kept."""

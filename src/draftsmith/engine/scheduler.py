@@ -7,61 +7,30 @@ for news runs the next step for all of them, so that callers share passes of the
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from draftsmith.drafters.contract import Drafter, DraftState, open_state
-from draftsmith.drafters.model import ModelState
+from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.baton import Baton
+from draftsmith.engine.caches import Caches
 from draftsmith.engine.control.account import Account
 from draftsmith.engine.control.contract import Choice, Controller, RoundReport
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.control.own import common_gammas, with_own
-from draftsmith.engine.requests.result import Completion, TokenTrace
 from draftsmith.engine.requests.sequence import Sequence as Sample
-from draftsmith.engine.requests.traces import Rounds, logprobs_of
+from draftsmith.engine.requests.traces import logprobs_of
+from draftsmith.engine.room import CacheStatistics
 from draftsmith.engine.rounds.capturing import graphed_rounds
 from draftsmith.engine.rounds.own_drafts import OwnDrafts
 from draftsmith.engine.rounds.step import Decided, run_round
 from draftsmith.engine.threads import one_torch_thread
-from draftsmith.models.contract import LanguageModel
+from draftsmith.engine.tickets import News, Ticket
+from draftsmith.models.contract import AS_IT_COMES, CacheSettings, LanguageModel
 from draftsmith.models.follower import Follower
 
 __all__ = ["News", "Scheduler", "Ticket"]
 
 PROMPT_BUDGET = 1024
 """Tokens of prompts that a step reads before its round: others wait no longer than that."""
-
-
-class News:
-    """What rounds have added to one sequence: one round, or all where nobody follows."""
-
-    __slots__ = ("completion", "rounds", "text")
-
-    def __init__(self, text: str, rounds: Rounds, completion: Completion | None) -> None:
-        self.text = text
-        self.rounds = rounds
-        self.completion = completion
-        """The finished sample, with its last news."""
-
-    @property
-    def traces(self) -> tuple[TokenTrace, ...]:
-        """Of the new tokens; made when they are asked for."""
-        return self.rounds.traces()
-
-
-class Ticket:
-    """One sequence in a scheduler's hands, and what its owner has not fetched yet."""
-
-    def __init__(self, sample: Sample, *, is_followed: bool) -> None:
-        self.sample = sample
-        self.is_followed = is_followed
-        """Whether there is news of every round, or of the end alone."""
-        self.started_at: float | None = None
-        """When it was admitted, by `time.perf_counter`."""
-        self.is_cancelled = False
-        self.has_left = False
-        """Whether the scheduler is done with it; the last news has the completion."""
-        self.news: deque[News] = deque()
 
 
 class Scheduler:
@@ -78,6 +47,7 @@ class Scheduler:
         controller: How many tokens to draft for each sequence.
         max_batch_size: Sequences that run at once; the rest wait for their turn.
         prompt_budget: Tokens of prompts that a step reads at most; None reads them whole.
+        memory: What the cache of each model may hold.
     """
 
     def __init__(
@@ -87,14 +57,15 @@ class Scheduler:
         controller: Controller,
         max_batch_size: int,
         prompt_budget: int | None = PROMPT_BUDGET,
+        memory: CacheSettings = AS_IT_COMES,
     ) -> None:
         self._controller = controller
-        self._model = target
         self._draft = draft
         self._max_batch_size = max_batch_size
         self._prompt_budget = prompt_budget
         self._is_alone = not target.uses_torch_threads and not (draft and draft.uses_torch_threads)
         self._graphed = graphed_rounds(target, draft)
+        self._caches = Caches(target, draft, memory, is_graphed=self._graphed is not None)
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -113,8 +84,7 @@ class Scheduler:
         self._close_caches()
 
     def _close_caches(self) -> None:
-        self._target: Follower | None = None
-        self._draft_state: DraftState | None = None
+        self._caches.close()
         self._own_drafts = OwnDrafts()
         if self._graphed is not None:
             self._graphed.forget()
@@ -128,13 +98,6 @@ class Scheduler:
     def controller(self, controller: Controller) -> None:
         self._account.settle()
         self._controller, self._account = controller, Account(controller)
-
-    def _empty_caches(self) -> None:
-        """Give back what the caches hold: whoever keeps an error keeps its frames, and them."""
-        state = self._draft_state
-        for follower in (self._target, state.follower if isinstance(state, ModelState) else None):
-            if follower is not None:
-                follower.release_all_but([])
 
     @property
     def num_held(self) -> int:
@@ -218,7 +181,7 @@ class Scheduler:
             return self._step()
         except BaseException:
             try:
-                self._empty_caches()
+                self._caches.empty()
             finally:
                 self._close_caches()
             raise
@@ -242,7 +205,7 @@ class Scheduler:
         ended = self._take_in()
         if not self._live:
             return ended
-        target = self._target = self._target or Follower(self._model)
+        target = self._caches.target
         with one_torch_thread(self._is_alone):
             start = time.perf_counter()
             ready = self._read_prompts(target)
@@ -275,15 +238,28 @@ class Scheduler:
         """Read what the budget allows; those whose prompts are read, in order."""
         left = self._prompt_budget
         ready: list[Ticket] = []
+        may_read = self._make_room()
         for ticket in self._live:
-            is_read = target.has_read(ticket.sample)
-            if not is_read and left != 0:
-                num_read = target.read(ticket.sample, left)
+            sample = ticket.sample
+            is_read = target.has_read(sample)
+            if not is_read and left != 0 and (may_read is None or may_read(sample)):
+                num_read = target.read(sample, left)
                 left = None if left is None else left - num_read
-                is_read = target.has_read(ticket.sample)
+                is_read = target.has_read(sample)
+                self._caches.count(sample)
             if is_read:
                 ready.append(ticket)
         return ready
+
+    def _make_room(self) -> Callable[[Sample], bool] | None:
+        """Let some wait, if there is no memory for all; who may read, None for everybody."""
+        if not self._caches.may_be_full:
+            return None
+        before = self._caches.num_preemptions
+        found = self._caches.admission([ticket.sample for ticket in self._live], self.controller)
+        if self._graphed is not None and self._caches.num_preemptions > before:
+            self._graphed.forget()
+        return found
 
     def _report(self, tickets: Sequence[Ticket]) -> list[Ticket]:
         """Note what was added to some sequences; finished ones leave."""
@@ -298,19 +274,42 @@ class Scheduler:
                 ticket.news.append(News(text, sample.take_new_rounds(), completion))
             if is_over:
                 ticket.has_left = True
-                self._release(sample.id)
+                self._caches.release(sample.id)
+                self._own_drafts.release(sample.id)
         if any(ticket.has_left for ticket in tickets):
             self._live = [ticket for ticket in self._live if not ticket.has_left]
             if not self._live:
-                self._close_caches()
+                self._rest()
         return list(tickets)
 
-    def _release(self, sequence: int) -> None:
-        if self._target is not None:
-            self._target.release(sequence)
-        if self._draft_state is not None:
-            self._draft_state.release(sequence)
-        self._own_drafts.release(sequence)
+    def _rest(self) -> None:
+        """Without sequences, nothing stays but what is kept of their beginnings."""
+        self._caches.rest()
+        self._own_drafts = OwnDrafts()
+        if self._graphed is not None:
+            self._graphed.forget()
+
+    # --- memory -------------------------------------------------------------------------------
+
+    def cache_statistics(self) -> CacheStatistics:
+        """What the target's cache holds now, and what became of it so far."""
+        return self._caches.statistics()
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Of one sequence, so that it fits when it is alone; None where nobody says."""
+        return self._caches.most_tokens(self.controller)
+
+    def forget_prefixes(self) -> None:
+        """Let go of what is kept of sequences that have ended."""
+        self._check_process()
+        self._baton.take()
+        try:
+            self._caches.forget_kept()
+            if not self._live:
+                self._rest()
+        finally:
+            self._let_go()
 
     # --- a round ------------------------------------------------------------------------------
 
@@ -365,7 +364,8 @@ class Scheduler:
         self, target: Follower, samples: Sequence[Sample], choice: Choice, has_own: bool
     ) -> Decided:
         """The verdicts on a round, of this choice or of one that was under way."""
-        drafter = self._state_of(self._draft) if any(choice.gammas) else self._draft_state
+        caches = self._caches
+        drafter = caches.draft_state if any(choice.gammas) else caches.open_draft_state
         if self._graphed is not None and not has_own:
             controller = self.controller
             is_fixed = isinstance(controller, FixedGamma)
@@ -384,8 +384,3 @@ class Scheduler:
     @property
     def _name(self) -> str:
         return "" if self._draft is None else self._draft.name
-
-    def _state_of(self, draft: Drafter | None) -> DraftState | None:
-        if self._draft_state is None and draft is not None:
-            self._draft_state = open_state(draft)
-        return self._draft_state

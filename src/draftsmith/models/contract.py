@@ -9,6 +9,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,10 @@ from torch import Tensor
 from draftsmith.core.demands import NO_DEMANDS, Demands
 
 __all__ = [
+    "AS_IT_COMES",
+    "BoundedCache",
     "Cache",
+    "CacheSettings",
     "CountedCache",
     "LanguageModel",
     "ModelTraits",
@@ -130,16 +134,92 @@ class CountedCache(Cache):
         self._lengths[row] += count
 
 
-class PagedCache(CountedCache):
+class CacheSettings(NamedTuple):
+    """What a cache may hold."""
+
+    num_tokens: int | None = None
+    """Tokens at most, in whole blocks of 64; None is as many as the memory takes."""
+    shares_prefixes: bool = False
+    """Whether rows share what they begin with, also with rows that are closed."""
+
+
+AS_IT_COMES = CacheSettings()
+"""No bound, and nothing shared."""
+
+
+class BoundedCache(CountedCache):
+    """Rows in blocks of memory, of which there may be too few, and whose beginnings are shared."""
+
+    settings: CacheSettings = AS_IT_COMES
+
+    @abstractmethod
+    def reserve(self, row: int, num_tokens: int) -> int:
+        """Make room for a row of so many tokens; the blocks that it then has in use.
+
+        Kept beginnings make way for it.
+
+        Raises:
+            CacheFullError: There is no room, and nothing is changed.
+        """
+
+    @abstractmethod
+    def recall(self, row: int, tokens: Sequence[int]) -> int:
+        """Let an empty row hold what is known of a text's beginning; the tokens that it then holds.
+
+        Raises:
+            CacheFullError: There is no room for it, and nothing is changed.
+        """
+
+    @abstractmethod
+    def remember(self, row: int, tokens: Sequence[int], *, is_leaving: bool = False) -> None:
+        """Let others share the beginning of a row, in whole blocks, as far as there is room.
+
+        Args:
+            row: Which.
+            tokens: What it holds, from its first token on.
+            is_leaving: Whether it is closed next, so that its memory counts as free.
+        """
+
+    @abstractmethod
+    def forget_kept(self) -> None:
+        """Give back the memory of beginnings that no row holds."""
+
+    @property
+    @abstractmethod
+    def num_held(self) -> int:
+        """Tokens that the memory of all rows has room for."""
+
+    @property
+    @abstractmethod
+    def num_kept(self) -> int:
+        """Tokens of the beginnings that are kept beside them."""
+
+    @property
+    @abstractmethod
+    def may_be_full(self) -> bool:
+        """Whether there may be no room for what is wanted, as far as is settled beforehand."""
+
+    @property
+    def spare(self) -> int | None:
+        """Tokens that may still be reserved; None where nothing is settled beforehand."""
+        limit = self.settings.num_tokens
+        return None if limit is None else limit - self.num_held
+
+    @abstractmethod
+    def check_integrity(self) -> None:
+        """Counts, tables and lists agree.
+
+        Raises:
+            AssertionError: They do not.
+        """
+
+
+class PagedCache(BoundedCache):
     """Rows that a captured pass finds by their slots, in pages that are taken beforehand."""
 
     @abstractmethod
     def slot(self, row: int) -> int:
         """The line of the device's tables that is this row's."""
-
-    @abstractmethod
-    def reserve(self, row: int, num_tokens: int) -> int:
-        """Make room for a row of so many tokens; the pages that it then has in use."""
 
 
 def free_number(taken: Container[int]) -> int:

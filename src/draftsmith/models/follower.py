@@ -7,7 +7,16 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.models.contract import Cache, CountedCache, LanguageModel, PagedCache, Rows
+from draftsmith.errors import CacheFullError
+from draftsmith.models.contract import (
+    BoundedCache,
+    Cache,
+    CacheSettings,
+    CountedCache,
+    LanguageModel,
+    PagedCache,
+    Rows,
+)
 
 __all__ = ["Followed", "Follower", "common_prefix"]
 
@@ -44,6 +53,8 @@ class _Row:
 
     number: int
     held: list[int]
+    num_recalled: int = 0
+    """Of `held`, those that were there before anything was read."""
 
 
 class Follower:
@@ -59,18 +70,65 @@ class Follower:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._cache: Cache = model.open_cache()
+        self._bounded = self._cache if isinstance(self._cache, BoundedCache) else None
         self._rows: dict[int, _Row] = {}
 
+    def bound(self, settings: CacheSettings) -> None:
+        """Settle what the cache may hold, where it is one that can be told."""
+        if self._bounded is not None:
+            self._bounded.settings = settings
+
+    @property
+    def cache(self) -> BoundedCache | None:
+        """The cache, where it is one whose memory is counted."""
+        return self._bounded
+
     def release(self, sequence: int) -> None:
-        """Close the row of a sequence, by its id, if it has one."""
+        """Close the row of a sequence, by its id, if it has one; others may share what it held."""
         row = self._rows.pop(sequence, None)
         if row is not None:
+            self._remember(row, is_leaving=True)
             self._cache.remove(row.number)
 
     def release_all_but(self, present: Sequence[Followed]) -> None:
         """Close the rows of sequences that are gone."""
         for gone in self._rows.keys() - {sequence.id for sequence in present}:
             self.release(gone)
+
+    def discard(self) -> None:
+        """Close all rows, which may hold other tokens than is written here; nothing is kept."""
+        while self._rows:
+            _, row = self._rows.popitem()
+            self._cache.remove(row.number)
+        if self._bounded is not None:
+            self._bounded.forget_kept()
+
+    def holds(self, sequence: int) -> bool:
+        """Whether a sequence, by its id, has a row."""
+        return sequence in self._rows
+
+    def num_recalled(self, sequence: Followed) -> int:
+        """Tokens of a sequence with a row that were there before it read any."""
+        return self._rows[sequence.id].num_recalled
+
+    def make_room(self, sequence: Followed, num_tokens: int) -> None:
+        """Make room for so many tokens of a sequence, which has a row from then on.
+
+        Raises:
+            CacheFullError: There is none; a row that it had, it still has.
+        """
+        if self._bounded is None or not self._bounded.may_be_full:
+            return
+        row = self._rows.get(sequence.id)
+        if row is not None:
+            self._bounded.reserve(row.number, num_tokens)
+            return
+        row = self._open(sequence)
+        try:
+            self._bounded.reserve(row.number, num_tokens)
+        except CacheFullError:
+            self.release(sequence.id)
+            raise
 
     def read(self, sequence: Followed, budget: int | None = None) -> int:
         """Read settled tokens that the row lacks, without logits, the newest token left out.
@@ -90,6 +148,9 @@ class Follower:
         part = missing if budget is None else missing[:budget]
         if part or is_new:
             self._prefill(row, part)
+        if len(part) == len(missing):
+            # Not chunk by chunk: a long text would be looked through again for each.
+            self._remember(row)
         return len(part)
 
     def has_read(self, sequence: Followed) -> bool:
@@ -115,6 +176,7 @@ class Follower:
             del row.held[common:]
         if len(tokens) - common > _MOST_WITH_LOGITS:
             self._prefill(row, tokens[common:-1])
+            self._remember(row)
             common = len(tokens) - 1
         return list(tokens[common:])
 
@@ -166,7 +228,22 @@ class Follower:
         row = self._rows[sequence.id] = _Row(self._cache.add(), [])
         if self.model.traits.is_encoder_decoder:
             self.model.encode(self._cache, row.number, self._readable(sequence.source))
+        elif self._bounded is not None and self._bounded.settings.shares_prefixes:
+            # The newest token is always fed.
+            settled = self._readable(sequence.tokens[:-1])
+            try:
+                row.num_recalled = self._bounded.recall(row.number, settled)
+            except CacheFullError:
+                del self._rows[sequence.id]
+                self._cache.remove(row.number)
+                raise
+            row.held.extend(sequence.tokens[: row.num_recalled])
         return row
+
+    def _remember(self, row: _Row, *, is_leaving: bool = False) -> None:
+        if self._bounded is not None and self._bounded.settings.shares_prefixes:
+            held = self._readable(row.held)
+            self._bounded.remember(row.number, held, is_leaving=is_leaving)
 
     def _prefill(self, row: _Row, tokens: Sequence[int]) -> None:
         self.model.prefill(self._cache, row.number, self._readable(tokens))

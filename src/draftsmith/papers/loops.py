@@ -89,7 +89,13 @@ def time_texts(
     room = num_tokens + 2 * (max(gammas) + 1)
     params = replace(params, max_tokens=room, min_tokens=0, ignore_eos=True, stop=(), n=1)
     engines = {
-        gamma: Engine(engine.target, engine.tokenizer, engine.draft, gamma=check_gamma(gamma))
+        gamma: Engine(
+            engine.target,
+            engine.tokenizer,
+            engine.draft,
+            gamma=check_gamma(gamma),
+            prefix_caching=False,
+        )
         for gamma in gammas
     }
     for gamma in gammas:

@@ -79,8 +79,9 @@ def make_request(
     traits: ModelTraits,
     tokenizer: Tokenizer | None,
     law: Law | None = None,
+    most_tokens: int | None = None,
 ) -> Request:
-    """Check a prompt and its parameters against a model.
+    """Check a prompt and its parameters against a model, and the memory there is.
 
     Raises:
         InvalidRequestError: If the prompt is empty, too long, or of unknown ids, or a parameter
@@ -95,7 +96,9 @@ def make_request(
     if traits.is_encoder_decoder:
         assert traits.decoder_start_token_id is not None
         ids, source = [traits.decoder_start_token_id], ids
+    asked = params.max_tokens
     params = _with_length(params, traits, ids, source)
+    params = _within_memory(params, asked, len(ids), most_tokens)
     params = _with_ids_of_words(params, traits.demands, tokenizer)
     _check_params(params, traits)
     demands, eos = params.over(traits.demands), traits.eos_token_ids
@@ -190,6 +193,24 @@ def _with_length(
         )
     longest = min(DEFAULT_MAX_TOKENS, room) if params.max_tokens is None else params.max_tokens
     return replace(params, max_tokens=longest)
+
+
+def _within_memory(
+    params: SamplingParams, asked: int | None, num_prompt: int, most_tokens: int | None
+) -> SamplingParams:
+    """The longest output that there is memory for, if no other was asked for."""
+    if most_tokens is None:
+        return params
+    wanted = num_prompt + params.longest_output
+    if wanted <= most_tokens:
+        return params
+    if asked is None and num_prompt < most_tokens:
+        return replace(params, max_tokens=most_tokens - num_prompt)
+    raise InvalidRequestError(
+        f"the prompt's {num_prompt} tokens and max_tokens={params.longest_output} take {wanted} "
+        f"tokens of cache, and cache_tokens leaves {most_tokens} to one text: shorten it, or raise "
+        "cache_tokens"
+    )
 
 
 def _with_ids_of_words(

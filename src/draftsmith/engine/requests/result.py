@@ -93,6 +93,8 @@ class Completion:
     """Time spent beside plain decoding's; with gamma "auto" only."""
     prompt_tail: tuple[int, ...] = ()
     """The last tokens before the output, which `Detokenizer` needs to read it piece by piece."""
+    num_cached_tokens: int = 0
+    """Tokens of the prompt that were not read, as another text's cache held them already."""
 
     def __str__(self) -> str:
         return self.text
@@ -159,6 +161,11 @@ class GenerationResult:
     def statistics(self) -> SpeculationStatistics:
         """Counts over all samples."""
         return sum((one.statistics for one in self.completions), SpeculationStatistics())
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens of the prompt that were not read, over all samples."""
+        return sum(one.num_cached_tokens for one in self.completions)
 
     @property
     def ledger(self) -> Ledger | None:

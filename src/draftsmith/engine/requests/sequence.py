@@ -77,6 +77,8 @@ class Sequence:
     error: str | None = None
     ledger: Ledger | None = None
     """Its share of the rounds' times, where the controller keeps a ledger."""
+    num_cached_tokens: int | None = None
+    """Tokens of the prompt that were recalled rather than read; None before it is read."""
 
     def __post_init__(self) -> None:
         """Start with the prompt, in a list that only grows."""
@@ -216,6 +218,7 @@ class Sequence:
             error=self.error,
             ledger=self.ledger,
             prompt_tail=self.output.prompt_tail,
+            num_cached_tokens=self.num_cached_tokens or 0,
         )
         return with_trace_of(completion, rounds.traces)
 

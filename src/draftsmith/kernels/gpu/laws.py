@@ -327,7 +327,7 @@ def laws(
     }
     whole_row = {"TOTALS": tiles, "PADDED_TOTALS": triton.next_power_of_2(tiles)}
     new = logits.new_empty
-    totals, near = (new(rows, count, dtype=torch.int64) for count in (tiles, _NEAR))
+    totals, near = (new(rows, int(count), dtype=torch.int64) for count in (tiles, _NEAR))
     # One call makes all the zeros.
     zeros = logits.new_zeros(rows * (_BINS + _BINS // 2 + 1), dtype=torch.int64)
     masses, rest = zeros.split((rows * _BINS, rows * (_BINS // 2 + 1)))

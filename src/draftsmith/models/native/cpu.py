@@ -6,7 +6,6 @@ logits have the same bits in every pass. `TorchDecoder` is the plain twin.
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.kernels.cpu.library import Library, library, num_threads
-from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows, free_number
+from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, Scales
+from draftsmith.models.native.cpu_cache import TILE, CpuCache, CpuRow
 from draftsmith.models.native.cpu_structs import (
     DecoderStruct,
     PassStruct,
@@ -28,9 +28,6 @@ from draftsmith.models.native.weights import DecoderWeights
 
 __all__ = ["CpuCache", "CpuDecoder", "PassTimes"]
 
-_BLOCK = 16
-"""Positions of a key block, and ids of a tile of the head."""
-_MIN_CAPACITY = 256
 _MOST_ROWS = 512
 """Of one call: more would push the activations out of the processor's caches."""
 _INT = ctypes.c_int32
@@ -42,77 +39,6 @@ class PassTimes(NamedTuple):
     products: float
     attention: float
     rest: float
-
-
-@dataclass
-class _Row:
-    """One sequence's keys and values."""
-
-    keys: Float[Tensor, "layers kv_heads blocks head 16"]
-    values: Float[Tensor, "layers kv_heads slots padded_head"]
-    length: int
-    tiles: set[int]
-    """Tiles of the head that hold a token of this sequence (reduced heads only)."""
-
-    @property
-    def capacity(self) -> int:
-        return self.values.shape[2]
-
-
-class CpuCache(Cache):
-    """Keys and values of some sequences, each in memory of its own that grows by doubling."""
-
-    def __init__(self, config: DecoderConfig, dtype: torch.dtype) -> None:
-        self._config = config
-        self._dtype = dtype
-        self._rows: dict[int, _Row] = {}
-
-    def add(self) -> int:
-        """Open an empty row and return its number."""
-        row = free_number(self._rows)
-        self._rows[row] = _Row(*self._memory(0), length=0, tiles=set())
-        return row
-
-    def remove(self, row: int) -> None:
-        """Close a row, and free its memory."""
-        del self._rows[row]
-
-    def length(self, row: int) -> int:
-        """Tokens that the row holds."""
-        return self._rows[row].length
-
-    def rollback(self, row: int, length: int) -> None:
-        """Forget all but the first `length` tokens of a row."""
-        assert 0 <= length <= self._rows[row].length
-        self._rows[row].length = length
-
-    def reserve(self, number: int, extra: int) -> _Row:
-        """A row with room for `extra` tokens more."""
-        row = self._rows[number]
-        wanted = row.length + extra
-        if wanted > row.capacity:
-            # No further than the context, unless that very pass goes there.
-            doubled = min(max(2 * row.capacity, _MIN_CAPACITY), self._config.context_length)
-            self._grow(row, -(-max(wanted, doubled) // _BLOCK) * _BLOCK)
-        return row
-
-    def num_bytes(self) -> int:
-        """What all rows take in memory."""
-        return sum(row.keys.nbytes + row.values.nbytes for row in self._rows.values())
-
-    def _grow(self, row: _Row, capacity: int) -> None:
-        keys, values = self._memory(capacity)
-        keys[:, :, : row.keys.shape[2]] = row.keys
-        values[:, :, : row.capacity] = row.values
-        row.keys, row.values = keys, values
-
-    def _memory(self, capacity: int) -> tuple[Tensor, Tensor]:
-        # Zeros: what lies beyond the last token is read, and never looked at.
-        config = self._config
-        heads = (config.num_layers, config.num_kv_heads)
-        padded = -(-config.head_size // _BLOCK) * _BLOCK
-        keys = torch.zeros(*heads, capacity // _BLOCK, config.head_size, _BLOCK, dtype=self._dtype)
-        return keys, torch.zeros(*heads, capacity, padded, dtype=self._dtype)
 
 
 class CpuDecoder(LanguageModel):
@@ -221,16 +147,17 @@ class CpuDecoder(LanguageModel):
         flat = [token for new in tokens for token in new]
         self.weights.embedding.check_ids(flat)
         model, embedded, _held = self._embedding(flat)
-        rows = [cache.reserve(n, len(new)) for n, new in zip(numbers, tokens, strict=True)]
+        rows = [cache.row(n, len(new)) for n, new in zip(numbers, tokens, strict=True)]
+        starts = [cache.length(number) for number in numbers]
         sequences = (SequenceStruct * len(rows))(
             *(
-                (len(new), row.length, row.capacity, row.keys.data_ptr(), row.values.data_ptr())
-                for row, new in zip(rows, tokens, strict=True)
+                (len(new), start, row.capacity, row.keys.data_ptr(), row.values.data_ptr())
+                for row, start, new in zip(rows, starts, tokens, strict=True)
             )
         )
         stride = 4 * self.config.vocab_size
         places = [line.data_ptr() + stride * i for line in logits for i in range(line.shape[0])]
-        tiles, times = self._head_tiles(rows, tokens), self._nanoseconds
+        tiles, times = self._head_tiles(rows, starts, tokens), self._nanoseconds
         ids = (_INT * len(flat))(*embedded)
         wanted = (_INT * len(places))(*range(len(places)))
         pointers = (ctypes.c_void_p * len(places))(*places)
@@ -248,8 +175,10 @@ class CpuDecoder(LanguageModel):
             address(times),
         )
         self._library.ds_decoder_forward(address(model), address(struct))
-        for row, new in zip(rows, tokens, strict=True):
-            row.length += len(new)
+        for number, new in zip(numbers, tokens, strict=True):
+            cache.append(number, len(new))
+        if tiles is not None and len(rows) > 1 and logits:
+            self._hide_foreign(rows, tiles, logits)
 
     def _embedding(self, tokens: Sequence[int]) -> tuple[DecoderStruct, Sequence[int], object]:
         """The model for C, the rows of its embedding for these tokens, and what holds them."""
@@ -261,16 +190,31 @@ class CpuDecoder(LanguageModel):
         return model, found.ids, found.held
 
     def _head_tiles(
-        self, rows: Sequence[_Row], tokens: Sequence[Sequence[int]]
+        self, rows: Sequence[CpuRow], starts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Sequence[int] | None:
         """Which tiles of a reduced head this pass computes."""
         if self.num_head_ids is None or self.num_head_ids >= self.config.vocab_size:
             return None
-        frequent = -(-self.num_head_ids // _BLOCK)
-        for row, new in zip(rows, tokens, strict=True):
-            row.tiles.update(token // _BLOCK for token in new)
+        frequent = -(-self.num_head_ids // TILE)
+        for row, start, new in zip(rows, starts, tokens, strict=True):
+            row.note(new, start)
         rare = {tile for row in rows for tile in row.tiles if tile >= frequent}
         return [*range(frequent), *sorted(rare)]
+
+    def _hide_foreign(
+        self,
+        rows: Sequence[CpuRow],
+        tiles: Sequence[int],
+        logits: Sequence[Float[Tensor, "_ vocab"]],
+    ) -> None:
+        """Take what was computed for others out of a row: a law depends on its own text alone."""
+        assert self.num_head_ids is not None
+        rare = tiles[-(-self.num_head_ids // TILE) :]
+        for row, lines in zip(rows, logits, strict=True):
+            foreign = [tile for tile in rare if tile not in row.tiles]
+            if foreign:
+                columns = TILE * torch.tensor(foreign).unsqueeze(1) + torch.arange(TILE)
+                lines[:, columns[columns < self.config.vocab_size]] = -torch.inf
 
 
 def _groups(batch: Rows) -> Iterator[tuple[int, int]]:

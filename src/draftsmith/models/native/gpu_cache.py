@@ -1,24 +1,42 @@
 """What a decoder on a GPU remembers: pages of one pool, which all caches of a model share.
 
 Graphs hold addresses. So pool and tables belong to the model and outlive the caches, which only
-say whose pages are whose.
+say whose pages are whose. A whole page of tokens that are read for good may be shared by any number
+of rows, of any cache, and is not written to as long as it is; without a row it is kept until its
+memory is wanted.
 """
 
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from draftsmith.errors import InvalidRequestError
+from draftsmith.errors import CacheFullError, InvalidRequestError
 from draftsmith.kernels.gpu.attention import PAGE, Pages
 from draftsmith.models.contract import PagedCache
 from draftsmith.models.native.config import DecoderConfig
+from draftsmith.models.native.prefixes import BLOCK, Block, PrefixIndex
 
-__all__ = ["GpuCache", "PagePool"]
+__all__ = ["GpuCache", "HeldPages", "PagePool"]
+
+assert PAGE == BLOCK
 
 _FIRST_TOKENS = 65_536
 _FIRST_SLOTS = 64
+
+
+@dataclass
+class HeldPages:
+    """What a row has of a pool."""
+
+    slot: int
+    pages: list[int] = field(default_factory=list)
+    blocks: list[Block[int]] = field(default_factory=list)
+    """Of its first pages, where they lie in the index; they may be another row's, too."""
 
 
 class PagePool:
@@ -31,9 +49,9 @@ class PagePool:
     """
 
     def __init__(self, config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> None:
-        self._config = config
         self.most_pages = -(-config.context_length // PAGE) + 1
         """Of one sequence; a pass may write a little beyond the context."""
+        self.context_length = config.context_length
         self._free_slots = list(range(_FIRST_SLOTS))[::-1]
         num_pages = min(_FIRST_TOKENS // PAGE, self.most_pages * _FIRST_SLOTS)
         self._free_pages = list(range(num_pages))[::-1]
@@ -42,11 +60,17 @@ class PagePool:
         self._tables = torch.zeros(_FIRST_SLOTS, self.most_pages, dtype=torch.int32, device=device)
         self.version = 0
         """Rises whenever addresses have changed."""
+        self.lock = threading.RLock()
+        """Held while it is decided whose pages are whose: several engines may run one model."""
+        self.index: PrefixIndex[int] = PrefixIndex()
+        self.abandoned: deque[HeldPages] = deque()
+        """Of caches that were collected with rows open, which happens anywhere."""
 
     @property
     def num_free_pages(self) -> int:
-        """Pages that no sequence has."""
-        return len(self._free_pages)
+        """Pages that no sequence has, those that are kept included."""
+        self._take_in_abandoned()
+        return len(self._free_pages) + self.index.num_kept
 
     @property
     def tables(self) -> Int[Tensor, "slots most_pages"]:
@@ -59,68 +83,97 @@ class PagePool:
 
     def take_slot(self) -> int:
         """A line of the tables that nobody has."""
-        if not self._free_slots:
-            self._grow_slots()
-        return self._free_slots.pop()
+        with self.lock:
+            self._take_in_abandoned()
+            if not self._free_slots:
+                self._grow_slots()
+            return self._free_slots.pop()
 
-    def give_back(self, slot: int, pages: list[int]) -> None:
-        """Nobody has them any more."""
-        self._free_slots.append(slot)
-        self._free_pages.extend(pages[::-1])
+    def give_back(self, held: HeldPages) -> None:
+        """A row that is no more: its own pages are free, shared ones have a holder less."""
+        with self.lock:
+            self._free_slots.append(held.slot)
+            self.free(held.pages[len(held.blocks) :])
+            self.index.release(held.blocks)
 
-    def take_pages(self, slot: int, held: list[int], count: int) -> None:
-        """Give a slot so many pages more, which are added to those that it holds.
+    def take_pages(self, count: int) -> list[int]:
+        """So many pages that nobody has; kept ones make way.
 
         Raises:
-            InvalidRequestError: The device has no memory for them.
+            CacheFullError: The device has no memory for them.
         """
-        if len(held) + count > self.most_pages:
-            raise InvalidRequestError(
-                f"a sequence of {(len(held) + count) * PAGE} tokens is longer than the model's "
-                f"context of {self._config.context_length}: shorten the prompt or max_tokens"
-            )
-        while len(self._free_pages) < count:
-            self._grow_pages()
-        first = len(held)
-        held.extend(self._free_pages.pop() for _ in range(count))
-        row = torch.tensor(held[first:], dtype=torch.int32)
-        self._tables[slot, first : len(held)] = row.to(self._tables.device)
+        with self.lock:
+            self._take_in_abandoned()
+            while len(self._free_pages) < count:
+                # Kept pages first: a pool that grows has all graphs captured anew.
+                if not self.evict(count - len(self._free_pages)):
+                    self._grow_pages()
+            return [self._free_pages.pop() for _ in range(count)]
 
-    def check_integrity(self, held: list[list[int]]) -> None:
-        """Every page is free or held once.
+    def free(self, pages: Sequence[int]) -> None:
+        """Nobody has them any more."""
+        self._free_pages.extend(pages[::-1])
+
+    def evict(self, count: int) -> int:
+        """Free so many of the kept pages, or all there are; how many."""
+        pages = [page for _ in range(count) if (page := self.index.evict()) is not None]
+        self.free(pages)
+        return len(pages)
+
+    def write_table(self, slot: int, first: int, pages: Sequence[int]) -> None:
+        """Tell the device some pages of a slot."""
+        row = torch.tensor(pages, dtype=torch.int32)
+        self._tables[slot, first : first + len(pages)] = row.to(self._tables.device)
+
+    def copy_page(self, page: int, to: int) -> None:
+        """Copy keys and values of every layer."""
+        self._pages[:, :, to] = self._pages[:, :, page]
+
+    def check_integrity(self, held: Iterable[Sequence[int]]) -> None:
+        """Every page is free, kept, or held by as many rows as are counted.
 
         Args:
             held: The pages of every sequence of every cache of this pool.
         """
-        taken = [page for pages in held for page in pages]
-        assert sorted([*taken, *self._free_pages]) == list(range(self._pages.shape[2]))
+        self._take_in_abandoned()
+        self.index.check_integrity()
+        holders = {block.content: count for block, count in self.index.holders().items()}
+        counts = Counter(page for pages in held for page in pages)
+        assert len(holders) == len(self.index), "a page is in the index twice"
+        assert all(counts[page] == count for page, count in holders.items())
+        own = [page for page in counts if page not in holders]
+        assert all(counts[page] == 1 for page in own), "a page has two owners"
+        every = [*own, *holders, *self._free_pages]
+        assert sorted(every) == list(range(self._pages.shape[2]))
+        assert len(set(self._free_slots)) == len(self._free_slots)
+
+    def _take_in_abandoned(self) -> None:
+        while self.abandoned:
+            self.give_back(self.abandoned.popleft())
 
     def _grow_pages(self) -> None:
         layers, both, count, *rest = self._pages.shape
-        try:
-            grown = self._pages.new_empty(layers, both, 2 * count, *rest)
-        except torch.OutOfMemoryError as error:
-            needed = 2 * self._pages.nbytes / 1e9
-            raise InvalidRequestError(
-                f"the device has no {needed:.1f} GB for the keys and values of "
-                f"{2 * count * PAGE} tokens: use a smaller batch or shorter texts"
-            ) from error
-        grown[:, :, :count] = self._pages
-        self._pages = grown
-        self._free_pages[:0] = [*range(count, 2 * count)][::-1]
-        self.version += 1
+        for more in (count, -(-count // 4)):
+            try:
+                grown = self._pages.new_empty(layers, both, count + more, *rest)
+            except torch.OutOfMemoryError:
+                continue
+            grown[:, :, :count] = self._pages
+            self._pages = grown
+            self._free_pages[:0] = [*range(count, count + more)][::-1]
+            self.version += 1
+            return
+        needed = 1.25 * self._pages.nbytes / 1e9
+        raise CacheFullError(
+            f"the device has no {needed:.1f} GB for the keys and values of more than "
+            f"{count * PAGE} tokens: use a smaller batch or shorter texts"
+        )
 
     def _grow_slots(self) -> None:
         count = len(self._tables)
         self._tables = torch.cat((self._tables, torch.zeros_like(self._tables)))
         self._free_slots[:0] = [*range(count, 2 * count)][::-1]
         self.version += 1
-
-
-@dataclass
-class _Held:
-    slot: int
-    pages: list[int] = field(default_factory=list)
 
 
 class GpuCache(PagedCache):
@@ -131,26 +184,30 @@ class GpuCache(PagedCache):
     """
 
     def __init__(self, pool: PagePool) -> None:
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, HeldPages] = {}
         super().__init__()
         self.pool = pool
+        self._uses: Counter[int] = Counter()
+        """Rows of this cache that have each page."""
 
     def add(self) -> int:
         """Open an empty row and return its number."""
         row = super().add()
-        self._held[row] = _Held(self.pool.take_slot())
+        self._held[row] = HeldPages(self.pool.take_slot())
         return row
 
     def remove(self, row: int) -> None:
         """Close a row; its pages can serve others."""
         super().remove(row)
         held = self._held.pop(row)
-        self.pool.give_back(held.slot, held.pages)
+        self._count_out(held.pages)
+        self.pool.give_back(held)
 
     def __del__(self) -> None:
         """A cache that is let go of with rows open gives them back."""
+        # Not here: garbage is collected anywhere, also in the middle of what counts the pages.
         for held in self._held.values():
-            self.pool.give_back(held.slot, held.pages)
+            self.pool.abandoned.append(held)
 
     def slot(self, row: int) -> int:
         """The line of the pool's tables that is this row's."""
@@ -160,9 +217,153 @@ class GpuCache(PagedCache):
         """The pages of a row, in order."""
         return self._held[row].pages
 
+    @property
+    def num_held(self) -> int:
+        """Tokens that the pages of all rows have room for; a shared page counts once."""
+        return PAGE * len(self._uses)
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens of the pool's pages that are kept."""
+        return PAGE * self.pool.index.num_kept
+
+    @property
+    def may_be_full(self) -> bool:
+        """A device's memory is other users', too."""
+        return True
+
     def reserve(self, row: int, num_tokens: int) -> int:
         """Make room for a row of so many tokens; the pages that it then has in use."""
         held, wanted = self._held[row], -(-num_tokens // PAGE)
-        if wanted > len(held.pages):
-            self.pool.take_pages(held.slot, held.pages, wanted - len(held.pages))
+        if wanted > self.pool.most_pages:
+            raise InvalidRequestError(
+                f"a sequence of {wanted * PAGE} tokens is longer than the model's context of "
+                f"{self.pool.context_length}: shorten the prompt or max_tokens"
+            )
+        first = len(held.pages)
+        if wanted > first:
+            with self.pool.lock:
+                self._make_way(wanted - first)
+                new = self.pool.take_pages(wanted - first)
+                self._uses.update(new)
+                held.pages += new
+                self.pool.write_table(held.slot, first, new)
         return wanted
+
+    def recall(self, row: int, tokens: Sequence[int]) -> int:
+        """Let an empty row share the pages of a text's beginning; the tokens that it then holds."""
+        held = self._held[row]
+        assert not held.pages
+        if not self.settings.shares_prefixes:
+            return 0
+        with self.pool.lock:
+            blocks = self.pool.index.find(tokens)
+            if not blocks:
+                return 0
+            pages = [block.content for block in blocks]
+            self.pool.index.hold(blocks)
+            try:
+                self._make_way(sum(page not in self._uses for page in pages))
+            except CacheFullError:
+                self.pool.index.release(blocks)
+                raise
+            self._uses.update(pages)
+            held.blocks, held.pages = blocks, pages
+            self.pool.write_table(held.slot, 0, pages)
+        self.append(row, PAGE * len(pages))
+        return self.length(row)
+
+    def remember(self, row: int, tokens: Sequence[int], *, is_leaving: bool = False) -> None:
+        """Let others share the whole pages of a row's beginning."""
+        del is_leaving
+        assert len(tokens) <= self.length(row)
+        if not self.settings.shares_prefixes:
+            return
+        held = self._held[row]
+        with self.pool.lock:
+            for first in range(PAGE * len(held.blocks), len(tokens) - PAGE + 1, PAGE):
+                self._share(held, tuple(tokens[first : first + PAGE]))
+
+    def rollback(self, row: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a row; what others share, they keep."""
+        held = self._held[row]
+        if length < PAGE * len(held.blocks):
+            with self.pool.lock:
+                while length < PAGE * len(held.blocks):
+                    self._own_last(held, length)
+        super().rollback(row, length)
+
+    def forget_kept(self) -> None:
+        """Free the pool's kept pages."""
+        with self.pool.lock:
+            self.pool.free(self.pool.index.clear())
+
+    def check_integrity(self) -> None:
+        """Every row's pages are those of its table, its blocks and the counts."""
+        for row, held in self._held.items():
+            assert self.length(row) <= PAGE * len(held.pages)
+            assert PAGE * len(held.blocks) <= self.length(row)
+            assert [block.content for block in held.blocks] == held.pages[: len(held.blocks)]
+            table = self.pool.tables[held.slot, : len(held.pages)]
+            assert table.tolist() == held.pages
+        held_pages = Counter(page for held in self._held.values() for page in held.pages)
+        assert held_pages == self._uses
+        limit = self.settings.num_tokens
+        assert limit is None or self.num_held <= limit
+
+    # --- pages ----------------------------------------------------------------------------------
+
+    def _make_way(self, count: int) -> None:
+        """Let kept pages go where this cache and they would be more than it may hold."""
+        limit = self.settings.num_tokens
+        if limit is None:
+            return
+        wanted = len(self._uses) + count
+        if wanted > limit // PAGE:
+            raise CacheFullError(
+                f"{wanted * PAGE} tokens are more than cache_tokens={limit}: use a smaller batch, "
+                "shorter texts, or more cache_tokens"
+            )
+        self.pool.evict(max(0, wanted + self.pool.index.num_kept - limit // PAGE))
+
+    def _share(self, held: HeldPages, tokens: tuple[int, ...]) -> None:
+        """Put a row's next page into the index, or take the one that is there in its place."""
+        index, number = self.pool.index, len(held.blocks)
+        parent = held.blocks[-1] if held.blocks else None
+        block = index.after(parent, tokens)
+        if block is None:
+            held.blocks.append(index.add(parent, tokens, held.pages[number]))
+            return
+        # The same tokens have the same bits in both.
+        index.hold([block])
+        held.blocks.append(block)
+        self.pool.free([self._replace(held, number, block.content)])
+
+    def _own_last(self, held: HeldPages, length: int) -> None:
+        """Make the last shared page of a row its own, with those of `length` tokens in it."""
+        index, number, block = self.pool.index, len(held.blocks) - 1, held.blocks[-1]
+        if block.num_holders == 1:
+            held.blocks.pop()
+            self.pool.free(index.forget(block))
+            return
+        self._make_way(1)
+        [page] = self.pool.take_pages(1)
+        if length > PAGE * number:
+            self.pool.copy_page(block.content, page)
+        held.blocks.pop()
+        self._replace(held, number, page)
+        index.release([block])
+
+    def _replace(self, held: HeldPages, number: int, page: int) -> int:
+        """Give a row another page in the place of one, which is returned."""
+        before, held.pages[number] = held.pages[number], page
+        self._uses[page] += 1
+        self._count_out([before])
+        self.pool.write_table(held.slot, number, [page])
+        return before
+
+    def _count_out(self, pages: Iterable[int]) -> None:
+        for page in pages:
+            self._uses[page] -= 1
+            if not self._uses[page]:
+                del self._uses[page]
