@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -15,6 +17,8 @@ from draftsmith.serve.errors import ApiError, ErrorResponse
 from draftsmith.serve.guards import BodyGuard, KeyGuard, RequestLog
 from draftsmith.serve.refusals import refusal_of, refusal_of_engine
 from draftsmith.serve.routes import chat, completions, health, metrics, models, responses, tokens
+from draftsmith.serve.schemas.answers import ChatChunk, ErrorBody, ResponseEvent, TextCompletion
+from draftsmith.serve.schemas.documented import ERRORS, with_bounds, with_streams
 from draftsmith.serve.service import Service
 from draftsmith.serve.settings import ServeSettings
 
@@ -37,11 +41,13 @@ def create_app(engine: Engine, settings: ServeSettings | None = None) -> FastAPI
         title="draftsmith",
         version=__version__,
         lifespan=_lifespan,
+        responses=ERRORS,
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
+    app.openapi = lambda: _schema(app)  # type: ignore[method-assign] # as FastAPI has it done
     for part in (chat, completions, responses, models, tokens, health, metrics):
         app.include_router(part.router)
     # The last one added is the first that a request meets.
@@ -57,6 +63,24 @@ def create_app(engine: Engine, settings: ServeSettings | None = None) -> FastAPI
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
     return app
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """What is served, with this server's own limits."""
+    if app.openapi_schema is None:
+        # Events of streams have a schema from this version on.
+        made = get_openapi(
+            title=app.title, version=app.version, openapi_version="3.2.0", routes=app.routes
+        )
+        found = with_streams(made, ChatChunk, TextCompletion, ResponseEvent, ErrorBody)
+        service: Service = app.state.service
+        longest = service.settings.limits.max_output_tokens
+        last = service.engine.target.traits.vocab_size - 1
+        bounds: dict[str, int] = dict.fromkeys(("prompt", "tokens", "stop_token_ids"), last)
+        lengths = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
+        with_bounds(found, bounds | dict.fromkeys(lengths, longest))
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 @asynccontextmanager

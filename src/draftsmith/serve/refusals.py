@@ -43,7 +43,7 @@ def refusal_of(errors: Sequence[Mapping[str, Any]], body: object) -> ApiError:
         is_known = len(where) == 1 and where[0] in _KNOWN_ELSEWHERE
         rule = "is not supported here" if is_known else "is unknown"
         return ApiError(400, f"{name} {rule}: leave it out", param=name, code="unknown_parameter")
-    code = "missing_required_parameter" if error["type"] == "missing" else "invalid_value"
+    code = "missing_required_parameter" if error["type"] == "missing" else "invalid_type"
     why = str(error["msg"]).rstrip(".")
     given = "" if error["type"] == "missing" else f", got {error.get('input')!r:.80}"
     return ApiError(400, f"{name}: {why}{given}", param=name, code=code)

@@ -49,13 +49,13 @@ def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
     _check_form(body)
     if body.top_logprobs is not None and not body.logprobs:
         raise refused("top_logprobs", "needs logprobs to be true")
-    if body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise refused("max_tokens", "and max_completion_tokens are one limit: give one of them")
     tokenizer = tokenizer_of(engine)
     if not tokenizer.has_chat_template:
         raise refused("messages", "need a chat template, and the model has none: use completions")
     prompt = tokenizer.encode_chat(model_messages(body.messages))
-    longest = body.max_tokens or body.max_completion_tokens
+    # Two names of one limit: where both are given, both hold.
+    limits_given = [one for one in (body.max_tokens, body.max_completion_tokens) if one is not None]
+    longest = min(limits_given, default=None)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     asked = _Asked(body, limits, longest, logprobs, body.n or 1, body.prediction)
     return _work(engine, [prompt], asked)
@@ -127,9 +127,7 @@ def _response_messages(body: ResponseRequest) -> list[Message]:
 def model_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     """Turns as chat templates know them; a developer's are the system's, as OpenAI has it."""
     found: list[Message] = []
-    for number, message in enumerate(messages):
-        if message.content is None:
-            raise refused(f"messages[{number}].content", "must be a text, got null")
+    for message in messages:
         role = "system" if message.role == "developer" else message.role
         turn = {"role": role, "content": joined_text(message.content)}
         found.append(turn if message.name is None else turn | {"name": message.name})
@@ -188,6 +186,8 @@ def _work(engine: Engine, prompts: Sequence[list[int]], asked: _Asked) -> Work:
 
 def _check_limits(asked: _Asked, num_prompts: int) -> None:
     body, limits = asked.body, asked.limits
+    if body.seed is not None and not -(1 << 63) <= body.seed < 1 << 64:
+        raise refused("seed", f"must be from -2**63 to 2**64 - 1, got {body.seed}")
     for name, value, most in (
         ("n", num_prompts * asked.n, limits.max_choices),
         ("stop", len(body.stop_strings), limits.max_stop),

@@ -10,7 +10,9 @@ from draftsmith.serve.answers.chat import ChatShape
 from draftsmith.serve.generating import generate
 from draftsmith.serve.routes.asked import asked_of
 from draftsmith.serve.routes.at_hand import AtHand
+from draftsmith.serve.schemas.answers import ChatChunk, ChatCompletion
 from draftsmith.serve.schemas.chat import ChatRequest
+from draftsmith.serve.schemas.documented import generation
 from draftsmith.serve.translation import chat_work
 
 __all__ = ["router"]
@@ -18,7 +20,7 @@ __all__ = ["router"]
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=generation(ChatCompletion, ChatChunk))
 async def chat_completions(body: ChatRequest, request: Request, service: AtHand) -> Response:
     """Answer a conversation."""
     service.check_model(body.model)

@@ -10,7 +10,9 @@ from draftsmith.serve.answers.completions import CompletionShape
 from draftsmith.serve.generating import generate
 from draftsmith.serve.routes.asked import asked_of
 from draftsmith.serve.routes.at_hand import AtHand
+from draftsmith.serve.schemas.answers import TextCompletion
 from draftsmith.serve.schemas.completions import CompletionRequest
+from draftsmith.serve.schemas.documented import generation
 from draftsmith.serve.translation import completion_work
 
 __all__ = ["router"]
@@ -18,7 +20,7 @@ __all__ = ["router"]
 router = APIRouter()
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=generation(TextCompletion, TextCompletion))
 async def completions(body: CompletionRequest, request: Request, service: AtHand) -> Response:
     """Go on from a text, or from several."""
     service.check_model(body.model)

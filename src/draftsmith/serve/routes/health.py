@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from draftsmith import __version__
 from draftsmith.serve.errors import ApiError
 from draftsmith.serve.routes.at_hand import AtHand
+from draftsmith.serve.schemas.answers import Health, Version
 
 __all__ = ["router"]
 
 router = APIRouter()
 
 
-@router.get("/health")
+@router.get("/health", response_model=Health)
 async def health(service: AtHand) -> dict[str, Any]:
     """Whether the engine's thread lives."""
     if not service.worker.is_alive:
@@ -21,7 +22,7 @@ async def health(service: AtHand) -> dict[str, Any]:
     return {"status": "ok"}
 
 
-@router.get("/ready")
+@router.get("/ready", response_model=Health)
 async def ready(service: AtHand) -> dict[str, Any]:
     """Whether requests are taken."""
     if service.worker.is_refusing or not service.worker.is_alive:
@@ -29,7 +30,7 @@ async def ready(service: AtHand) -> dict[str, Any]:
     return {"status": "ready"}
 
 
-@router.get("/version")
+@router.get("/version", response_model=Version)
 async def version() -> dict[str, Any]:
     """The version of draftsmith."""
     return {"version": __version__}

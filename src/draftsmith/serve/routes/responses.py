@@ -11,6 +11,8 @@ from draftsmith.serve.answers.responses import ResponseShape
 from draftsmith.serve.generating import generate
 from draftsmith.serve.routes.asked import asked_of
 from draftsmith.serve.routes.at_hand import AtHand
+from draftsmith.serve.schemas.answers import ResponseEvent, ResponseObject
+from draftsmith.serve.schemas.documented import generation
 from draftsmith.serve.schemas.responses import ResponseRequest
 from draftsmith.serve.translation import response_work
 
@@ -19,7 +21,7 @@ __all__ = ["router"]
 router = APIRouter()
 
 
-@router.post("/v1/responses")
+@router.post("/v1/responses", responses=generation(ResponseObject, ResponseEvent))
 async def responses(body: ResponseRequest, request: Request, service: AtHand) -> Response:
     """Answer a text or a conversation, without keeping it."""
     service.check_model(body.model)

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from draftsmith.models.tokenizer import Tokenizer
 from draftsmith.serve.errors import refused
 from draftsmith.serve.routes.at_hand import AtHand
+from draftsmith.serve.schemas.answers import Detokenized, Tokenized
 from draftsmith.serve.schemas.tokens import DetokenizeRequest, TokenizeRequest
 from draftsmith.serve.service import Service
 from draftsmith.serve.translation import model_messages, tokenizer_of
@@ -17,7 +18,7 @@ __all__ = ["router"]
 router = APIRouter()
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", response_model=Tokenized)
 async def tokenize(body: TokenizeRequest, service: AtHand) -> dict[str, Any]:
     """The ids of a text, or of a conversation as its template writes it."""
     service.check_model(body.model)
@@ -31,7 +32,7 @@ async def tokenize(body: TokenizeRequest, service: AtHand) -> dict[str, Any]:
     }
 
 
-@router.post("/detokenize")
+@router.post("/detokenize", response_model=Detokenized)
 async def detokenize(body: DetokenizeRequest, service: AtHand) -> dict[str, Any]:
     """The text of ids; special tokens have none."""
     service.check_model(body.model)

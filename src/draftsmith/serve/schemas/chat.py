@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from draftsmith.serve.schemas.common import Body, ChoicesBody, TextPart
+from draftsmith.serve.schemas.common import WHOLE, Body, ChoicesBody, Length, Off, TextPart
 
 __all__ = ["ChatMessage", "ChatRequest", "ResponseFormat"]
 
@@ -13,7 +13,7 @@ class ChatMessage(Body):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | list[TextPart]
     name: str | None = None
     """For the chat template, which may use it."""
     # What clients send back of an answer, where there is nothing in it.
@@ -21,6 +21,7 @@ class ChatMessage(Body):
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
 class ResponseFormat(Body):
@@ -34,15 +35,15 @@ class ChatRequest(ChoicesBody):
     """A conversation to be answered."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+    max_tokens: Length | None = None
     """The longest answer; by default what the context and the server leave."""
-    max_completion_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+    max_completion_tokens: Length | None = None
     """OpenAI's newer name of `max_tokens`."""
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=100), WHOLE] | None = None
     response_format: ResponseFormat | None = None
     # Taken, and of no effect here: nothing is stored, and there is one tier.
-    store: Literal[False] | None = None
+    store: Off | None = None
     metadata: dict[str, str] | None = None
     service_tier: Literal["auto", "default"] | None = None
     modalities: list[Literal["text"]] | None = None

@@ -2,14 +2,19 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from draftsmith.core.gamma import MAX_GAMMA
 
 __all__ = [
+    "MOST",
+    "WHOLE",
     "Answer",
     "Body",
     "ChoicesBody",
+    "Count",
+    "Length",
+    "Off",
     "Prediction",
     "SamplingBody",
     "Speculation",
@@ -39,6 +44,32 @@ class TextPart(Body):
     text: str
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 3.0 is the whole number 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Behind a field's bounds: before them it would take them out of the schema."""
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("must be false here")
+    return value
+
+
+# A literal would take 0 for it.
+Off: TypeAlias = Annotated[bool, Field(json_schema_extra={"const": False}), AfterValidator(_off)]
+"""What can only be declined."""
+MOST = (1 << 31) - 1
+"""Of what is counted; the limits of a server are lower."""
+Count: TypeAlias = Annotated[int, Field(ge=0, le=MOST), WHOLE]
+"""0 or more of something."""
+Length: TypeAlias = Annotated[int, Field(ge=1, le=MOST), WHOLE]
+"""The longest text, in tokens."""
+TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MOST), WHOLE]
+"""Of the model's vocabulary."""
 Text: TypeAlias = str | list[TextPart]
 
 
@@ -51,14 +82,14 @@ class StreamOptions(Body):
     """What a stream tells beside its text."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Off | None = None
     """OpenAI's padding against eavesdroppers; none is added here."""
 
 
 class Speculation(Body):
     """How this request is speculated for; whatever it says, the text's law is the target's."""
 
-    gamma: Annotated[int, Field(ge=0, le=MAX_GAMMA)] | Literal["auto"] | None = None
+    gamma: Annotated[int, Field(ge=0, le=MAX_GAMMA), WHOLE] | Literal["auto"] | None = None
     """Drafted tokens per round; 0 switches speculation off, "auto" is the server's own choice."""
     draft: str | None = None
     """Who drafts: the server's draft by name, "prompt-lookup" or "none"."""
@@ -75,7 +106,6 @@ class Prediction(Body):
     content: str | list[TextPart]
 
 
-TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]
 Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
 Bias: TypeAlias = Annotated[float, Field(ge=-100, le=100)]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -93,22 +123,22 @@ class SamplingBody(Body):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """1 by default; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MOST), WHOLE] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[TokenName, Bias] | None = None
     """Token ids to what is added to their logits."""
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
-    """Fixes the text, whatever else is served and whoever drafts."""
+    seed: Annotated[int, WHOLE] | None = None
+    """Fixes the text, whatever else is served and whoever drafts; from -2**63 to 2**64 - 1."""
     stop: StopString | list[StopString] | None = None
     stop_token_ids: list[TokenId] | None = None
     ignore_eos: bool | None = None
-    min_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    min_tokens: Count | None = None
     stream: bool | None = None
     speculation: Speculation | None = None
-    timeout: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    timeout: Annotated[float, Field(ge=1, le=86_400)] | None = None
     """Seconds, at most the server's own; then the request ends with 504."""
     user: str | None = None
     """Taken and not used, as the next ones."""
@@ -127,7 +157,7 @@ class SamplingBody(Body):
 class ChoicesBody(SamplingBody):
     """Generation of several texts, streamed in chunks."""
 
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    n: Annotated[int, Field(ge=1, le=128), WHOLE] | None = None
     stream_options: StreamOptions | None = None
     prediction: Prediction | None = None
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from draftsmith.serve.schemas.common import Body, SamplingBody
+from draftsmith.serve.schemas.common import WHOLE, Body, Length, Off, SamplingBody
 
 __all__ = ["InputMessage", "ResponseRequest"]
 
@@ -52,14 +52,14 @@ class ResponseRequest(SamplingBody):
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputMessage], Field(min_length=1)]
     instructions: str | None = None
     """The system's turn."""
-    max_output_tokens: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None
+    max_output_tokens: Length | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=100), WHOLE] | None = None
     text: TextOptions | None = None
     # Taken, and of no effect here: nothing is stored, cut or run, and there is one tier.
-    store: Literal[False] | None = None
+    store: Off | None = None
     truncation: Literal["disabled"] | None = None
-    background: Literal[False] | None = None
+    background: Off | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: bool | None = None
