@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,10 @@ def first_token() -> dict[str, float]:
     return {"first_token_s": round(first, 2), "captured_s": round(time.perf_counter() - start, 2)}
 
 
+def _save(document: dict[str, Any], part: str, found: dict[str, Any]) -> None:
+    write_result("gpu", document | {part: found})
+
+
 _ROUNDS: dict[str, Callable[[], dict[str, Any]]] = {
     "sampled": sampled,
     "auto": auto,
@@ -244,7 +249,7 @@ def main() -> None:
             case "peer":
                 document[part] = peer()
             case "pair":
-                document[part] = pair()
+                document[part] = pair(partial(_save, document, part))
             case _:
                 document[part] = _ROUNDS[part]()
         torch.cuda.empty_cache()

@@ -4,6 +4,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,8 +26,12 @@ _HEAD_IDS = 32_768
 _TURNS = 3
 
 
-def pair() -> dict[str, Any]:
-    """Tokens a second of whole texts, prompts included, every arm in turn."""
+def pair(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Tokens a second of whole texts, prompts included, every arm in turn.
+
+    Args:
+        save: Called with what there is after each part.
+    """
     start = time.perf_counter()
     target, whole = (load_model(name, ModelSettings(device="cuda")) for name in (TARGET, DRAFT))
     loaded_s = time.perf_counter() - start
@@ -42,6 +47,7 @@ def pair() -> dict[str, Any]:
         ("temperature 0.8", {"temperature": 0.8, "top_p": 0.95, "seed": 7}),
     ):
         found[name] = _ours(target, draft, whole, prompts, sampling)
+        save(found)
         print(name, found[name], flush=True)
     found["peer"] = _peer(target, whole, prompts[:_PEER_PROMPTS])
     print("peer", found["peer"], flush=True)

@@ -163,14 +163,14 @@ def _compare(
     vocab_size = target.traits.vocab_size
     # The bigram learns from what the target says.
     table = NgramTable.from_tokens(plain, vocab_size)
-    own: tuple[Drafter, ...] = (
-        ModelDrafter(draft),
-        PromptLookupDrafter(),
-        NgramDrafter(table),
-        RandomDrafter(vocab_size),
-        SpeculativeDrafter(draft, PromptLookupDrafter()),
-    )
-    drafters = dict(zip(DRAFTERS, own, strict=True))
+    drafters: dict[str, Drafter] = {
+        "model": ModelDrafter(draft),
+        "prompt-lookup": PromptLookupDrafter(),
+        "bigram": NgramDrafter(table),
+        "random": RandomDrafter(vocab_size),
+        "model over prompt-lookup": SpeculativeDrafter(draft, PromptLookupDrafter()),
+    }
+    assert tuple(drafters) == DRAFTERS
     for name, gamma, batch in _configurations():
         if (name, gamma, batch) in known:
             continue
