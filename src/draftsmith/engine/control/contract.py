@@ -86,6 +86,7 @@ def without(record: RoundRecord, forced: Forced) -> RoundRecord:
     """What a round did beside its forced tokens.
 
     Example:
+        >>> from draftsmith.core.statistics import RoundRecord
         >>> without(RoundRecord(6, 6, 6, 7), Forced(before=3, behind=1))
         RoundRecord(num_drafted=2, num_tested=2, num_accepted=2, num_committed=3)
     """
