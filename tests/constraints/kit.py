@@ -1,18 +1,16 @@
 """A grammar that is a list of texts, and what the tests of structured outputs share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from draftsmith.constraints.walk import Walk
-from draftsmith.core.params import SamplingParams
 from draftsmith.core.structured import StructuredOutputs
-from draftsmith.engine.engine import Engine
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.hf.load import wrap_model
-from draftsmith.models.tokenizer import Tokenizer
+from draftsmith.models.tokenizer import Message, Pieces, Tokenizer
 from tests import tiny
 from tests.engine.kit import text_tokenizer
 
@@ -41,7 +39,15 @@ class Listed:
 
     failure = ""
 
-    def __init__(self, texts: Collection[Text], ends: Collection[int], vocab_size: int) -> None:
+    def __init__(
+        self,
+        texts: Collection[Text],
+        ends: Collection[int],
+        vocab_size: int,
+        *,
+        guesses: bool = False,
+    ) -> None:
+        self.guesses = guesses
         self.texts = texts
         self.ends = ends
         self.vocab_size = vocab_size
@@ -56,6 +62,12 @@ class Listed:
         assert 0 < count <= len(self.fed)
         self.fed = self.fed[: len(self.fed) - count]
 
+    def spelled(self) -> list[int]:
+        """A guess, which may be wrong: the next token of the first text that goes on from here."""
+        length = len(self.fed)
+        following = [one[length:] for one in sorted(self.texts) if one[:length] == self.fed]
+        return list(next(filter(None, following), ())) if self.guesses else []
+
     def mask(self) -> Tensor:
         self.num_masks += 1
         mask = torch.zeros(self.vocab_size, dtype=torch.bool)
@@ -68,9 +80,47 @@ class Listed:
         return mask
 
 
-def listed(texts: Collection[Text], ends: Collection[int], vocab_size: int) -> Walk:
+def listed(
+    texts: Collection[Text], ends: Collection[int], vocab_size: int, *, guesses: bool = False
+) -> Walk:
     """The constraint of a text that is one of a list."""
-    return Walk(Listed(texts, ends, vocab_size), frozenset(ends), vocab_size, "choice")
+    return Walk(
+        lambda: Listed(texts, ends, vocab_size, guesses=guesses),
+        frozenset(ends),
+        vocab_size,
+        "choice",
+    )
+
+
+class Bytes(Tokenizer):
+    """A token for each byte, then padding and an end; it says nothing of itself but its pieces."""
+
+    END = 257
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_plain(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        raise NotImplementedError
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(token for token in tokens if token < 256).decode(errors="replace")
+
+    def token_strings(self) -> dict[int, str]:
+        return {token: str(token) for token in range(258)}
+
+    def special_tokens(self) -> dict[str, int]:
+        return {"<pad>": 256, "<end>": 257}
+
+    @property
+    def has_chat_template(self) -> bool:
+        return False
+
+    def byte_pieces(self) -> Pieces:
+        return Pieces([*(bytes([byte]) for byte in range(256)), b"", b""], self.encode_plain)
 
 
 @cache
@@ -94,12 +144,3 @@ def _raw(seed: int) -> object:
 def tokenizer() -> Tokenizer:
     """Byte-level, with merges."""
     return text_tokenizer()
-
-
-def plain_texts(form: StructuredOutputs, prompts: list[str], params: SamplingParams) -> list[Text]:
-    """Each prompt's ids without speculation, in a batch of one."""
-    from dataclasses import replace
-
-    engine = Engine(model(), tokenizer(), gamma=0)
-    params = replace(params, structured_outputs=form)
-    return [engine.generate(prompt, params)[0].token_ids for prompt in prompts]

@@ -123,7 +123,7 @@ def test_without_a_drafter_forced_tokens_take_few_passes_and_gamma_0_drafts_noth
     assert quick.token_ids == slow.token_ids
     assert slow.statistics.num_drafted == 0
     assert slow.statistics.num_rounds == len(slow.token_ids)
-    assert quick.statistics.num_drafted == quick.statistics.num_accepted > 10
+    assert quick.statistics.num_accepted > 10
     assert quick.statistics.num_rounds < len(slow.token_ids) - 10
 
 

@@ -7,6 +7,7 @@ the masks of every row are the engine's, and the sum is exact.
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -137,13 +138,24 @@ class Model(Wrapped):
         self.traits = ModelTraits("a world", VOCAB, (END,), None)
 
 
-def turn_of(text: Text, language: set[Text], verifier: Verifier, gamma: int) -> Turn:
-    walk = listed(language, (END,), VOCAB)
+class Case(NamedTuple):
+    """What is enumerated."""
+
+    drafter: Drafter
+    language: set[Text]
+    world: RandomWorld
+    gamma: int
+    guesses: bool
+    """Whether the grammar guesses how the text goes on where it has a choice."""
+
+
+def turn_of(text: Text, case: Case, verifier: Verifier) -> Turn:
+    walk = listed(case.language, (END,), VOCAB, guesses=case.guesses)
     law = ConstrainedLaw(Counts(), walk)
     empty = torch.empty(0, dtype=torch.long)
     room = 12 - len(text)
     return Turn(
-        view=SequenceView(0, list(text), 0, (), min(gamma, room - 1)),
+        view=SequenceView(0, list(text), 0, (), min(case.gamma, room - 1)),
         law=law,
         draft_law=law,
         verifier=verifier,
@@ -155,24 +167,23 @@ def turn_of(text: Text, language: set[Text], verifier: Verifier, gamma: int) -> 
     )
 
 
-def scripts(
-    drafter: Drafter, text: Text, language: set[Text], world: RandomWorld, gamma: int
-) -> Iterator[tuple[float, Check]]:
+def scripts(text: Text, case: Case) -> Iterator[tuple[float, Check]]:
     """Every way in which a round's draft may come out: its chance, and what is checked."""
     pending: list[tuple[Text, float]] = [((), 1.0)]
     while pending:
         script, mass = pending.pop()
         verifier = Scripted(script)
-        turn = turn_of(text, language, verifier, gamma)
+        turn = turn_of(text, case, verifier)
         try:
-            proposal = propose_along(Model(), open_state(drafter), "it", [turn])
+            proposal = propose_along(Model(), open_state(case.drafter), "it", [turn])
         except Branch as branch:
             law = branch.law.tolist()
             pending += [((*script, x), mass * share) for x, share in enumerate(law) if share]
             continue
         assert not turn.fault
         drafted = proposal.tokens[0]
-        rows = [counts_of(world.target((*text, *drafted[:i]))) for i in range(len(drafted) + 1)]
+        prefixes = [(*text, *drafted[:count]) for count in range(len(drafted) + 1)]
+        rows = [counts_of(case.world.target(prefix)) for prefix in prefixes]
         judged([turn], Checked(torch.stack(rows).unsqueeze(0), [0], proposal, VOCAB))
         check = verifier.check
         assert check is not None
@@ -204,20 +215,14 @@ def up_to_end(text: Text) -> Text:
     return text[: text.index(END) + 1] if END in text else text
 
 
-def text_law(
-    drafter: Drafter,
-    verifier: ThresholdVerifier,
-    language: set[Text],
-    world: RandomWorld,
-    gamma: int,
-) -> dict[Text, float]:
+def text_law(case: Case, verifier: ThresholdVerifier) -> dict[Text, float]:
     """The law of whole texts, over as many rounds as they take."""
     law: dict[Text, float] = {}
     pending: dict[Text, float] = {(): 1.0}
     while pending:
         text = min(pending, key=len)
         mass = pending.pop(text)
-        for share, check in scripts(drafter, text, language, world, gamma):
+        for share, check in scripts(text, case):
             for tokens, chance in round_law(check, verifier).items():
                 whole = (*text, *tokens)
                 into = law if whole[-1] == END else pending
@@ -251,12 +256,57 @@ def test_the_law_of_whole_texts_is_the_masked_models(
     verifier: ThresholdVerifier, name: str
 ) -> None:
     language = LANGUAGES[name]
-    for seed in range(3):
+    for seed, gamma in enumerate((1, 3, 2)):
         world = RandomWorld(seed, VOCAB, 0.7)
         expected = plain_law(language, world)
         assert abs(sum(expected.values()) - 1) < 1e-12
         assert {text[:-1] for text in expected} == language
         for drafter in drafters(world):
-            for gamma in (1, 3) if seed == 0 else (2,):
-                law = text_law(drafter, verifier, language, world, gamma)
-                assert total_variation(law, expected) <= 1e-12, (drafter, gamma, seed)
+            for guesses in (False, True):
+                case = Case(drafter, language, world, gamma, guesses)
+                law = text_law(case, verifier)
+                assert total_variation(law, expected) <= 1e-12, case
+
+
+def test_a_target_row_that_is_not_masked_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teeth: one mask of a draft's rows left out changes the sum."""
+    masked = ConstrainedLaw.__call__
+
+    def without_last(
+        law: ConstrainedLaw, logits: Tensor, history: History, drafted: Tensor
+    ) -> Tensor:
+        rows = masked(law, logits, history, drafted)
+        if len(rows) > 1:
+            rows[-1] = Counts()(logits[-1:], history, drafted)[0]
+        return rows
+
+    monkeypatch.setattr(ConstrainedLaw, "__call__", without_last)
+    world = RandomWorld(0, VOCAB, 0.7)
+    case = Case(FromCounts(world), LANGUAGES["all choice"], world, 1, guesses=False)
+    law = text_law_of_one_round(case, RejectionVerifier())
+    assert any(not is_beginning(text, case.language) for text in law)
+
+
+def text_law_of_one_round(case: Case, verifier: ThresholdVerifier) -> dict[Text, float]:
+    """The law of what the first round commits."""
+    law: dict[Text, float] = {}
+    for share, check in scripts((), case):
+        for text, chance in round_law(check, verifier).items():
+            law[text] = law.get(text, 0.0) + share * chance
+    return law
+
+
+def is_beginning(text: Text, language: set[Text]) -> bool:
+    """Whether a text of the language begins so, or is so and has ended."""
+    if text[-1] == END:
+        return text[:-1] in language
+    return any(one[: len(text)] == text for one in language)
+
+
+def test_what_a_round_commits_is_the_beginning_of_a_text() -> None:
+    world = RandomWorld(1, VOCAB, 0.7)
+    for language in LANGUAGES.values():
+        for drafter in drafters(world):
+            case = Case(drafter, language, world, 2, guesses=True)
+            law = text_law_of_one_round(case, BlockVerifier())
+            assert all(is_beginning(text, language) for text in law)

@@ -49,7 +49,7 @@ class Grammar:
 
     def begin(self) -> Walk:
         """The constraint of a new text."""
-        return Walk(self._matcher.copy(), self._ends, self._vocab_size, self._form.kind)
+        return Walk(self._matcher.copy, self._ends, self._vocab_size, self._form.kind)
 
 
 class Grammars:

@@ -60,7 +60,7 @@ class Guidance:
             raise InvalidRequestError(
                 f"structured_outputs.{form.kind} does not compile: {_one_line(inner.get_error())}"
             )
-        matcher = GuidanceMatcher(inner, self._ends, self._vocab_size)
+        matcher = GuidanceMatcher(inner, self._inner, self._ends, self._vocab_size)
         # The first mask builds much of the lexer: here, and not while others wait for a round.
         matcher.mask()
         if matcher.failure or not matcher.mask().any():
@@ -74,18 +74,21 @@ class GuidanceMatcher:
 
     Args:
         inner: llguidance's.
+        tokenizer: llguidance's.
         ends: Tokens that end a text, where it may end.
         vocab_size: The model's.
     """
 
-    def __init__(self, inner: Any, ends: Tensor, vocab_size: int) -> None:
+    def __init__(self, inner: Any, tokenizer: Any, ends: Tensor, vocab_size: int) -> None:
         self._inner = inner
+        self._tokenizer = tokenizer
         self._ends = ends
         self._vocab_size = vocab_size
 
     def copy(self) -> "GuidanceMatcher":
         """Another that stands in the same place."""
-        return GuidanceMatcher(self._inner.deep_copy(), self._ends, self._vocab_size)
+        inner = self._inner.deep_copy()
+        return GuidanceMatcher(inner, self._tokenizer, self._ends, self._vocab_size)
 
     def feed(self, token: int) -> bool:
         """Go one token on; False if that was not possible."""
@@ -107,6 +110,11 @@ class GuidanceMatcher:
         if self._inner.is_accepting():
             mask[self._ends] = True
         return mask
+
+    def spelled(self) -> list[int]:
+        """Tokens for the letters that must come next; none where there is a choice."""
+        letters = self._inner.compute_ff_bytes()
+        return self._tokenizer.tokenize_bytes(letters) if letters else []
 
     @property
     def failure(self) -> str:
@@ -176,7 +184,7 @@ def _opened(tokenizer: Tokenizer, vocab_size: int, ends: list[int]) -> Any:
     described = tokenizer.as_json()
     if described is not None:
         return llguidance.LLTokenizer(described, n_vocab=vocab_size, eos_token=ends)
-    pieces = tokenizer.pieces()
+    pieces = tokenizer.byte_pieces()
     if pieces is None:
         raise InvalidRequestError(
             "structured_outputs needs to know the bytes of each token, which this tokenizer does "

@@ -5,7 +5,7 @@ from what it was fed. What it says of a prefix is kept while the matcher stands 
 the draft, the check and the next round ask for the same prefixes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -25,7 +25,7 @@ class Matcher(Protocol):
     """Where a text stands in a grammar. End tokens are no part of it, and are never fed."""
 
     def feed(self, token: int) -> bool:
-        """Go one token on; False if that was not possible, and nothing has changed."""
+        """Go one token on, which is in the mask; False where that met a limit."""
         ...
 
     def take_back(self, count: int) -> None:
@@ -36,9 +36,13 @@ class Matcher(Protocol):
         """The tokens that may come next, end tokens among them where the text may end."""
         ...
 
+    def spelled(self) -> list[int]:
+        """Tokens for the letters that must come next; none where there is a choice."""
+        ...
+
     @property
     def failure(self) -> str:
-        """Why it can tell nothing any more; empty while it can."""
+        """The limit that it has met, and can tell nothing any more; empty while it can."""
         ...
 
 
@@ -46,8 +50,8 @@ class _Step(NamedTuple):
     """What may follow one prefix."""
 
     mask: Tensor
-    only: int | None
-    """The one token that may, if there is but one."""
+    next: int | None
+    """The one token that may; or the one that spells what must, where letters must follow."""
 
 
 class Walk:
@@ -57,16 +61,25 @@ class Walk:
     would swallow (llguidance takes any split of the bytes that a grammar forces, and its mask holds
     the tokenizer's own) plain decoding could never write.
 
+    A matcher that meets a limit of its own is done with. Another begins in its place where the text
+    goes on elsewhere, so that a rejected draft that met the limit leaves no trace.
+
     Args:
-        matcher: At the beginning of the grammar; nobody else feeds it.
+        begin: Makes a matcher at the beginning of the grammar.
         ends: The tokens that end the text.
         vocab_size: The model's.
         name: Of the form, for messages.
     """
 
-    def __init__(self, matcher: Matcher, ends: frozenset[int], vocab_size: int, name: str) -> None:
-        self._matcher = matcher
-        self._ends = ends
+    def __init__(
+        self, begin: Callable[[], Matcher], ends: frozenset[int], vocab_size: int, name: str
+    ) -> None:
+        self._begin = begin
+        self._matcher = begin()
+        self._failure = ""
+        """Of the last matcher that met a limit."""
+        self.ends = ends
+        """The tokens that end the text."""
         self._name = name
         self._fed: list[int] = []
         """What the matcher has been fed."""
@@ -74,6 +87,8 @@ class Walk:
         """By length, what may follow the prefixes of what was fed."""
         self._outside = _Step(torch.ones(vocab_size, dtype=torch.bool), None)
         """Behind an end, or a token that was refused: no text comes there."""
+        self._beyond = _Step(torch.zeros(vocab_size, dtype=torch.bool), None)
+        """Where a matcher met a limit: a text may come there, and cannot go on."""
 
     def allowed(self, tokens: Sequence[int], rows: int) -> Bool[Tensor, "{rows} vocab"]:
         """The tokens that may follow each of the last prefixes.
@@ -89,7 +104,7 @@ class Walk:
         return torch.stack([self._step(text, first + row).mask for row in range(rows)])
 
     def forced(self, tokens: Sequence[int], most: int) -> list[int]:
-        """The tokens that must follow a prefix, one after the other, while only one may.
+        """The tokens that must follow a prefix, one after the other, as far as any must.
 
         Args:
             tokens: The prefix.
@@ -97,10 +112,10 @@ class Walk:
         """
         text, end = list(tokens), len(tokens) + most
         while len(text) < end:
-            only = self._step(text, len(text)).only
-            if only is None:
+            following = self._step(text, len(text)).next
+            if following is None:
                 break
-            text.append(only)
+            text.append(following)
         return text[len(tokens) :]
 
     def num_allowed(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
@@ -120,9 +135,11 @@ class Walk:
     @property
     def complaint(self) -> str:
         """Why nothing may follow, where nothing may."""
-        failure = self._matcher.failure
-        if failure:
-            return f"structured_outputs.{self._name} cannot be followed any further ({failure})"
+        if self._failure:
+            return (
+                f"structured_outputs.{self._name} cannot be followed any further "
+                f"({self._failure}): make it simpler"
+            )
         return (
             f"no token is allowed here by structured_outputs.{self._name} and the other rules at "
             "once: loosen bans, allowed_token_ids or min_tokens"
@@ -136,7 +153,13 @@ class Walk:
         step = self._steps.get(length) if length <= common else None
         if step is not None:
             return step
-        return self._here() if self._go_to(tokens[:length]) else self._outside
+        if self._matcher.failure:
+            self._matcher = self._begin()
+            self._fed.clear()
+            self._steps.clear()
+        if self._go_to(tokens[:length]):
+            return self._here()
+        return self._beyond if self._matcher.failure else self._outside
 
     def _go_to(self, prefix: list[int]) -> bool:
         """Feed the matcher a prefix; False where it is no part of any text."""
@@ -147,9 +170,10 @@ class Walk:
                 self._steps.pop(length, None)
             del self._fed[common:]
         for token in prefix[common:]:
-            if token in self._ends or not self._here().mask[token]:
+            if token in self.ends or not self._here().mask[token]:
                 return False
             if not self._matcher.feed(token):
+                self._failure = self._matcher.failure
                 return False
             self._fed.append(token)
         return True
@@ -159,7 +183,14 @@ class Walk:
         length = len(self._fed)
         if length not in self._steps:
             mask = self._matcher.mask()
-            only = int(mask.byte().argmax()) if int(mask.sum()) == 1 else None
-            self._steps[length] = _Step(mask, only)
+            self._failure = self._matcher.failure
+            self._steps[length] = _Step(mask, self._next(mask))
             self._steps.pop(length - _MOST_KEPT, None)
         return self._steps[length]
+
+    def _next(self, mask: Bool[Tensor, " vocab"]) -> int | None:
+        count = int(mask.sum())
+        if count == 1:
+            return int(mask.byte().argmax())
+        spelled = self._matcher.spelled() if count else []
+        return spelled[0] if spelled and mask[spelled[0]] else None

@@ -25,6 +25,11 @@ class Constraint(Protocol):
     Whatever is kept between calls only saves work. A prefix is the output so far, without prompt.
     """
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end the text."""
+        ...
+
     def allowed(self, tokens: Sequence[int], rows: int) -> Bool[Tensor, "{rows} vocab"]:
         """The tokens that may follow each of the last prefixes.
 
@@ -39,14 +44,17 @@ class Constraint(Protocol):
         ...
 
     def forced(self, tokens: Sequence[int], most: int) -> list[int]:
-        """The tokens that must follow a prefix, one after the other, while only one may.
+        """The tokens that must follow a prefix, one after the other, as far as any must.
+
+        Where only the letters must, they are cut into tokens as the tokenizer would: the text may
+        be cut in another way, so that this is a good guess, to be checked like any.
 
         Args:
             tokens: The prefix.
             most: At most so many are wanted.
 
         Returns:
-            None where there is a choice, or behind an end.
+            Nothing where there is a choice, or behind an end.
         """
         ...
 

@@ -69,7 +69,7 @@ class Tokenizer(ABC):
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
 
-    def pieces(self) -> Pieces | None:
+    def byte_pieces(self) -> Pieces | None:
         """How it spells; None where that is not known, and grammars cannot be followed."""
         return None
 

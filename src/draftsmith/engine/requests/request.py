@@ -130,8 +130,10 @@ def _grammar(
     if tokenizer is None:
         raise InvalidRequestError(f"{name} needs a tokenizer: load the model with its own")
     _check_ends_of_form(name, params, demands, traits)
-    specials = set(tokenizer.special_tokens().values())
-    ends = {*traits.eos_token_ids, *(specials & set(params.stop_token_ids))}
+    ends = {*traits.eos_token_ids}
+    if params.stop_token_ids:
+        # What has no text cannot be part of the form: it can only end it.
+        ends.update({*tokenizer.special_tokens().values()} & {*params.stop_token_ids})
     return grammars_of(tokenizer, traits.vocab_size, frozenset(ends)).compiled(form)
 
 

@@ -120,7 +120,11 @@ class RoundContext:
     def wanting(self, rows: Sequence[int]) -> list[int]:
         """Those of some sequences for which it pays to draw another token, in order."""
         turns = self.turns
-        open_rows = [row for row in rows if len(turns[row].drawn) < turns[row].view.gamma]
+        open_rows = [
+            row
+            for row in rows
+            if len(turns[row].drawn) < turns[row].view.gamma and not turns[row].has_ended
+        ]
         if self.pace is None or not open_rows:
             return open_rows
         going = [row for row in open_rows if row not in self._ended]

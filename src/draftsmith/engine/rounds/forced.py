@@ -1,11 +1,14 @@
 """Drafts along a grammar: forced tokens cost nothing, refused ones are cut off.
 
-Where a grammar leaves one token only, that token is drafted before anybody guesses: a run of such
-tokens goes before what the drafter proposes, which goes on from there, and another one behind it.
-The law of a forced token is a point mass, so every verifier keeps it if it keeps what stands before
-it. What the grammar refuses is cut off a deterministic draft. One that was drawn is left as it is,
-since whether a token is checked may not depend on it; it comes from masked laws, and holds such a
-token only where a drafter has a law of its own.
+What a grammar forces is drafted before anybody guesses: a run of such tokens goes before what the
+drafter proposes, which goes on from there, and another one behind it. They are certain, as all that
+is drafted without a draw. Where the grammar leaves one token only, the target's law is a point mass
+too, and every verifier keeps it; where it leaves one way to spell on, and several to cut it into
+tokens, they are checked like any others.
+
+What the grammar refuses is cut off a deterministic draft. One that was drawn is left as it is, for
+whether a token is checked may not depend on it. It comes from masked laws, and holds such a token
+only where a drafter has a law of its own.
 """
 
 from collections.abc import Sequence

@@ -58,6 +58,11 @@ class Turn:
     fault: str = ""
     """How the drafter broke its contract for this sequence, which ends it; the others go on."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the draft has come to an end of the text that the constraint knows."""
+        return bool(self.constraint and self.drawn and self.drawn[-1] in self.constraint.ends)
+
     @cached_property
     def history(self) -> History:
         """The committed tokens, made into tensors where a law asks."""

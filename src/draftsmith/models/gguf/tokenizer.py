@@ -126,7 +126,7 @@ class GgufTokenizer(Tokenizer):
         """Whether `encode_chat` works."""
         return bool(self._chat_template)
 
-    def pieces(self) -> Pieces:
+    def byte_pieces(self) -> Pieces:
         """How the file spells."""
 
         def cut(text: str) -> list[int]:
