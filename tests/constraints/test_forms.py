@@ -25,7 +25,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a word": ({"choice": "yes"}, "choice must be a list of texts"),
     "no choice": ({"choice": []}, "choice must be one text or more"),
     "an empty choice": ({"choice": ["a", ""]}, "choice must be one text or more"),
-    "blanks": ({"regex": "a", "disable_any_whitespace": True}, "is for json and json_object"),
+    "blanks": ({"regex": "a", "disable_any_whitespace": True}, "is for JSON"),
     "both blanks": (
         {"json_object": True, "disable_any_whitespace": True, "whitespace_pattern": " "},
         "exclude each other",

@@ -10,7 +10,7 @@ import torch
 
 from draftsmith.constraints import grammars
 from draftsmith.constraints.grammars import Grammar, Grammars, grammars_of
-from draftsmith.constraints.guidance import GuidanceMatcher
+from draftsmith.constraints.guidance import Guidance, GuidanceMatcher
 from draftsmith.constraints.walk import Walk
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.structured import StructuredOutputs
@@ -170,10 +170,14 @@ def test_a_form_takes_what_the_page_says(
 # --- compiling ------------------------------------------------------------------------------------
 
 
+def _never(guidance: Guidance, form: StructuredOutputs) -> GuidanceMatcher:
+    raise AssertionError("compiled again")
+
+
 def test_a_form_is_compiled_once_for_all_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     form = StructuredOutputs(regex="once(1|2)")
     first = grammars_of(tokenizer(), VOCAB, ENDS).compiled(form)
-    monkeypatch.setattr(GuidanceMatcher, "mask", lambda self: pytest.fail("compiled again"))
+    monkeypatch.setattr(Guidance, "compile", _never)
     same = StructuredOutputs.from_value({"regex": "once(1|2)"})
     assert grammars_of(tokenizer(), VOCAB, ENDS).compiled(same) is first
 

@@ -128,7 +128,7 @@ class StructuredOutputs:
         if not is_json and (pattern is not None or self.disable_any_whitespace):
             name = "disable_any_whitespace" if pattern is None else "whitespace_pattern"
             raise InvalidRequestError(
-                f"{_NAME}.{name} is for json and json_object, and this is {self.kind}: leave it out"
+                f"{_NAME}.{name} is for JSON, and this is {self.kind}: leave it out"
             )
         if pattern is not None and self.disable_any_whitespace:
             raise InvalidRequestError(
