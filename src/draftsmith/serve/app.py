@@ -16,7 +16,17 @@ from draftsmith.errors import DraftsmithError
 from draftsmith.serve.errors import ApiError, ErrorResponse
 from draftsmith.serve.guards import BodyGuard, KeyGuard, RequestLog
 from draftsmith.serve.refusals import refusal_of, refusal_of_engine
-from draftsmith.serve.routes import chat, completions, health, metrics, models, responses, tokens
+from draftsmith.serve.routes import (
+    chat,
+    completions,
+    health,
+    metrics,
+    models,
+    page,
+    responses,
+    stats,
+    tokens,
+)
 from draftsmith.serve.schemas.answers import ChatChunk, ErrorBody, ResponseEvent, TextCompletion
 from draftsmith.serve.schemas.documented import ERRORS, with_bounds, with_streams
 from draftsmith.serve.service import Service
@@ -48,7 +58,7 @@ def create_app(engine: Engine, settings: ServeSettings | None = None) -> FastAPI
     )
     app.state.service = service
     app.openapi = lambda: _schema(app)  # type: ignore[method-assign] # as FastAPI has it done
-    for part in (chat, completions, responses, models, tokens, health, metrics):
+    for part in (chat, completions, responses, models, tokens, health, metrics, stats, page):
         app.include_router(part.router)
     # The last one added is the first that a request meets.
     limits, keys = service.settings.limits, service.settings.api_keys
