@@ -19,12 +19,13 @@ from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.requests.result import GenerationResult
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.room import Room
-from draftsmith.errors import InvalidRequestError
+from draftsmith.errors import CacheFullError, InvalidRequestError
 from draftsmith.kernels.cpu import library as cpu
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.gpu_cache import PagePool
 from draftsmith.models.native.read import read_folder
 from tests import tiny
 from tests.engine.kit import target as adapted
@@ -219,7 +220,7 @@ def test_the_oldest_is_never_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_can_never_fit_is_refused_before_anything_runs() -> None:
     made = engine(on_cpu, "model", cache_tokens=192)
     with pytest.raises(
-        InvalidRequestError, match=r"take 250 tokens of cache, .* leaves 192 to one"
+        InvalidRequestError, match="take 250 tokens of cache, and there is room for 192"
     ):
         made.generate(PROMPTS[1], max_tokens=150)
     with pytest.raises(InvalidRequestError, match="300 tokens and max_tokens="):
@@ -227,7 +228,7 @@ def test_what_can_never_fit_is_refused_before_anything_runs() -> None:
     assert made.cache_statistics().num_prompt_tokens == 0
     [good, bad] = made.generate([PROMPTS[2], PROMPTS[1]], [LONG, replace(LONG, max_tokens=150)])
     assert len(good.token_ids) == 70
-    assert "leaves 192" in str(bad.error)
+    assert "room for 192" in str(bad.error)
 
 
 def test_an_answer_without_a_length_goes_as_far_as_the_memory() -> None:
@@ -244,6 +245,35 @@ def test_too_small_a_memory_is_refused(number: object) -> None:
 def test_a_model_whose_memory_is_not_counted_takes_no_number() -> None:
     with pytest.raises(InvalidRequestError, match="cache_tokens=640 needs a native decoder"):
         Engine(adapted("llama"), cache_tokens=640)
+
+
+@pytest.mark.parametrize("draft", ["none", "model"])
+def test_a_full_device_lets_some_wait(draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has set a number, and a pool that is full cannot grow."""
+
+    def refuse(pool: PagePool) -> None:
+        raise CacheFullError("the device has no memory for more")
+
+    monkeypatch.setattr(PagePool, "_grow_pages", refuse)
+    monkeypatch.setattr("draftsmith.models.native.gpu_cache._FIRST_TOKENS", 256)
+    models = {kind: small_pool(kind) for kind in ("target", "draft")}
+    full = engine(models.__getitem__, draft)
+    prompts = [*PROMPTS, [3] * 180]
+    *found, long = full.generate(prompts, LAWS["coupled"])
+    assert full.cache_statistics().num_preemptions > 0
+    assert long.error is None
+    too_long = full.generate([[4] * 250, PROMPTS[2]], LAWS["coupled"])
+    assert [one.error for one in too_long] == ["the device has no memory for more", None]
+    for model in models.values():
+        model.pool.check_integrity([])
+    monkeypatch.undo()
+    assert told([*found, long]) == told(engine(on_gpu, draft).generate(prompts, LAWS["coupled"]))
+
+
+def small_pool(kind: str) -> GpuDecoder:
+    model = on_gpu(kind)
+    assert isinstance(model, GpuDecoder)
+    return GpuDecoder(model.weights, model.config, kind)
 
 
 # --- planted faults -----------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from draftsmith.engine.control.contract import Controller
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.room import CacheStatistics, Room
-from draftsmith.models.contract import CacheSettings, LanguageModel
+from draftsmith.models.contract import BoundedCache, CacheSettings, LanguageModel
 from draftsmith.models.follower import Follower
-from draftsmith.models.native.prefixes import BLOCK
 
 __all__ = ["Caches"]
 
@@ -42,6 +41,7 @@ class Caches:
         self._room = Room(settings)
         self._target: Follower | None = None
         self._state: DraftState | None = None
+        self._gauge = _gauge(target, settings)
 
     @property
     def target(self) -> Follower:
@@ -107,12 +107,15 @@ class Caches:
         return CacheStatistics(room.settings.num_tokens, held, kept, *counts)
 
     def most_tokens(self, controller: Controller) -> int | None:
-        """Tokens of one sequence that fits when it is alone; None where nobody says."""
-        limit = self._room.settings.num_tokens
-        if limit is None:
+        """Tokens of one sequence that fits when it is alone; None where nobody knows.
+
+        Any thread may ask.
+        """
+        most = None if self._gauge is None else self._gauge.most_tokens
+        if most is None:
             return None
         ahead = _AHEAD * (self._most_drafted(controller) + 1) if self._is_graphed else 0
-        return limit // BLOCK * BLOCK - ahead
+        return max(0, most - ahead)
 
     def count(self, sample: Sample) -> None:
         """Note how much of a sequence was recalled, when it reads for the first time."""
@@ -191,3 +194,14 @@ class Caches:
 
 def _keeps(follower: Follower) -> bool:
     return follower.cache is not None and follower.cache.num_kept > 0
+
+
+def _gauge(target: LanguageModel, settings: CacheSettings) -> BoundedCache | None:
+    """An empty cache that tells how much there is room for; None where there is no bound."""
+    if settings.num_tokens is None and target.device.type != "cuda":
+        return None
+    cache = target.open_cache()
+    if not isinstance(cache, BoundedCache):
+        return None
+    cache.settings = settings
+    return cache

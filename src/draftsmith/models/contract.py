@@ -200,6 +200,11 @@ class BoundedCache(CountedCache):
         """Whether there may be no room for what is wanted, as far as is settled beforehand."""
 
     @property
+    @abstractmethod
+    def most_tokens(self) -> int | None:
+        """Tokens that there is memory for where all others are gone; None is not known."""
+
+    @property
     def spare(self) -> int | None:
         """Tokens that may still be reserved; None where nothing is settled beforehand."""
         limit = self.settings.num_tokens

@@ -210,8 +210,8 @@ def _within_memory(
         return replace(params, max_tokens=most_tokens - num_prompt)
     raise InvalidRequestError(
         f"the prompt's {num_prompt} tokens and max_tokens={params.longest_output} take {wanted} "
-        f"tokens of cache, and cache_tokens leaves {most_tokens} to one text: shorten it, or raise "
-        "cache_tokens"
+        f"tokens of cache, and there is room for {most_tokens}: shorten one of them, or raise "
+        "cache_tokens where it is set"
     )
 
 

@@ -108,7 +108,8 @@ class CpuCache(BoundedCache):
     @property
     def num_held(self) -> int:
         """Tokens that the memory of all rows has room for."""
-        return sum(row.capacity for row in self._rows.values())
+        # A copy: others ask, too, while rows come and go.
+        return sum(row.capacity for row in list(self._rows.values()))
 
     @property
     def num_kept(self) -> int:
@@ -119,6 +120,12 @@ class CpuCache(BoundedCache):
     def may_be_full(self) -> bool:
         """Only if a number of tokens was settled."""
         return self.settings.num_tokens is not None
+
+    @property
+    def most_tokens(self) -> int | None:
+        """As many as were settled."""
+        limit = self.settings.num_tokens
+        return None if limit is None else limit // BLOCK * BLOCK
 
     def reserve(self, row: int, num_tokens: int) -> int:
         """Make room for a row of so many tokens; the blocks that it then has in use."""

@@ -73,6 +73,18 @@ class PagePool:
         return len(self._free_pages) + self.index.num_kept
 
     @property
+    def most_tokens(self) -> int | None:
+        """Tokens that all pages have room for, once there are as many as the device takes."""
+        if self._pages.device.type != "cuda":
+            return None
+        device, count = self._pages.device, self._pages.shape[2]
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch has set aside is free, too.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        # While a pool grows, the old pages are still there.
+        return PAGE * max(count, count * free // self._pages.nbytes)
+
+    @property
     def tables(self) -> Int[Tensor, "slots most_pages"]:
         """The pages of each slot, in order."""
         return self._tables
@@ -231,6 +243,12 @@ class GpuCache(PagedCache):
     def may_be_full(self) -> bool:
         """A device's memory is other users', too."""
         return True
+
+    @property
+    def most_tokens(self) -> int | None:
+        """As many as were settled, or as the device has memory for."""
+        limit, there = self.settings.num_tokens, self.pool.most_tokens
+        return there if limit is None else limit // PAGE * PAGE
 
     def reserve(self, row: int, num_tokens: int) -> int:
         """Make room for a row of so many tokens; the pages that it then has in use."""
