@@ -75,11 +75,11 @@ class Client:
     def get(self, path: str) -> Answer:
         return self.call("GET", path)
 
-    def chat(self, text: str = "the quick brown", **body: Any) -> Answer:
+    def chat(self, text: str = "the quick brown", /, **body: Any) -> Answer:
         messages = [{"role": "user", "content": text}]
         return self.post("/v1/chat/completions", messages=messages, **body)
 
-    def complete(self, prompt: Any = "the quick brown", **body: Any) -> Answer:
+    def complete(self, prompt: Any = "the quick brown", /, **body: Any) -> Answer:
         return self.post("/v1/completions", prompt=prompt, **body)
 
     def stream(self, path: str, **body: Any) -> list[Any]:

@@ -33,7 +33,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"messages": [{"role": "user"}]}, "messages[0].content"),
     ("chat", {"messages": [{"role": "pope", "content": "x"}]}, "messages[0].role"),
     ("chat", {"messages": [{"role": "user", "content": "x", "mood": 1}]}, "messages[0].mood"),
-    ("chat", {"response_format": {"type": "json_object"}}, "response_format"),
+    ("chat", {"response_format": {"type": "yaml"}}, "response_format"),
     ("chat", {"reasoning_effort": "low"}, "reasoning_effort"),
     ("chat", {"stream_options": {"include_usge": True}}, "stream_options.include_usge"),
     ("chat", {"speculation": {"gamma": 40}}, "speculation.gamma"),
@@ -50,7 +50,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("completions", {"echo": True, "logprobs": 1}, "echo"),
     ("responses", {"previous_response_id": "resp_1"}, "previous_response_id"),
     ("responses", {"store": True}, "store"),
-    ("responses", {"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ("responses", {"text": {"format": {"type": "yaml"}}}, "text.format"),
     ("responses", {"tools": [{"type": "web_search"}]}, "tools"),
     ("responses", {"n": 2}, "n"),
 ]

@@ -143,6 +143,7 @@ def _usage(work: Work, completions: Sequence[Completion], asked: Asked) -> dict[
     return usage_of(
         work.num_prompt_tokens,
         completions,
+        n=work.n,
         has_prediction=asked.has_prediction,
         has_statistics=asked.has_statistics,
     )

@@ -105,6 +105,7 @@ class _Rounds(Collector):
         yield self._positions(counts.accepted_per_position)
         yield self._lengths(counts.drafted_lengths)
         yield from self._ledger()
+        yield from self._cache()
 
     def _ledger(self) -> Iterator[Metric]:
         ledger = self._worker.engine.controller.ledger
@@ -113,6 +114,18 @@ class _Rounds(Collector):
             yield self._count(
                 "ledger_plain_seconds", "What plain decoding would have taken.", ledger.plain_s
             )
+
+    def _cache(self) -> Iterator[Metric]:
+        found = self._worker.engine.cache_statistics()
+        if found.cache_tokens:
+            used = found.num_held / found.cache_tokens
+            yield self._gauge("kv_cache_usage_perc", "Share of --cache-tokens that is held.", used)
+        yield self._gauge("cache_tokens_held", "Tokens that rows have memory for.", found.num_held)
+        yield self._gauge("cache_tokens_kept", "Tokens kept of ended texts.", found.num_kept)
+        queries, hits = found.num_prompt_tokens, found.num_recalled
+        yield self._count("prefix_cache_queries", "Tokens of prompts that were read.", queries)
+        yield self._count("prefix_cache_hits", "Of these, recalled from other texts.", hits)
+        yield self._count("num_preemptions", "Texts that had to make way.", found.num_preemptions)
 
     def _positions(self, accepted: Sequence[int]) -> Metric:
         family = CounterMetricFamily(

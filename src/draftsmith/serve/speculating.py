@@ -1,11 +1,12 @@
 """How a request asks to be speculated for: gamma, who drafts, and a prediction."""
 
+from draftsmith.core.structured import StructuredOutputs
 from draftsmith.drafters import PromptLookupDrafter
 from draftsmith.drafters.prediction import PredictionDrafter
 from draftsmith.engine.control.own import OwnDraft
 from draftsmith.engine.engine import Engine
-from draftsmith.models.tokenizer import Tokenizer
 from draftsmith.serve.errors import ApiError, refused
+from draftsmith.serve.forms import as_forms_write_it
 from draftsmith.serve.schemas.common import Prediction, Speculation, joined_text
 from draftsmith.serve.settings import Limits
 
@@ -18,9 +19,9 @@ _LOOKUP_GAMMA = 4
 
 def own_draft(
     engine: Engine,
-    tokenizer: Tokenizer | None,
     speculation: Speculation | None,
     prediction: Prediction | None,
+    form: StructuredOutputs | None,
     limits: Limits,
 ) -> OwnDraft | None:
     """What a request asks of drafting; None where it asks nothing.
@@ -35,7 +36,10 @@ def own_draft(
             raise refused("speculation.draft", f"is none, and speculation.gamma {gamma}: drop one")
         return OwnDraft(0)
     if prediction is not None:
-        return _predicted(engine, tokenizer, asked, gamma, prediction, limits)
+        text = joined_text(prediction.content)
+        if form is not None and form.kind in ("json", "json_object"):
+            text = as_forms_write_it(text)
+        return _predicted(engine, asked, gamma, text, limits)
     if asked.draft is not None and asked.draft != _served(engine):
         return _looked_up(engine, asked.draft, gamma)
     if asked.gamma is None and asked.draft is None:
@@ -59,19 +63,14 @@ def _check_common(engine: Engine, asked: Speculation) -> None:
 
 
 def _predicted(
-    engine: Engine,
-    tokenizer: Tokenizer | None,
-    asked: Speculation,
-    gamma: int | None,
-    prediction: Prediction,
-    limits: Limits,
-) -> OwnDraft | None:
+    engine: Engine, asked: Speculation, gamma: int | None, text: str, limits: Limits
+) -> OwnDraft:
     if asked.draft is not None:
         raise refused("speculation.draft", "and prediction both say who drafts: drop one")
     _check_target(engine, "prediction")
-    if tokenizer is None:
+    if engine.tokenizer is None:
         raise refused("prediction", "needs a tokenizer, and the model is served without one")
-    tokens = tokenizer.encode_plain(joined_text(prediction.content))
+    tokens = engine.tokenizer.encode_plain(text)
     most = limits.max_prediction_tokens
     if len(tokens) > most:
         raise refused("prediction", f"has {len(tokens)} tokens, and this server bears {most}")

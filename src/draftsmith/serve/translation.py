@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from draftsmith.core.params import SamplingParams
+from draftsmith.core.structured import StructuredOutputs
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.tokenizer import Message, Tokenizer
 from draftsmith.serve.errors import refused
+from draftsmith.serve.forms import form_of
 from draftsmith.serve.schemas.chat import ChatMessage, ChatRequest
 from draftsmith.serve.schemas.common import Prediction, SamplingBody, joined_text
 from draftsmith.serve.schemas.completions import CompletionRequest
@@ -37,6 +39,8 @@ class Work(NamedTuple):
     num_prompt_tokens: int
     echoes: list[str]
     """What each choice's text begins with."""
+    n: int
+    """Choices of each prompt."""
 
 
 def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
@@ -46,7 +50,7 @@ def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
         ApiError: If a field cannot be honoured, naming it.
         InvalidRequestError: If the engine cannot honour one.
     """
-    _check_form(body)
+    form = form_of(body.response_format, body.structured_outputs, "response_format")
     if body.top_logprobs is not None and not body.logprobs:
         raise refused("top_logprobs", "needs logprobs to be true")
     tokenizer = tokenizer_of(engine)
@@ -57,7 +61,7 @@ def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
     limits_given = [one for one in (body.max_tokens, body.max_completion_tokens) if one is not None]
     longest = min(limits_given, default=None)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    asked = _Asked(body, limits, longest, logprobs, body.n or 1, body.prediction)
+    asked = _Asked(body, limits, longest, logprobs, body.n or 1, body.prediction, form)
     return _work(engine, [prompt], asked)
 
 
@@ -81,7 +85,8 @@ def completion_work(engine: Engine, body: CompletionRequest, limits: Limits) -> 
         prompts = rows or [[one for one in given if isinstance(one, int)]]
     longest = min(_COMPLETION_TOKENS, limits.max_output_tokens)
     longest = longest if body.max_tokens is None else body.max_tokens
-    asked = _Asked(body, limits, longest, body.logprobs, body.n or 1, body.prediction)
+    form = form_of(None, body.structured_outputs, "response_format")
+    asked = _Asked(body, limits, longest, body.logprobs, body.n or 1, body.prediction, form)
     work = _work(engine, prompts, asked)
     if body.echo:
         told = texts or [tokenizer_of(engine).decode(prompt) for prompt in prompts]
@@ -96,9 +101,8 @@ def response_work(engine: Engine, body: ResponseRequest, limits: Limits) -> Work
         ApiError: If a field cannot be honoured, naming it.
         InvalidRequestError: If the engine cannot honour one.
     """
-    form = None if body.text is None else body.text.format
-    if form is not None and form.type != "text":
-        raise refused("text.format", f'must be {{"type": "text"}} here, got {form.type!r}')
+    asked_form = None if body.text is None else body.text.format
+    form = form_of(asked_form, body.structured_outputs, "text.format")
     if body.top_logprobs is not None and not body.include:
         raise refused("top_logprobs", "needs message.output_text.logprobs in include")
     tokenizer = tokenizer_of(engine)
@@ -106,7 +110,7 @@ def response_work(engine: Engine, body: ResponseRequest, limits: Limits) -> Work
         raise refused("input", "needs a chat template, and the model has none: use completions")
     prompt = tokenizer.encode_chat(_response_messages(body))
     logprobs = (body.top_logprobs or 0) if body.include else None
-    asked = _Asked(body, limits, body.max_output_tokens, logprobs)
+    asked = _Asked(body, limits, body.max_output_tokens, logprobs, form=form)
     return _work(engine, [prompt], asked)
 
 
@@ -134,16 +138,6 @@ def model_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     return found
 
 
-def _check_form(body: ChatRequest) -> None:
-    form = body.response_format
-    if form is None:
-        return
-    if form.type != "text":
-        raise refused("response_format", f'must be {{"type": "text"}} here, got {form.type!r}')
-    if form.json_schema is not None:
-        raise refused("response_format.json_schema", "has no meaning with the type text")
-
-
 def tokenizer_of(engine: Engine) -> Tokenizer:
     """The tokenizer of an engine that has one.
 
@@ -165,14 +159,13 @@ class _Asked(NamedTuple):
     logprobs: int | None
     n: int = 1
     prediction: Prediction | None = None
+    form: StructuredOutputs | None = None
 
 
 def _work(engine: Engine, prompts: Sequence[list[int]], asked: _Asked) -> Work:
     """The samples of some prompts that share their parameters."""
     _check_limits(asked, len(prompts))
-    own = own_draft(
-        engine, engine.tokenizer, asked.body.speculation, asked.prediction, asked.limits
-    )
+    own = own_draft(engine, asked.body.speculation, asked.prediction, asked.form, asked.limits)
     samples: list[Sample] = []
     num_prompt_tokens = 0
     for prompt in prompts:
@@ -181,7 +174,7 @@ def _work(engine: Engine, prompts: Sequence[list[int]], asked: _Asked) -> Work:
         samples += job.samples
     for sample in samples:
         sample.own_draft = own
-    return Work(samples, num_prompt_tokens, [""] * len(samples))
+    return Work(samples, num_prompt_tokens, [""] * len(samples), asked.n)
 
 
 def _check_limits(asked: _Asked, num_prompts: int) -> None:
@@ -234,5 +227,6 @@ def _params(asked: _Asked, longest: int) -> SamplingParams:
         "min_tokens": body.min_tokens,
         "max_tokens": longest,
         "logprobs": asked.logprobs,
+        "structured_outputs": asked.form,
     }
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})

@@ -13,6 +13,7 @@ def usage_of(
     num_prompt_tokens: int,
     completions: Sequence[Completion],
     *,
+    n: int = 1,
     has_prediction: bool = False,
     has_statistics: bool = False,
 ) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def usage_of(
     Args:
         num_prompt_tokens: Each prompt once.
         completions: All choices.
+        n: Of each prompt.
         has_prediction: Whether what was drafted were tokens of a prediction.
         has_statistics: Whether speculation's own counts are asked for.
     """
@@ -31,7 +33,9 @@ def usage_of(
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_tokens,
         "total_tokens": num_prompt_tokens + num_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": sum(one.num_cached_tokens for one in completions[::n])
+        },
         "completion_tokens_details": {
             "accepted_prediction_tokens": accepted if has_prediction else 0,
             "rejected_prediction_tokens": drafted - accepted if has_prediction else 0,

@@ -1,12 +1,12 @@
 """Requests of `/v1/chat/completions`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
 from draftsmith.serve.schemas.common import WHOLE, Body, ChoicesBody, Length, Off, TextPart
 
-__all__ = ["ChatMessage", "ChatRequest", "ResponseFormat"]
+__all__ = ["ChatMessage", "ChatRequest", "JsonObjectForm", "ResponseFormat", "TextForm"]
 
 
 class ChatMessage(Body):
@@ -24,11 +24,37 @@ class ChatMessage(Body):
     tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
-class ResponseFormat(Body):
-    """The form of the text."""
+class TextForm(Body):
+    """Any text."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    type: Literal["text"]
+
+
+class JsonObjectForm(Body):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class NamedSchema(Body):
+    """A JSON schema; it is held to whether `strict` is asked for or not."""
+
+    name: str
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaForm(Body):
+    """A JSON text that fits a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat: TypeAlias = Annotated[
+    TextForm | JsonObjectForm | JsonSchemaForm, Field(discriminator="type")
+]
 
 
 class ChatRequest(ChoicesBody):

@@ -1,6 +1,6 @@
 """Fields that every kind of generation knows."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -19,6 +19,7 @@ __all__ = [
     "SamplingBody",
     "Speculation",
     "StreamOptions",
+    "StructuredBody",
     "TextPart",
     "TokenId",
     "joined_text",
@@ -99,6 +100,18 @@ class Speculation(Body):
     """Whether every choice tells where each of its tokens came from."""
 
 
+class StructuredBody(Body):
+    """The form that the text must have: one of the first five; vLLM's field."""
+
+    json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = None
+    disable_any_whitespace: bool | None = None
+    whitespace_pattern: str | None = None
+
+
 class Prediction(Body):
     """A text that much of the answer may equal: checked as a draft that costs nothing."""
 
@@ -136,6 +149,7 @@ class SamplingBody(Body):
     stop_token_ids: list[TokenId] | None = None
     ignore_eos: bool | None = None
     min_tokens: Count | None = None
+    structured_outputs: StructuredBody | None = None
     stream: bool | None = None
     speculation: Speculation | None = None
     timeout: Annotated[float, Field(ge=1, le=86_400)] | None = None

@@ -4,9 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from draftsmith.serve.schemas.chat import JsonObjectForm, TextForm
 from draftsmith.serve.schemas.common import WHOLE, Body, Length, Off, SamplingBody
 
-__all__ = ["InputMessage", "ResponseRequest"]
+__all__ = ["FlatSchemaForm", "InputMessage", "ResponseRequest"]
 
 
 class InputPart(Body):
@@ -30,12 +31,12 @@ class InputMessage(Body):
     status: Literal["completed", "incomplete"] | None = None
 
 
-class TextFormat(Body):
-    """The form of the text."""
+class FlatSchemaForm(Body):
+    """A JSON text that fits a schema; it is held to whether `strict` is asked for or not."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    type: Literal["json_schema"]
+    name: str
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
     description: str | None = None
     strict: bool | None = None
 
@@ -43,7 +44,9 @@ class TextFormat(Body):
 class TextOptions(Body):
     """How the text is to be."""
 
-    format: TextFormat | None = None
+    format: (
+        Annotated[TextForm | JsonObjectForm | FlatSchemaForm, Field(discriminator="type")] | None
+    ) = None
 
 
 class ResponseRequest(SamplingBody):
