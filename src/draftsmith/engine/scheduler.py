@@ -340,8 +340,8 @@ class Scheduler:
         total_s = told - start + self._heard_s + read_s
         # Capturing is done once, whatever is drafted: it is on both sides of the books.
         read_s += decided.captured_s
-        round_s = total_s - own_s - read_s - decided.draft_s
-        draft_s = decided.draft_s + decided.draft_share * round_s
+        draft_s = decided.draft_s + decided.caught_up_s
+        draft_s += decided.draft_share * (total_s - own_s - read_s - draft_s)
         choice, sure = decided.choice, decided.confidences
         # What a drafter of a sequence's own does tells nothing of the engine's.
         gammas = common_gammas(choice, samples) if has_own else choice.gammas
@@ -356,6 +356,7 @@ class Scheduler:
             own_s,
             read_s,
             decided.forced,
+            decided.caught_up_s,
         )
         self.controller.observe(report)
         self._heard_s = time.perf_counter() - told
@@ -373,7 +374,7 @@ class Scheduler:
             flown = self._graphed.run(target, drafter, samples, choice, gamma)
             if flown is not None:
                 caught_up_s = flown.caught_up_s if any(flown.choice.gammas) else 0.0
-                times = caught_up_s, flown.draft_share, flown.captured_s
+                times = 0.0, flown.draft_share, caught_up_s, flown.captured_s
                 return Decided(flown.outcomes, flown.choice, [[] for _ in samples], *times)
         turns = [sample.turn(gamma) for sample, gamma in zip(samples, choice.gammas, strict=True)]
         drafter = drafter if any(choice.gammas) else None

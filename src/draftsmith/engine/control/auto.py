@@ -168,7 +168,11 @@ class AutoGamma:
 
     def _observe_draft(self, report: RoundReport) -> None:
         """Learn from a round with drafts what they took and kept."""
-        self._draft.observe(report.num_steps, self._num_unseen, report.draft_s)
+        if report.caught_up_s > 0:
+            self._draft.observe_reading(self._num_unseen, report.caught_up_s)
+            self._draft.observe(report.num_steps, 0, report.draft_s - report.caught_up_s)
+        else:
+            self._draft.observe(report.num_steps, self._num_unseen, report.draft_s)
         # A pause of the machine is not the controller's.
         thought_s = min(report.own_s, 2 * self._thought_s or report.own_s)
         self._thought_s += 0.2 * (thought_s - self._thought_s)

@@ -120,6 +120,8 @@ class RoundReport(NamedTuple):
     """The target's reading of prompts before the round, of its own sequences or of others."""
     forced: Sequence[Forced] = ()
     """Of each sequence, what of its draft no drafter guessed; empty where that is nothing."""
+    caught_up_s: float = 0.0
+    """Of `draft_s`, the drafter's reading of what it lacked, where that was measured by itself."""
 
     @property
     def has_forced(self) -> bool:

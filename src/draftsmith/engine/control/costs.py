@@ -303,6 +303,18 @@ class DraftCost:
         self._learn(steps, num_unseen, seconds)
         self.dearest_s = max(self.dearest_s, self.catch_up_s(num_unseen, 0.0))
 
+    def observe_reading(self, num_unseen: int, seconds: float) -> None:
+        """Learn from catching up that was timed by itself.
+
+        Args:
+            num_unseen: Tokens that were read.
+            seconds: What it took.
+        """
+        each = seconds / max(1, num_unseen)
+        self._catch_up_s = each if self._catch_up_s is None else (each + self._catch_up_s) / 2
+        self.first_s = self.first_s or seconds
+        self.dearest_s = max(self.dearest_s, seconds)
+
     def _learn(self, steps: int, num_unseen: int, seconds: float) -> None:
         if num_unseen > _FEW:
             each = max(0.0, seconds - steps * (self._step_s or 0.0)) / num_unseen

@@ -31,7 +31,7 @@ from draftsmith.models.native.gpu_pass import MOST_ROWS
 __all__ = ["Flown", "GraphedRounds"]
 
 _MOST_GAMMA = 15
-_GAMMAS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, _MOST_GAMMA)
+_GAMMAS = (0, 1, 2, 3, 4, 6, 8, 11, _MOST_GAMMA)
 """Draft lengths that graphs are captured for where nobody asks for another."""
 _AHEAD = 3
 """Rounds that a context must have room for: the one to read, the one behind it, and one more."""
@@ -80,6 +80,8 @@ class GraphedRounds:
         self._ids: tuple[int, ...] = ()
         self._lengths: list[int] = []
         """The batch that the device knows, and tokens of each once what was read is committed."""
+        self._gammas: set[int] = set()
+        """Draft lengths that were chosen so far."""
         self._draft_follows = False
         """Whether a draft model was fed all of it."""
         self._is_draft_warm = False
@@ -134,8 +136,10 @@ class GraphedRounds:
             self._flight = None
             self._draft_follows = is_model and flight.gamma > 0
             # A model that lacks something reads it first: how much is known when this is read. And
-            # what it then drafts is not known to be worth another round of the same choice.
-            if follows:
+            # what it then drafts is not known to be worth another round of the same choice. Nor is
+            # there a use for another where this one may be the last.
+            may_end = all(sample.room <= flight.gamma + 1 for sample in samples)
+            if follows and not may_end:
                 behind = flight.gamma + 1
                 self._flight = self._launch(target, draft, samples, choice, gamma, behind)
         if flight.is_there is not None:
@@ -169,10 +173,11 @@ class GraphedRounds:
     def _length(self, samples: Sequence[Sample], choice: Choice) -> int:
         """The draft length of a choice, one of few."""
         longest = max(choice.gammas)
-        held = 0 if self._flight is None else self._flight.gamma
-        if longest and longest == max(sample.room for sample in samples) - 1 < held:
+        if longest and longest == max(sample.room for sample in samples) - 1:
             # Only the end is near: no graph of its own for that.
-            return held
+            used = [one for one in self._gammas if one >= longest]
+            if used:
+                return min(used)
         return max(one for one in _GAMMAS if one <= longest)
 
     def _can_run(self, samples: Sequence[Sample], gamma: int) -> bool:
@@ -242,14 +247,19 @@ class GraphedRounds:
             pages = max(pages, target.reserve(sample, end))
             if draft is not None and gamma:
                 pages = max(pages, draft.reserve(sample, end))
-        start, batch = time.perf_counter(), bucket(len(samples))
         is_sampled = not all(s.law.is_greedy and s.draft_law.is_greedy for s in samples)
-        graph = self._graphs.graph(batch, gamma, pages, is_sampled=is_sampled)
-        share = self._graphs.draft_share(batch, gamma, pages, is_sampled=is_sampled)
-        self._captured_s += time.perf_counter() - start
+        kind = self._graphs.kind(bucket(len(samples)), gamma, pages, is_sampled=is_sampled)
+        if not self._graphs.has(kind):
+            # What runs now is waited for first: its time is its own.
+            start = self._now()
+            self._graphs.capture(kind)
+            self._captured_s += self._now() - start
+        share = self._graphs.draft_share(kind)
+        graph = self._graphs.graph(kind)
         graph.replay()
         ids = tuple(sample.id for sample in samples)
         if gamma:
+            self._gammas.add(gamma)
             choice = Choice([gamma] * len(samples))
         if self._target.device.type != "cuda":
             return _Flight(ids, gamma, choice, share, graph.found.clone(), None)

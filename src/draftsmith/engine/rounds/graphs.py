@@ -59,8 +59,8 @@ class RoundGraphs:
         """
         self._buffers_of(bucket(len(sequences))).begin(sequences)
 
-    def graph(self, batch: int, gamma: int, pages: int, *, is_sampled: bool) -> RoundGraph:
-        """The graph of a round, captured where it is the first of its kind.
+    def kind(self, batch: int, gamma: int, pages: int, *, is_sampled: bool) -> Kind:
+        """What tells a round's graph from others.
 
         Args:
             batch: Sequences, a power of two.
@@ -68,30 +68,32 @@ class RoundGraphs:
             pages: That the longest sequence has in use afterwards.
             is_sampled: Whether there are laws that are no point masses.
         """
+        return Kind(batch, gamma, self._target.num_parts(pages), is_sampled)
+
+    def has(self, kind: Kind) -> bool:
+        """Whether a graph is captured, and can still be used."""
         versions = self._pool_versions()
         if versions != self._versions:
             self._graphs.clear()
             self._versions = versions
-        kind = Kind(batch, gamma, self._target.num_parts(pages), is_sampled)
-        if kind not in self._graphs:
-            self._graphs[kind] = self._captured(kind)
+        return kind in self._graphs
+
+    def capture(self, kind: Kind) -> None:
+        """Capture a round, and the same without a draft: beside it the draft's share is known."""
+        for one in (kind, kind._replace(gamma=0)):
+            if not self.has(one):
+                self._graphs[one] = self._captured(one)
+
+    def graph(self, kind: Kind) -> RoundGraph:
+        """The graph of a round, captured before."""
         return self._graphs[kind]
 
-    def draft_share(self, batch: int, gamma: int, pages: int, *, is_sampled: bool) -> float:
-        """Which share of a round drafting takes, by the times of two graphs.
-
-        Args:
-            batch: As `graph` takes them.
-            gamma: Likewise.
-            pages: Likewise.
-            is_sampled: Likewise.
-        """
-        if not gamma or not self._is_cuda:
-            return 0.0
-        with_draft = self.graph(batch, gamma, pages, is_sampled=is_sampled).seconds
+    def draft_share(self, kind: Kind) -> float:
+        """Which share of a round drafting takes, by the times of two graphs."""
+        with_draft = self._graphs[kind].seconds
         # A check of a few rows takes what a pass of one takes.
-        without = self.graph(batch, 0, pages, is_sampled=is_sampled).seconds
-        return max(0.0, 1 - without / with_draft)
+        without = self._graphs[kind._replace(gamma=0)].seconds
+        return max(0.0, 1 - without / with_draft) if kind.gamma and with_draft > 0 else 0.0
 
     # --- capturing ----------------------------------------------------------------------------
 

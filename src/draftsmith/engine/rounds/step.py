@@ -25,6 +25,8 @@ class Decided(NamedTuple):
     """What drafting took, as far as it was measured by itself."""
     draft_share: float = 0.0
     """The part of the other time that drafting took."""
+    caught_up_s: float = 0.0
+    """What a draft's catching up took, where it was measured by itself."""
     captured_s: float = 0.0
     """Time that went to capturing."""
     forced: Sequence[Forced] = ()
