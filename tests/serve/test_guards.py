@@ -42,7 +42,7 @@ def test_a_body_that_is_too_large_is_413_told_or_not() -> None:
         with contextlib.closing(_socket(server)) as client:
             client.sendall(
                 b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                b"Transfer-Encoding: chunked\r\n\r\n" + b"3e8\r\n" + b"x" * 1000 + b"\r\n1\r\nx\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n" + b"1f41\r\n" + b"x" * 8001 + b"\r\n"
             )
             assert client.recv(100).startswith(b"HTTP/1.1 413")
         assert server.complete("the", max_tokens=2).status == 200

@@ -111,6 +111,24 @@ def test_options_come_from_a_file_from_the_environment_and_from_the_line(
     assert [line["status"] for line in lines if line["event"] == "request"] == [401, 200, 200]
 
 
+def test_a_full_disk_for_the_log_stops_no_request(checkpoint: str) -> None:
+    with _process("-m", checkpoint, "--log-file", "/dev/full") as (client, process):
+        for _ in range(3):
+            assert client.post(_PATH, **(_BODY | {"max_tokens": 5})).status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_a_model_file_that_is_replaced_changes_no_text(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "served", max_position_embeddings=8192)
+    other = save_checkpoint(tmp_path / "other", seed=1, max_position_embeddings=8192)
+    body = _BODY | {"max_tokens": 40}
+    with _process("-m", str(folder)) as (client, _):
+        expected = client.post(_PATH, **body).texts
+        (other / "model.safetensors").replace(folder / "model.safetensors")
+        assert client.post(_PATH, **body).texts == expected
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [("prot = 1", "prot"), ("port = ", "TOML"), ('port = "x"', "port"), ("config = 'a'", "config")],

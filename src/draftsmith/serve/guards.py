@@ -17,6 +17,9 @@ from draftsmith.serve.logs import REQUESTS
 __all__ = ["BodyGuard", "KeyGuard", "RequestLog"]
 
 _OPEN = frozenset({"/", "/health", "/ready", "/version"})
+_PATIENCE = 8
+"""Times the largest body that is read, and thrown away: a client that is hung up on while it sends
+hears of no reason."""
 _OPEN_FOLDER = "/static/"
 
 
@@ -96,7 +99,7 @@ class BodyGuard:
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None if the client went away."""
         told = Headers(scope=scope).get("content-length", "")
-        if told.isdecimal() and int(told) > self._max_bytes:
+        if told.isdecimal() and int(told) > _PATIENCE * self._max_bytes:
             raise self._too_large()
         parts: list[bytes] = []
         size = 0
@@ -104,11 +107,14 @@ class BodyGuard:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self._max_bytes:
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= self._max_bytes:
+                parts.append(part)
+            is_last = not message.get("more_body", False)
+            if size > self._max_bytes and (is_last or size > _PATIENCE * self._max_bytes):
                 raise self._too_large()
-            if not message.get("more_body", False):
+            if is_last:
                 return b"".join(parts)
 
     def _too_large(self) -> ApiError:
