@@ -221,6 +221,7 @@ def text_law(case: Case, verifier: ThresholdVerifier) -> dict[Text, float]:
     pending: dict[Text, float] = {(): 1.0}
     while pending:
         text = min(pending, key=len)
+        assert len(text) < 8, f"{text} is no beginning of a text"
         mass = pending.pop(text)
         for share, check in scripts(text, case):
             for tokens, chance in round_law(check, verifier).items():
