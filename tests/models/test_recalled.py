@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from draftsmith.kernels.cpu import library as cpu
-from draftsmith.models.contract import CacheSettings, LanguageModel
+from draftsmith.models.contract import CacheSettings, LanguageModel, Rows
 from draftsmith.models.follower import Follower
 from tests import tiny
 from tests.kernels.gpu.device import DEVICE
@@ -92,3 +92,13 @@ def test_few_ids_are_those_of_the_text_itself() -> None:
     assert (ids(rare), ids(other)) == ({0, 32}, {0, 80})
     follower.forward([rare], [[70]])
     assert ids(rare) == {0, 32}, "70 was drafted, and rejected"
+
+
+def test_few_ids_of_a_vocabulary_that_ends_within_a_tile() -> None:
+    model = fast("llama, odd vocabulary", num_head_ids=16)
+    cache = model.open_cache()
+    rows = [cache.add(), cache.add()]
+    found = model.forward(cache, Rows(rows, [[3, 92], [3, 50]]))
+    alone = model.open_cache()
+    for row, tokens in zip(rows, ([3, 92], [3, 50]), strict=True):
+        assert torch.equal(found[row], model.forward(alone, Rows([alone.add()], [tokens]))[0])

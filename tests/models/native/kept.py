@@ -74,7 +74,7 @@ class Memory:
 
     def _places(self, cache: BoundedCache, row: int, position: int) -> list[torch.Tensor]:
         if isinstance(cache, CpuCache):
-            held = cache.row(row, 0)
+            held = cache.row(row)
             return [held.keys[:, :, position // 16, :, position % 16], held.values[:, :, position]]
         assert isinstance(cache, GpuCache)
         assert self.pool is not None

@@ -34,6 +34,7 @@ SIZED: dict[str, tuple[str, dict[str, Any]]] = {
     "wide qwen2": ("qwen2", WIDE),
     "wide llama": ("llama", WIDE),
     "llama, roomy": ("llama", {"max_position_embeddings": 1024}),
+    "llama, odd vocabulary": ("llama", {"vocab_size": 93}),
 }
 
 

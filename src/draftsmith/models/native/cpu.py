@@ -124,6 +124,8 @@ class CpuDecoder(LanguageModel):
             rows, tokens = batch.rows[first:last], batch.tokens[first:last]
             lines = [logits[first + i, : len(new)] for i, new in enumerate(tokens)]
             self._pass(cache, rows, tokens, lines)
+            if self._has_reduced_head and last - first > 1:
+                self._hide_foreign([cache.row(row) for row in rows], logits[first:last])
         return logits
 
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
@@ -147,8 +149,7 @@ class CpuDecoder(LanguageModel):
         flat = [token for new in tokens for token in new]
         self.weights.embedding.check_ids(flat)
         model, embedded, _held = self._embedding(flat)
-        rows = [cache.row(n, len(new)) for n, new in zip(numbers, tokens, strict=True)]
-        starts = [cache.length(number) for number in numbers]
+        rows, starts = cache.begin(numbers, tokens)
         sequences = (SequenceStruct * len(rows))(
             *(
                 (len(new), start, row.capacity, row.keys.data_ptr(), row.values.data_ptr())
@@ -175,10 +176,7 @@ class CpuDecoder(LanguageModel):
             address(times),
         )
         self._library.ds_decoder_forward(address(model), address(struct))
-        for number, new in zip(numbers, tokens, strict=True):
-            cache.append(number, len(new))
-        if tiles is not None and len(rows) > 1 and logits:
-            self._hide_foreign(rows, tiles, logits)
+        cache.end(numbers, tokens)
 
     def _embedding(self, tokens: Sequence[int]) -> tuple[DecoderStruct, Sequence[int], object]:
         """The model for C, the rows of its embedding for these tokens, and what holds them."""
@@ -193,28 +191,42 @@ class CpuDecoder(LanguageModel):
         self, rows: Sequence[CpuRow], starts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Sequence[int] | None:
         """Which tiles of a reduced head this pass computes."""
-        if self.num_head_ids is None or self.num_head_ids >= self.config.vocab_size:
+        if not self._has_reduced_head:
             return None
-        frequent = -(-self.num_head_ids // TILE)
         for row, start, new in zip(rows, starts, tokens, strict=True):
             row.note(new, start)
-        rare = {tile for row in rows for tile in row.tiles if tile >= frequent}
-        return [*range(frequent), *sorted(rare)]
+        return [*range(self._num_frequent), *sorted(self._rare(rows))]
+
+    @property
+    def _has_reduced_head(self) -> bool:
+        return self.num_head_ids is not None and self.num_head_ids < self.config.vocab_size
+
+    @property
+    def _num_frequent(self) -> int:
+        """Tiles that every pass computes."""
+        return -(-(self.num_head_ids or 0) // TILE)
+
+    def _rare(self, rows: Sequence[CpuRow]) -> set[int]:
+        """Tiles that are computed for the texts of some rows."""
+        frequent = self._num_frequent
+        return {tile for row in rows for tile in row.tiles if tile >= frequent}
 
     def _hide_foreign(
-        self,
-        rows: Sequence[CpuRow],
-        tiles: Sequence[int],
-        logits: Sequence[Float[Tensor, "_ vocab"]],
+        self, rows: Sequence[CpuRow], logits: Float[Tensor, "rows width vocab"]
     ) -> None:
-        """Take what was computed for others out of a row: a law depends on its own text alone."""
-        assert self.num_head_ids is not None
-        rare = tiles[-(-self.num_head_ids // TILE) :]
-        for row, lines in zip(rows, logits, strict=True):
-            foreign = [tile for tile in rare if tile not in row.tiles]
-            if foreign:
-                columns = TILE * torch.tensor(foreign).unsqueeze(1) + torch.arange(TILE)
-                lines[:, columns[columns < self.config.vocab_size]] = -torch.inf
+        """Take what was computed for others out of each row: a law is its own text's alone."""
+        rare = self._rare(rows)
+        foreign = [
+            (i, tile) for i, row in enumerate(rows) for tile in rare if tile not in row.tiles
+        ]
+        if not foreign:
+            return
+        places, tiles = torch.tensor(foreign).unbind(1)
+        whole = self.config.vocab_size // TILE
+        tiled = logits[..., : whole * TILE].unflatten(-1, (whole, TILE))
+        is_whole = tiles < whole
+        tiled[places[is_whole], :, tiles[is_whole]] = -torch.inf
+        logits[places[~is_whole], :, whole * TILE :] = -torch.inf
 
 
 def _groups(batch: Rows) -> Iterator[tuple[int, int]]:

@@ -96,10 +96,25 @@ class CpuCache(BoundedCache):
         super().rollback(row, length)
         self._rows[row].forget_tiles(length)
 
-    def row(self, number: int, extra: int) -> CpuRow:
-        """A row with room for `extra` tokens more."""
-        self.reserve(number, self.length(number) + extra)
+    def row(self, number: int) -> CpuRow:
+        """What lies behind a number."""
         return self._rows[number]
+
+    def begin(
+        self, numbers: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> tuple[list[CpuRow], list[int]]:
+        """Rows with room for more tokens, and how many each holds before them."""
+        rows = [self._rows[number] for number in numbers]
+        starts = [self._lengths[number] for number in numbers]
+        for number, row, start, new in zip(numbers, rows, starts, tokens, strict=True):
+            if start + len(new) > row.capacity:
+                self.reserve(number, start + len(new))
+        return rows, starts
+
+    def end(self, numbers: Sequence[int], tokens: Sequence[Sequence[int]]) -> None:
+        """Count what a pass has written."""
+        for number, new in zip(numbers, tokens, strict=True):
+            self._lengths[number] += len(new)
 
     def num_bytes(self) -> int:
         """What all rows take in memory."""
