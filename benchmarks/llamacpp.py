@@ -55,23 +55,39 @@ class Peer:
         path: The GGUF file.
         config: Plain or speculative.
         threads: Threads of the model and of the draft, for single rows and for batches.
-        context_length: Most tokens in one sequence.
+        context_length: Most tokens of all slots.
+        num_slots: Sequences at once.
+        port: Where it listens, on this machine; None is llama.cpp's own choice.
     """
 
     def __init__(
-        self, path: Path, config: PeerConfig, *, threads: int, context_length: int = 4096
+        self,
+        path: Path,
+        config: PeerConfig,
+        *,
+        threads: int,
+        context_length: int = 4096,
+        num_slots: int = 1,
+        port: int | None = None,
     ) -> None:
         module = load_xllamacpp()
         params = module.CommonParams()
         params.verbosity = 0
         params.model.path = str(path)
-        params.n_ctx, params.n_parallel = context_length, 1
+        params.n_ctx, params.n_parallel = context_length, num_slots
+        if port is not None:
+            params.port = port
         params.fit_params = False  # it would look for memory to save
         params.cache_prompt, params.cache_ram_mib = False, 0
         _set_threads(params, threads)
         _set_speculation(module, params, config, threads)
         self.config = config
-        self._server = module.Server(params)
+        self._server: Any = module.Server(params)
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self._server.listening_address
 
     def complete(
         self,
@@ -275,8 +291,14 @@ class _Batch(ctypes.Structure):
 
 
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+def _ignore(level: int, text: bytes, data: int | None) -> None:
+    """Log nothing."""
+
+
 # Kept alive for as long as the library may call it.
-_SILENT = _LogCallback(lambda _level, _text, _data: None)
+_SILENT = _LogCallback(_ignore)
 
 
 def open_library(path: Path | None = None) -> Any:

@@ -94,7 +94,7 @@ def test_the_page_is_open_and_the_numbers_need_a_key() -> None:
 def test_the_numbers_are_those_of_the_rounds() -> None:
     with live.serving(live.engine(live.model_draft(), gamma=3)) as server:
         asked = {"max_tokens": 40, "speculation": {"statistics": True}}
-        usage = [server.complete("the quick", seed=n, **asked).body["usage"] for n in range(3)]
+        usage = [server.complete([7] * 100, seed=n, **asked).body["usage"] for n in range(3)]
         found = server.get("/stats").body
         told = [one["speculation"] for one in usage]
         for name in ("drafted_per_position", "tested_per_position", "accepted_per_position"):
@@ -103,6 +103,9 @@ def test_the_numbers_are_those_of_the_rounds() -> None:
         assert sum(found["rounds_by_gamma"]) == found["num_rounds"]
         assert (found["gamma"], found["ledger"]) == (3, None)
         assert (found["num_running"], found["num_waiting"]) == (0, 0)
+        assert found["cache"]["num_prompt_tokens"] == sum(one["prompt_tokens"] for one in usage)
+        cached = sum(one["prompt_tokens_details"]["cached_tokens"] for one in usage)
+        assert found["cache"]["num_recalled"] == cached > 0
 
 
 @needs_chromium
@@ -197,6 +200,8 @@ def test_the_panel_tells_what_the_server_does(context: BrowserContext) -> None:
         share = found["accepted_per_position"][0] / found["tested_per_position"][0]
         expect(page.locator("#positions tr").first).to_contain_text(f"{100 * share:.0f} %")
         expect(page.locator("#running")).to_have_text("0 of 8")
+        expect(page.locator("#held")).to_have_text(str(found["cache"]["num_held"]))
+        expect(page.locator("#kept-tokens")).to_have_text(str(found["cache"]["num_kept"]))
 
 
 @needs_chromium

@@ -39,7 +39,7 @@ def test_schemathesis_finds_nothing(phase: str, tmp_path: Path) -> None:
             },
         )
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "11/11" in done.stdout
+    assert "12/12" in done.stdout
     found = re.search(r"(\d+) generated", done.stdout)
     assert found is not None
     assert int(found[1]) > 100

@@ -32,8 +32,20 @@ async def stats(service: AtHand) -> Stats:
         drafted_per_position=counts.drafted_per_position,
         tested_per_position=counts.tested_per_position,
         accepted_per_position=counts.accepted_per_position,
-        cache=Cache(num_tokens=worker.num_tokens, limit=None),
+        cache=_cache(service),
         ledger=_ledger(service),
+    )
+
+
+def _cache(service: Service) -> Cache:
+    found = service.engine.cache_statistics()
+    return Cache(
+        num_held=found.num_held,
+        num_kept=found.num_kept,
+        limit=found.cache_tokens,
+        num_prompt_tokens=found.num_prompt_tokens,
+        num_recalled=found.num_recalled,
+        num_preemptions=found.num_preemptions,
     )
 
 

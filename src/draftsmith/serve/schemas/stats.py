@@ -10,10 +10,18 @@ __all__ = ["Cache", "Ledger", "Stats"]
 class Cache(Answer):
     """Keys and values of the target."""
 
-    num_tokens: int
-    """Of the texts in the batch, prompts included."""
+    num_held: int
+    """Tokens that there is memory for in the rows of texts."""
+    num_kept: int
+    """Tokens of beginnings that are kept of texts that have ended."""
     limit: int | None
-    """The most that there may be; null where nobody says."""
+    """The most that both may be; null where nobody says."""
+    num_prompt_tokens: int
+    """Of all prompts so far."""
+    num_recalled: int
+    """Of these, the ones that another text had in common."""
+    num_preemptions: int
+    """How often a text had to let go of its rows, to read them again later."""
 
 
 class Ledger(Answer):

@@ -84,7 +84,11 @@ export class Panel {
     byId("pace").textContent = fixed(this.#pace(now, at), 1);
     byId("running").textContent = `${now.num_running} of ${now.max_batch_size}`;
     byId("waiting").textContent = `${now.num_waiting} of ${now.max_waiting}`;
-    byId("cache").textContent = told(now.cache);
+    const { num_held: held, num_kept: kept, limit, num_preemptions: preemptions } = now.cache;
+    byId("held").textContent = limit === null ? `${held}` : `${held} of ${limit}`;
+    byId("kept-tokens").textContent = `${kept}`;
+    byId("recalled").textContent = percent(ratio(now.cache.num_recalled, now.cache.num_prompt_tokens));
+    byId("preemptions").textContent = `${preemptions}`;
     byId("served").textContent = served(now);
     const shares = counts.tested.map((count, place) => ratio(counts.accepted[place] ?? 0, count));
     const tested = shares.map((share, place) => [place + 1, share]).filter(([, share]) => share !== null);
@@ -103,10 +107,6 @@ export class Panel {
 function served(now) {
   const gamma = now.gamma === 0 ? "" : `, gamma ${now.gamma}`;
   return `${now.model}, drafts: ${now.draft ?? "none"}${gamma}`;
-}
-
-function told(cache) {
-  return cache.limit === null ? `${cache.num_tokens}` : `${cache.num_tokens} of ${cache.limit}`;
 }
 
 /** Rows of a name and a share, as bars with their numbers beside them. */
