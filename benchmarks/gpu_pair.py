@@ -37,8 +37,7 @@ def pair(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     loaded_s = time.perf_counter() - start
     assert isinstance(target, GpuDecoder)
     assert isinstance(whole, GpuDecoder)
-    # What `load_engine` makes of a draft by default.
-    draft = GpuDecoder(whole.weights, whole.config, DRAFT, _HEAD_IDS)
+    reduced = GpuDecoder(whole.weights, whole.config, DRAFT, _HEAD_IDS)
     tokenizer = load_tokenizer(TARGET)
     prompts = [tokenizer.encode(text) for text in humaneval_prompts(_PROMPTS)]
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "loaded_s": round(loaded_s, 1)}
@@ -46,7 +45,7 @@ def pair(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         ("temperature 0", {}),
         ("temperature 0.8", {"temperature": 0.8, "top_p": 0.95, "seed": 7}),
     ):
-        found[name] = _ours(target, draft, whole, prompts, sampling)
+        found[name] = _ours(target, whole, reduced, prompts, sampling)
         save(found)
         print(name, found[name], flush=True)
     found["peer"] = _peer(target, whole, prompts[:_PEER_PROMPTS])
@@ -57,7 +56,7 @@ def pair(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 def _ours(
     target: GpuDecoder,
     draft: GpuDecoder,
-    whole: GpuDecoder,
+    reduced: GpuDecoder,
     prompts: list[list[int]],
     sampling: dict[str, Any],
 ) -> dict[str, Any]:
@@ -66,7 +65,9 @@ def _ours(
     arms = {
         "plain": Engine(target),
         f"gamma {_GAMMA}": Engine(target, draft=drafter, gamma=_GAMMA),
-        f"gamma {_GAMMA}, all ids": Engine(target, draft=ModelDrafter(whole), gamma=_GAMMA),
+        f"gamma {_GAMMA}, {_HEAD_IDS} ids": Engine(
+            target, draft=ModelDrafter(reduced), gamma=_GAMMA
+        ),
         "gamma 6": Engine(target, draft=drafter, gamma=6),
         "auto": Engine(target, draft=drafter, gamma="auto"),
         "prompt lookup, auto": Engine(target, draft=PromptLookupDrafter(), gamma="auto"),

@@ -169,7 +169,7 @@ def load_engine(
             physical cores. Models that are loaded already keep theirs.
         draft_vocab_size: Ids that a draft model considers, on a CPU beside those of the text
             so far: the first ones, which are the most frequent in a byte-pair vocabulary. The
-            text does not depend on it; 0 considers all; None is 32768.
+            text does not depend on it; 0 considers all; None is 32768 on a CPU, and all on a GPU.
         max_batch_size: Sequences that run at once.
         cache_tokens: Tokens whose keys and values each model holds at most, as `Engine` takes it.
         prefix_caching: Whether texts that begin alike share the keys and values of that, also with

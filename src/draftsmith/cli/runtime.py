@@ -93,7 +93,7 @@ class RuntimeOptions:
         Of the CPU kernels; by default the physical cores.
     draft_vocab_size
         Ids that a draft model considers, on a CPU beside those of the text so far; 0 is all;
-        by default 32768.
+        by default 32768 on a CPU, and all on a GPU.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"

@@ -37,7 +37,7 @@ OnProgress = Callable[[PullProgress], None]
 GivenDraft: TypeAlias = GivenModel | Drafter
 _TABLES = {"unigram": 1, "bigram": 2}
 _DRAFT_HEAD_IDS = 32_768
-"""Of a draft's head, by default: of a large vocabulary, few ids are ever drafted."""
+"""Of a draft's head on a CPU, by default: of a large vocabulary, few ids are ever drafted."""
 
 
 class DraftLoading(NamedTuple):
@@ -121,16 +121,18 @@ def as_drafter(
     if isinstance(draft, Drafter):
         return draft
     if named is not None:
-        return ModelDrafter(_load_draft_model(named, loading), theirs)
+        return ModelDrafter(_load_draft_model(named, target, loading), theirs)
     if isinstance(draft, str):
         return _free_drafter(draft, target.traits.vocab_size, words)
     # What a draft's own files ask is no rule of the text: the target's are.
     return ModelDrafter(as_loaded_model(draft, NO_DEMANDS), theirs)
 
 
-def _load_draft_model(named: str, loading: DraftLoading) -> LanguageModel:
+def _load_draft_model(named: str, target: LanguageModel, loading: DraftLoading) -> LanguageModel:
     asked = loading.num_head_ids
-    num_ids = _DRAFT_HEAD_IDS if asked is None else asked
+    # A GPU reads a small draft's whole head in no time: what is kept more is worth more.
+    usual = _DRAFT_HEAD_IDS if target.device.type == "cpu" else 0
+    num_ids = usual if asked is None else asked
     settings, on_progress = loading.settings, loading.on_progress
     model = load_model(named, settings, on_progress, num_head_ids=num_ids or None)
     if asked and not model.has_reducible_head:
