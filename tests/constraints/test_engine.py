@@ -23,10 +23,11 @@ from draftsmith.drafters import (
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.requests.result import FinishReason, GenerationResult
-from draftsmith.models.contract import LanguageModel
+from draftsmith.models.contract import Cache, LanguageModel, Rows
 from tests import tiny
 from tests.constraints.kit import FORMS, SCHEMA, Text, model, near, tokenizer
 from tests.engine.kit import texts
+from tests.wrapped import Wrapped
 
 PROMPTS = ["the quick brown fox", "def add(a, b):", "the lazy dog jumps over the lazy dog", "x"]
 MODES = {
@@ -185,6 +186,32 @@ def test_other_families_too(kind: str) -> None:
         results = Engine(target, tokenizer(), draft).generate(PROMPTS, params)
         assert ids(results) == ids(off)
         assert all(result.text.startswith("{") for result in results)
+
+
+class Counted(Wrapped):
+    """A draft model that counts its passes."""
+
+    num_passes = 0
+
+    def forward(self, cache: Cache, batch: Rows) -> torch.Tensor:
+        self.num_passes += 1
+        return super().forward(cache, batch)
+
+
+@pytest.mark.parametrize("verifier", ["rejection", "block", "coupled"])
+def test_a_draft_model_runs_for_no_token_that_is_forced(verifier: str) -> None:
+    form = StructuredOutputs(regex="([ab]the lazy dog){6}")
+    params = SamplingParams(
+        structured_outputs=form, temperature=1.0, seed=3, verifier=verifier, max_tokens=100
+    )
+    counted = Counted(model())
+    drafting = Engine(model(), tokenizer(), ModelDrafter(counted), gamma=12)
+    result = drafting.generate("x", params)[0]
+    assert result.finish_reason is FinishReason.STOP
+    assert len(result.token_ids) == 25
+    assert result.statistics.num_drafted >= 20
+    # One for each letter that is free, and not many for what a rejection makes it read again.
+    assert counted.num_passes <= 8
 
 
 class Stubborn(Drafter):

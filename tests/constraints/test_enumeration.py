@@ -112,6 +112,7 @@ class FromCounts(Drafter):
         while context.wanting([0]):
             counts = counts_of(self.world.draft(tuple(text)))
             text += context.draw([0], counts.unsqueeze(0))
+            text += context.follow([0])[0]
         return context.drawn()
 
 

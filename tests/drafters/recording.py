@@ -40,6 +40,9 @@ class Recording:
     def wanting(self, rows: Sequence[int]) -> list[int]:
         return [row for row in rows if len(self.tokens[row]) < self.sequences[row].gamma]
 
+    def follow(self, rows: Sequence[int]) -> list[list[int]]:
+        return [[] for _ in rows]
+
     def drawn(self) -> Draft:
         return Draft.certain(self.tokens, self.device)
 

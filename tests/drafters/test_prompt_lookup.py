@@ -23,6 +23,9 @@ class Round:
     def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         raise AssertionError("prompt lookup draws nothing")
 
+    def follow(self, rows: Sequence[int]) -> list[list[int]]:
+        raise AssertionError("prompt lookup draws nothing")
+
     def drawn(self) -> Draft:
         raise AssertionError("prompt lookup draws nothing")
 

@@ -203,8 +203,22 @@ class DraftContext(Protocol):
         """
         ...
 
+    def follow(self, rows: Sequence[int]) -> list[list[int]]:
+        """Record what must follow the drafts of some sequences so far, which takes no draw.
+
+        Where a text has a form (`structured_outputs`), some tokens are known beforehand. A drafter
+        that reads its own drafts takes them in along with the token that it drew.
+
+        Args:
+            rows: Indices into `sequences`.
+
+        Returns:
+            The recorded ids of each; mostly none.
+        """
+        ...
+
     def drawn(self) -> Draft:
-        """Everything that `draw` has recorded in this round.
+        """Everything that was recorded in this round.
 
         Returns:
             The draft to hand back from `Drafter.propose`.

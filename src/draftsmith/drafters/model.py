@@ -67,7 +67,8 @@ class ModelState(DraftState):
             rows = torch.arange(len(live), device=logits.device)
             last = torch.tensor([len(feeds[i]) - 1 for i in live], device=logits.device)
             drawn = context.draw(live, logits[rows, last])
-            feeds = {i: [token] for i, token in zip(live, drawn, strict=True)}
+            known = context.follow(live)
+            feeds = {i: [token, *more] for i, token, more in zip(live, drawn, known, strict=True)}
         return context.drawn()
 
     def release(self, sequence: int) -> None:

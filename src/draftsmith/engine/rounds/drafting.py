@@ -132,6 +132,24 @@ class RoundContext:
         self._ended.update(set(going) - set(taken))
         return taken
 
+    def follow(self, rows: Sequence[int]) -> list[list[int]]:
+        """Record what must follow the drafts of some sequences so far, which takes no draw."""
+        return [self._follow(self.turns[row]) for row in rows]
+
+    def _follow(self, turn: Turn) -> list[int]:
+        found = turn.forced_after(turn.drawn, turn.view.gamma - len(turn.drawn))
+        for token in found:
+            law = None if turn.draft_law.is_greedy else self._point_mass(token)
+            self.record(turn, token, law)
+            if self.pace is not None:
+                turn.confidences.append(1.0)
+        return found
+
+    def _point_mass(self, token: int) -> Float[Tensor, " vocab"]:
+        law = torch.zeros(self.vocab_size, device=self._device)
+        law[token] = 1.0
+        return law
+
     def record(self, turn: Turn, token: int, law: Float[Tensor, " vocab"] | None) -> None:
         """Add a token and the law that it was drawn from (None: certain) to a sequence's draft."""
         if len(turn.drawn) >= turn.view.gamma:

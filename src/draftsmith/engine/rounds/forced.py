@@ -61,7 +61,7 @@ def propose_along(
         tokens = [*before, *guessed]
         if turn.constraint is not None and not turn.fault:
             if not is_drawn:
-                tokens = tokens[: turn.constraint.num_allowed(_output(turn), tokens)]
+                tokens = tokens[: turn.constraint.num_allowed(turn.output, tokens)]
             following = _forced(turn, tokens)
             tokens += following
             turn.forced = Forced(len(before), len(following))
@@ -74,16 +74,9 @@ def propose_along(
     return Proposal(draft, drafts)
 
 
-def _output(turn: Turn) -> list[int]:
-    return list(turn.view.tokens[turn.view.num_prompt :])
-
-
 def _forced(turn: Turn, drafted: Tokens) -> Tokens:
     """The forced tokens behind a draft; the last token of the text is never drafted."""
-    most = min(MAX_GAMMA, turn.room - 1) - len(drafted)
-    if turn.constraint is None or not turn.drafts_forced or most <= 0:
-        return []
-    return turn.constraint.forced([*_output(turn), *drafted], most)
+    return turn.forced_after(drafted, min(MAX_GAMMA, turn.room - 1) - len(drafted))
 
 
 def _behind(turn: Turn, before: Tokens) -> Turn:

@@ -59,6 +59,17 @@ class Turn:
     """How the drafter broke its contract for this sequence, which ends it; the others go on."""
 
     @property
+    def output(self) -> list[int]:
+        """The tokens behind the prompt."""
+        return list(self.view.tokens[self.view.num_prompt :])
+
+    def forced_after(self, drafted: Sequence[int], most: int) -> list[int]:
+        """What the constraint forces behind a draft, if that is to be drafted at all."""
+        if self.constraint is None or not self.drafts_forced or most <= 0:
+            return []
+        return self.constraint.forced([*self.output, *drafted], most)
+
+    @property
     def has_ended(self) -> bool:
         """Whether the draft has come to an end of the text that the constraint knows."""
         return bool(self.constraint and self.drawn and self.drawn[-1] in self.constraint.ends)
