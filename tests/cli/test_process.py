@@ -16,7 +16,8 @@ try:
     main()
 except SystemExit as end:
     status = end.code or 0
-heavy = {"torch", "transformers", "numpy", "gguf", "huggingface_hub"} & sys.modules.keys()
+heavy = {"torch", "transformers", "numpy", "gguf", "huggingface_hub", "fastapi", "uvicorn"}
+heavy &= sys.modules.keys()
 sys.stderr.write(f"status {status} heavy {sorted(heavy)}")
 """
 
@@ -34,6 +35,7 @@ sys.stderr.write(f"status {status} heavy {sorted(heavy)}")
         ("theory --help", 0),
         ("theory --alpha 0.8", 0),
         ("demo --help", 0),
+        ("serve --help", 0),
         ("generate hi --gama 4", 2),
         ("generate hi --temperature -1", 2),
         ("generate hi --gamma 40", 2),

@@ -90,7 +90,11 @@ class _Ending:
         reasons = [one.finish_reason.value for one in completions]
         self.service.metrics.note_end(self.call, self.work.num_prompt_tokens, reasons)
         self.log["finish_reasons"] = reasons
+        tokenizer = self.service.engine.tokenizer
         if self.service.settings.log_prompts:
+            firsts = [sample.source or sample.prompt for sample in self.work.samples]
+            firsts = firsts[:: self.work.n]
+            self.log["prompts"] = [tokenizer.decode(one) if tokenizer else one for one in firsts]
             self.log["texts"] = [one.text for one in completions]
 
     def close(self) -> None:
