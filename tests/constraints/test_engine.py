@@ -23,7 +23,9 @@ from draftsmith.drafters import (
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.requests.result import FinishReason, GenerationResult
+from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import Cache, LanguageModel, Rows
+from draftsmith.models.hf.load import wrap_model
 from tests import tiny
 from tests.constraints.kit import FORMS, SCHEMA, Text, model, near, tokenizer
 from tests.engine.kit import texts
@@ -310,3 +312,37 @@ def test_logprobs_are_those_of_the_model_before_the_mask() -> None:
     assert [token.token_id for token in trace] != [
         token.top_logprobs[0].token_id for token in trace
     ]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_lenient_check_keeps_to_the_form(temperature: float) -> None:
+    form = StructuredOutputs(regex="the (dog|fly|sky){1,3}")
+    params = SamplingParams(
+        structured_outputs=form, lossy_lenience=0.05, temperature=temperature, seed=2, n=4
+    )
+    fox = tokenizer().encode_plain("the fox")
+    for draft in (RandomDrafter(model().traits.vocab_size), Stubborn([*fox, *fox])):
+        result = Engine(model(), tokenizer(), draft, gamma=5).generate("x", params)[0]
+        for completion in result.completions:
+            assert re.fullmatch("the (dog|fly|sky){1,3}", completion.text), completion
+
+
+def test_a_special_stop_token_may_end_the_form_too() -> None:
+    [user] = tokenizer().encode_plain("<user>")
+    params = SamplingParams(
+        structured_outputs=FORMS["choice"], stop_token_ids=(user,), logit_bias={user: 100.0}
+    )
+    for drafter in ("none", "model"):
+        result = engine(drafter).generate("x", params)[0]
+        assert result.token_ids[-1] == user
+        assert result.text in (FORMS["choice"].choice or ())
+
+
+def test_a_first_token_that_the_model_demands_is_refused_by_name() -> None:
+    raw = tiny.raw_model("bart", vocab_size=len(tokenizer().token_strings()))
+    raw.generation_config.forced_bos_token_id = 5
+    off = Engine(wrap_model(raw, name="tiny-bart"), tokenizer())
+    with pytest.raises(InvalidRequestError, match="forced_bos_token_id cannot be honoured"):
+        off.generate("x", structured_outputs=FORMS["choice"])
+    lifted = off.generate("x", structured_outputs=FORMS["choice"], forced_bos_token_id=-1)[0]
+    assert lifted.text in (FORMS["choice"].choice or ())
