@@ -77,9 +77,10 @@ class Running:
 
 def all_arms(served: Served) -> list[Arm]:
     """Ours, and every setting of llama.cpp's that is worth trying."""
-    draft = ("--draft", served.draft)
+    # As llama.cpp's: every request reads its own prompt.
+    draft = ("--no-prefix-caching", "--draft", served.draft)
     ours = [
-        Arm("off", ("--draft", "none")),
+        Arm("off", ("--no-prefix-caching", "--draft", "none")),
         Arm("fixed", (*draft, "--gamma", "4")),
         Arm("auto", (*draft, "--gamma", "auto")),
     ]
@@ -116,7 +117,7 @@ def _ours(arm: Arm, served: Served, streams: int) -> list[str]:
     )
     numbers = {"--max-batch-size": streams, "--max-waiting": 4096, "--threads": served.threads}
     options = [text for pair in numbers.items() for text in map(str, pair)]
-    options = ["--target", served.target, "--no-prefix-caching", *options, *arm.arguments]
+    options = ["--target", served.target, *options, *arm.arguments]
     return ["sh", "-c", command, "serve", *options]
 
 
