@@ -5,6 +5,7 @@ the law allows. So the forced tokens before, within and behind a draft, the cut 
 the masks of every row are the engine's, and the sum is exact.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -47,7 +48,7 @@ LANGUAGES: dict[str, set[Text]] = {
     "forced before": {(0, 1, 2), (0, 1, 1, 0), (0, 1, 0)},
     "forced within": {(0, 2, 2, 1), (1, 0, 0, 2), (2,), (2, 1)},
     "forced behind": {(0, 1, 0, 1), (2, 0, 0, 0), (1, 1)},
-    "all choice": set(product(range(3), repeat=2)),
+    "all choice": {*product(range(2), repeat=2), (2, 2)},
     "one text": {(2, 1, 0, 0)},
 }
 VERIFIERS: list[ThresholdVerifier] = [RejectionVerifier(), BlockVerifier()]
@@ -194,21 +195,25 @@ def scripts(text: Text, case: Case) -> Iterator[tuple[float, Check]]:
 
 def round_law(check: Check, verifier: ThresholdVerifier) -> dict[Text, float]:
     """The law of what a round commits: every pattern of tests, every emitted token."""
-    law: dict[Text, float] = {}
     width = check.draft_tokens.shape[1]
     thresholds = verifier.thresholds(check)[0].tolist()
-    for pattern in product((True, False), repeat=width):
-        chances = [t if ok else 1 - t for t, ok in zip(thresholds, pattern, strict=True)]
-        mass = float(torch.tensor(chances, dtype=torch.float64).prod())
-        if mass <= 0:
-            continue
-        kept = verifier.count(torch.tensor([pattern], dtype=torch.bool).view(1, width))
-        emitted = verifier.emitted_law(check, kept)[0].tolist()
-        prefix = tuple(check.draft_tokens[0, : int(kept)].tolist())
-        for token, share in enumerate(emitted):
-            if share:
-                text = up_to_end((*prefix, token))
-                law[text] = law.get(text, 0.0) + mass * share
+    patterns = list(product((True, False), repeat=width))
+    counts = verifier.count(
+        torch.tensor(patterns, dtype=torch.bool).view(len(patterns), width)
+    ).tolist()
+    masses = [0.0] * (width + 1)
+    for pattern, kept in zip(patterns, counts, strict=True):
+        chances = (t if ok else 1 - t for t, ok in zip(thresholds, pattern, strict=True))
+        masses[kept] += math.prod(chances)
+    law: dict[Text, float] = {}
+    for kept, mass in enumerate(masses):
+        if mass > 0:
+            emitted = verifier.emitted_law(check, torch.tensor([kept]))[0].tolist()
+            prefix = tuple(check.draft_tokens[0, :kept].tolist())
+            for token, share in enumerate(emitted):
+                if share:
+                    text = up_to_end((*prefix, token))
+                    law[text] = law.get(text, 0.0) + mass * share
     return law
 
 
@@ -264,7 +269,7 @@ def test_the_law_of_whole_texts_is_the_masked_models(
         assert abs(sum(expected.values()) - 1) < 1e-12
         assert {text[:-1] for text in expected} == language
         for drafter in drafters(world):
-            for guesses in (False, True):
+            for guesses in (False, True) if seed == 0 else (True,):
                 case = Case(drafter, language, world, gamma, guesses)
                 law = text_law(case, verifier)
                 assert total_variation(law, expected) <= 1e-12, case

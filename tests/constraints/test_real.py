@@ -2,7 +2,9 @@
 # transformers' annotations are looser than pyright's strict mode asks:
 # pyright: basic
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from draftsmith import (
 )
 from draftsmith.constraints.grammars import grammars_of
 from draftsmith.models.hf.load import wrap_tokenizer
+from draftsmith.models.load import load_tokenizer
 from draftsmith.models.reference import local_path, resolve
 
 pytestmark = [pytest.mark.real_model, pytest.mark.xdist_group("real_model")]
@@ -112,3 +115,12 @@ def test_the_files_own_tokenizer_and_that_of_transformers_give_the_same_masks(of
     assert rows > 10
     own, other = (walk.allowed(text[: rows - 1], rows) for walk in walks)
     assert torch.equal(own, other)
+
+
+def test_compiled_forms_do_not_keep_the_tokenizer_that_they_are_for() -> None:
+    tokenizer = load_tokenizer(NAME)
+    grammars_of(tokenizer, 49_152, frozenset({2})).compiled(FORMS["compact"]).begin()
+    alive = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert alive() is None

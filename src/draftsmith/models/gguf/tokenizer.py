@@ -128,9 +128,11 @@ class GgufTokenizer(Tokenizer):
 
     def byte_pieces(self) -> Pieces:
         """How the file spells."""
+        # Not `self`: who keeps this does not keep the tokenizer.
+        encoder = self._encoder
 
         def cut(text: str) -> list[int]:
-            return self._encoder.encode(text, is_first=False) if text else []
+            return encoder.encode(text, is_first=False) if text else []
 
         return Pieces([self._piece(token) for token in range(len(self._tokens))], cut)
 
