@@ -103,6 +103,8 @@ WITHOUT_MODELS = {
     "generate hi --threads 0": "--threads must be between 1 and 1024, got 0",
     "generate hi -t x": "invalid value for -t: must be a whole number, got 'x'",
     "generate hi -t 5000": "-t must be between 1 and 1024, got 5000",
+    "generate hi --cache-tokens 63": "--cache-tokens must be 64 or more, got 63",
+    "generate hi --cache-tokens 640 --num-beams 2": "--cache-tokens 640 bounds no beam search: leave it out",
     "generate hi --draft-vocab-size -1": "--draft-vocab-size must be 0 or more, got -1",
     "generate hi --json --trace": "--trace colours text, and --json prints none: use one",
     "generate hi --logprobs 2": "--logprobs shows in --json or --trace-html: give one",

@@ -2,6 +2,7 @@
 # transformers' objects, which the models are made of, have looser annotations:
 # pyright: basic
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,7 +22,7 @@ from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.room import Room
 from draftsmith.errors import CacheFullError, InvalidRequestError
 from draftsmith.kernels.cpu import library as cpu
-from draftsmith.models.contract import LanguageModel
+from draftsmith.models.contract import Cache, LanguageModel
 from draftsmith.models.follower import Follower
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.gpu import GpuDecoder
@@ -32,6 +33,7 @@ from tests.engine.kit import target as adapted
 from tests.kernels.gpu.device import DEVICE
 from tests.models.native.test_cpu import SIZED
 from tests.models.native.test_decoder import lively
+from tests.wrapped import Wrapped
 
 pytestmark = pytest.mark.skipif(cpu.library() is None, reason="installed without the kernels")
 
@@ -185,6 +187,44 @@ def test_samples_of_one_prompt_read_it_once() -> None:
     assert [one.num_cached_tokens for one in result.completions] == [0, 64, 64, 64]
     [apart] = engine(on_cpu, "model", prefix_caching=False).generate([PROMPTS[1]], params)
     assert told([result]) == told([apart])
+
+
+def test_a_draft_model_recalls_what_it_has_read() -> None:
+    read: list[int] = []
+
+    class Counted(Wrapped):
+        def prefill(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
+            read.append(len(tokens))
+            super().prefill(cache, row, tokens)
+
+    for shares in (False, True):
+        drafter = ModelDrafter(Counted(on_cpu("draft")))
+        made = Engine(on_cpu("target"), draft=drafter, gamma=3, prefix_caching=shares)
+        made.generate([PROMPTS[1]], LONG)
+        read.clear()
+        made.generate([PROMPTS[1]], LONG)
+        assert max(read) == (99 - 64 if shares else 99)
+
+
+def test_engines_in_threads_share_the_pages_of_a_model() -> None:
+    model, draft = small_pool("target"), small_pool("draft")
+    want = [one.token_ids for one in engine(on_gpu, "none").generate(PROMPTS, LAWS["coupled"])]
+    found: list[list[tuple[int, ...]]] = []
+
+    def run_both() -> None:
+        made = Engine(model, draft=ModelDrafter(draft), gamma=2, cache_tokens=512)
+        for _ in range(2):
+            texts = made.generate(PROMPTS, LAWS["coupled"])
+            found.append([one.token_ids for one in texts])
+
+    threads = [threading.Thread(target=run_both) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [want] * 4
+    for one in (model, draft):
+        one.pool.check_integrity([])
 
 
 # --- who waits, and who is refused ----------------------------------------------------------------

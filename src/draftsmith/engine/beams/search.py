@@ -126,6 +126,10 @@ def beam_search(
         check_gamma(gamma)
     _check_rollback(engine)
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=ignore_eos)
+    if engine.cache_tokens is not None:
+        raise InvalidRequestError(
+            f"cache_tokens={engine.cache_tokens} bounds no beam search: make an engine without it"
+        )
     request = make_request(prompt, params, engine.target.traits, engine.tokenizer)
     _check_demands(request, engine.target.traits.name)
     rules = _rules(request, num_beams)
