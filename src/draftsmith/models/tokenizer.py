@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from os.path import commonprefix
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
 
@@ -12,6 +12,7 @@ __all__ = [
     "Message",
     "Pieces",
     "Tokenizer",
+    "Tool",
     "check_same_vocabulary",
     "check_text",
     "decode_after",
@@ -22,6 +23,8 @@ _SHORTEST_TAIL = 8
 
 Message = Mapping[str, str]
 """One turn of a conversation: its `role` and its `content`."""
+Tool = Mapping[str, Any]
+"""A function that a model may call, as OpenAI's API and chat templates describe it."""
 
 
 class Pieces(NamedTuple):
@@ -51,6 +54,17 @@ class Tokenizer(ABC):
         Raises:
             InvalidRequestError: If the model has no chat template, or it refuses the messages.
         """
+
+    def encode_tool_chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        """The same with tools that the model may call, as the template tells it of them.
+
+        Raises:
+            InvalidRequestError: If there is no template that does.
+        """
+        raise InvalidRequestError(
+            f"tools need a chat template that tells of them, and {type(self).__name__} has none: "
+            "leave them out"
+        )
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:

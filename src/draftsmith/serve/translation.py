@@ -1,5 +1,6 @@
 """A request's fields as sampling parameters: exactly, or the answer is 400."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +12,18 @@ from draftsmith.errors import InvalidRequestError
 from draftsmith.models.tokenizer import Message, Tokenizer
 from draftsmith.serve.errors import refused
 from draftsmith.serve.forms import form_of
-from draftsmith.serve.schemas.chat import ChatMessage, ChatRequest
+from draftsmith.serve.schemas.chat import (
+    ChatRequest,
+    ToolCallMessage,
+    ToolResultMessage,
+    Turn,
+)
 from draftsmith.serve.schemas.common import Prediction, SamplingBody, joined_text
 from draftsmith.serve.schemas.completions import CompletionRequest
 from draftsmith.serve.schemas.responses import ResponseRequest
 from draftsmith.serve.settings import Limits
 from draftsmith.serve.speculating import own_draft
+from draftsmith.serve.tools import Format, format_of
 
 __all__ = [
     "Work",
@@ -41,6 +48,8 @@ class Work(NamedTuple):
     """What each choice's text begins with."""
     n: int
     """Choices of each prompt."""
+    tool_format: Format | None = None
+    """How the model writes calls of tools, if it was told of any."""
 
 
 def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
@@ -56,13 +65,26 @@ def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
     tokenizer = tokenizer_of(engine)
     if not tokenizer.has_chat_template:
         raise refused("messages", "need a chat template, and the model has none: use completions")
-    prompt = tokenizer.encode_chat(model_messages(body.messages))
+    prompt, tool_format = _chat_prompt(tokenizer, body)
     # Two names of one limit: where both are given, both hold.
     limits_given = [one for one in (body.max_tokens, body.max_completion_tokens) if one is not None]
     longest = min(limits_given, default=None)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     asked = _Asked(body, limits, longest, logprobs, body.n or 1, body.prediction, form)
-    return _work(engine, [prompt], asked)
+    return _work(engine, [prompt], asked)._replace(tool_format=tool_format)
+
+
+def _chat_prompt(tokenizer: Tokenizer, body: ChatRequest) -> tuple[list[int], Format | None]:
+    """A conversation's ids, and how the model was told to call tools, if it was."""
+    messages = model_messages(body.messages)
+    plain = tokenizer.encode_chat(messages)
+    if not body.tools or body.tool_choice == "none":
+        return plain, None
+    tools = [tool.model_dump(exclude_none=True) for tool in body.tools]
+    prompt = tokenizer.encode_tool_chat(messages, tools)
+    if prompt == plain:
+        raise refused("tools", "are not told of by the model's chat template: leave them out")
+    return prompt, format_of(tokenizer.decode(prompt))
 
 
 def completion_work(engine: Engine, body: CompletionRequest, limits: Limits) -> Work:
@@ -128,14 +150,37 @@ def _response_messages(body: ResponseRequest) -> list[Message]:
     return found
 
 
-def model_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+def model_messages(messages: Sequence[Turn]) -> list[Message]:
     """Turns as chat templates know them; a developer's are the system's, as OpenAI has it."""
     found: list[Message] = []
     for message in messages:
+        if isinstance(message, ToolCallMessage):
+            found.append(_call_turn(message))
+            continue
+        if isinstance(message, ToolResultMessage):
+            content = joined_text(message.content)
+            call = message.tool_call_id
+            found.append({"role": "tool", "content": content, "tool_call_id": call})
+            continue
         role = "system" if message.role == "developer" else message.role
         turn = {"role": role, "content": joined_text(message.content)}
         found.append(turn if message.name is None else turn | {"name": message.name})
     return found
+
+
+def _call_turn(message: ToolCallMessage) -> Message:
+    """A turn of calls, whose arguments templates want as values."""
+    calls: list[dict[str, Any]] = []
+    for number, call in enumerate(message.tool_calls):
+        try:
+            arguments = json.loads(call.function.arguments or "{}")
+        except (ValueError, RecursionError) as error:
+            where = f"messages.tool_calls[{number}].function.arguments"
+            raise refused(where, f"must be JSON, got {call.function.arguments!r:.60}") from error
+        function = {"name": call.function.name, "arguments": arguments}
+        calls.append({"id": call.id, "type": "function", "function": function})
+    turn: Any = {"role": "assistant", "content": message.content or "", "tool_calls": calls}
+    return turn
 
 
 def tokenizer_of(engine: Engine) -> Tokenizer:

@@ -35,7 +35,7 @@ from draftsmith.models.gguf.vocabulary import (
     read_vocabulary,
 )
 from draftsmith.models.native.bounds import named_after
-from draftsmith.models.tokenizer import Message, Pieces, Tokenizer, check_text
+from draftsmith.models.tokenizer import Message, Pieces, Tokenizer, Tool, check_text
 
 __all__ = ["GgufTokenizer", "open_gguf_tokenizer"]
 
@@ -104,6 +104,12 @@ class GgufTokenizer(Tokenizer):
         from draftsmith.models.hf.chat import render_chat
 
         return self._ids(render_chat(self._renderer, messages))
+
+    def encode_tool_chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        """The same with tools that the model may call, as the template tells it of them."""
+        from draftsmith.models.hf.chat import render_chat
+
+        return self._ids(render_chat(self._renderer, messages, tools))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the tokens; special tokens are left out."""

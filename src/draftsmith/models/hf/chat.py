@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from draftsmith.errors import InvalidRequestError
-from draftsmith.models.tokenizer import Message
+from draftsmith.models.tokenizer import Message, Tool
 
 if TYPE_CHECKING:
     from draftsmith.models.hf.guarded import Ended, Guarded
@@ -43,12 +43,15 @@ def chat_renderer(
     )
 
 
-def render_chat(tokenizer: Any, messages: Sequence[Message]) -> str:
+def render_chat(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+) -> str:
     """Render a conversation, ready for the answer.
 
     Args:
         tokenizer: Any of `transformers`.
         messages: The conversation, oldest first.
+        tools: What the model may call.
 
     Raises:
         InvalidRequestError: If the model has no chat template, or it refuses the messages.
@@ -58,7 +61,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Message]) -> str:
             "chat needs a model with a chat template: use an instruct model, or a plain prompt"
         )
     try:
-        turns = json.dumps([dict(message) for message in messages])
+        told = None if tools is None else [dict(tool) for tool in tools]
+        turns = json.dumps({"messages": [dict(one) for one in messages], "tools": told})
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(
             f"the messages hold what is no plain value ({error}): give texts, numbers, lists, dicts"
@@ -98,8 +102,9 @@ def _unguarded(tokenizer: Any, turns: str) -> "Ended":
 
 
 def _rendered(tokenizer: Any, turns: str) -> str:
+    talk = json.loads(turns)
     return tokenizer.apply_chat_template(
-        json.loads(turns), tokenize=False, add_generation_prompt=True
+        talk["messages"], tools=talk["tools"], tokenize=False, add_generation_prompt=True
     )
 
 

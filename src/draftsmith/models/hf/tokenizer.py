@@ -8,7 +8,7 @@ from typing import Any
 
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.hf.chat import render_chat
-from draftsmith.models.tokenizer import Message, Tokenizer, check_text
+from draftsmith.models.tokenizer import Message, Tokenizer, Tool, check_text
 
 __all__ = ["TransformersTokenizer"]
 
@@ -30,6 +30,11 @@ class TransformersTokenizer(Tokenizer):
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's chat template, ready for the answer."""
         return self._ids(render_chat(self.tokenizer, messages), add_special_tokens=False)
+
+    def encode_tool_chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        """The same with tools that the model may call, as the template tells it of them."""
+        text = render_chat(self.tokenizer, messages, tools)
+        return self._ids(text, add_special_tokens=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the tokens; special tokens are left out."""

@@ -6,6 +6,7 @@ from typing import Any
 from draftsmith.engine.requests.result import Completion, TokenTrace
 from draftsmith.serve.answers.about import About
 from draftsmith.serve.answers.chunks import ChunkedShape
+from draftsmith.serve.tools import Format, calls_in, safe_length
 
 __all__ = ["ChatShape"]
 
@@ -15,20 +16,44 @@ class ChatShape(ChunkedShape):
 
     Args:
         about: Which request, and what its answer tells.
+        tool_format: How the model writes calls of tools, if it was told of any.
     """
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, about: About, tool_format: Format | None = None) -> None:
         super().__init__(about, "chat.completion", "chat.completion.chunk")
+        self._tools: Format | None = tool_format
+        self._texts: dict[int, str] = {}
+        """Of each choice so far, where it may hold calls."""
+        self._num_told: dict[int, int] = {}
+        """Characters of it that were sent."""
 
     def _opening(self, index: int) -> dict[str, Any]:
         # Only here: clients join a role that comes again.
         return {"delta": {"role": "assistant", "content": ""}}
 
-    def _piece(self, text: str) -> dict[str, Any]:
-        return {"delta": {"content": text} if text else {}}
+    def _piece(self, index: int, text: str, done: Completion | None) -> dict[str, Any]:
+        if self._tools is None:
+            return {"delta": {"content": text} if text else {}}
+        whole = self._texts[index] = self._texts.get(index, "") + text
+        start = self._num_told.get(index, 0)
+        if done is None:
+            end = max(start, safe_length(whole, self._tools))
+            self._num_told[index] = end
+            return {"delta": {"content": whole[start:end]} if end > start else {}}
+        called = calls_in(whole, self._tools)
+        delta: dict[str, Any] = {"content": rest} if (rest := called.content[start:]) else {}
+        if not called.calls:
+            return {"delta": delta}
+        calls = [{"index": number, **call} for number, call in enumerate(called.calls)]
+        return {"delta": delta | {"tool_calls": calls}, "finish_reason": "tool_calls"}
 
     def _whole(self, index: int, done: Completion) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": done.text, "refusal": None}}
+        message = {"role": "assistant", "content": done.text, "refusal": None}
+        called = None if self._tools is None else calls_in(done.text, self._tools)
+        if called is None or not called.calls:
+            return {"message": message}
+        message |= {"content": called.content or None, "tool_calls": called.calls}
+        return {"message": message, "finish_reason": "tool_calls"}
 
     def _logprobs(self, index: int, traces: Sequence[TokenTrace]) -> dict[str, Any]:
         texts = self._about.texts

@@ -33,7 +33,7 @@ class ChunkedShape(ABC):
         """What the first chunk says of a choice."""
 
     @abstractmethod
-    def _piece(self, text: str) -> dict[str, Any]:
+    def _piece(self, index: int, text: str, done: Completion | None) -> dict[str, Any]:
         """What a chunk says of new text."""
 
     @abstractmethod
@@ -56,7 +56,8 @@ class ChunkedShape(ABC):
         traces = event.rounds.traces() if self._about.tells_tokens else ()
         told = self._told(event.choice, traces, done)
         if event.text or done is not None or told:
-            yield self._chunk([_choice(event.choice, done) | self._piece(event.text) | told])
+            piece = self._piece(event.choice, event.text, done)
+            yield self._chunk([_choice(event.choice, done) | piece | told])
 
     def closing(self, completions: Sequence[Completion], usage: dict[str, Any]) -> Iterator[bytes]:
         """The end of a stream, with what was used if that was asked for."""

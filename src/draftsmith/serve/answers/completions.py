@@ -32,7 +32,7 @@ class CompletionShape(ChunkedShape):
     def _opening(self, index: int) -> dict[str, Any]:
         return {"text": self._echoes[index]}
 
-    def _piece(self, text: str) -> dict[str, Any]:
+    def _piece(self, index: int, text: str, done: Completion | None) -> dict[str, Any]:
         return {"text": text}
 
     def _whole(self, index: int, done: Completion) -> dict[str, Any]:

@@ -99,19 +99,34 @@ class Choice(Answer):
     """What all choices have."""
 
     index: int
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
     stop_reason: str | int | None = None
     """The stop string, or the id, that ended the text."""
     speculation: list[TokenOrigin] | None = None
     """Where the tokens came from, if that was asked for."""
 
 
+class CallAnswer(Answer):
+    """A call of a tool."""
+
+    id: str
+    type: Literal["function"]
+    function: dict[str, str]
+
+
+class CallDelta(CallAnswer):
+    """A call of a tool, whole, in a stream."""
+
+    index: int
+
+
 class ChatMessageAnswer(Answer):
     """The answer's turn."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[CallAnswer] | None = None
 
 
 class ChatChoice(Choice):
@@ -143,6 +158,7 @@ class ChatDelta(Answer):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[CallDelta] | None = None
 
 
 class ChatChunkChoice(Choice):

@@ -6,13 +6,75 @@ from pydantic import Field
 
 from draftsmith.serve.schemas.common import WHOLE, Body, ChoicesBody, Length, Off, TextPart
 
-__all__ = ["ChatMessage", "ChatRequest", "JsonObjectForm", "ResponseFormat", "TextForm"]
+__all__ = [
+    "ChatMessage",
+    "ChatRequest",
+    "JsonObjectForm",
+    "ResponseFormat",
+    "TextForm",
+    "ToolBody",
+    "ToolCallMessage",
+    "ToolResultMessage",
+    "Turn",
+]
+
+
+class Function(Body):
+    """What a tool does, and what it takes."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Off | None = None
+    """Calls are parsed, and not held to a schema."""
+
+
+class ToolBody(Body):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class CalledFunction(Body):
+    """A function and its arguments, as JSON's text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Body):
+    """A call that the model has made."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ToolCallMessage(Body):
+    """A turn of calls."""
+
+    role: Literal["assistant"]
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1)]
+    content: str | None = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class ToolResultMessage(Body):
+    """What a call has brought."""
+
+    role: Literal["tool"]
+    content: str | list[TextPart]
+    tool_call_id: str
 
 
 class ChatMessage(Body):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
     """For the chat template, which may use it."""
@@ -22,6 +84,9 @@ class ChatMessage(Body):
     audio: None = None
     function_call: None = None
     tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+Turn: TypeAlias = ChatMessage | ToolCallMessage | ToolResultMessage
 
 
 class TextForm(Body):
@@ -60,7 +125,9 @@ ResponseFormat: TypeAlias = Annotated[
 class ChatRequest(ChoicesBody):
     """A conversation to be answered."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[Turn], Field(min_length=1)]
+    tools: Annotated[list[ToolBody], Field(max_length=128)] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
     max_tokens: Length | None = None
     """The longest answer; by default what the context and the server leave."""
     max_completion_tokens: Length | None = None

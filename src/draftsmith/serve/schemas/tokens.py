@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from draftsmith.serve.schemas.chat import ChatMessage
+from draftsmith.serve.schemas.chat import Turn
 from draftsmith.serve.schemas.common import Body, TokenId
 
 __all__ = ["DetokenizeRequest", "TokenizeRequest"]
@@ -15,7 +15,7 @@ class TokenizeRequest(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[list[Turn], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
     """Whether a text gets the tokens that the model expects around it; true by default."""
     return_token_strs: bool | None = None
