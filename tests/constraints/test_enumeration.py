@@ -7,6 +7,7 @@ the masks of every row are the engine's, and the sum is exact.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from draftsmith.core.verdict import Verdict
 from draftsmith.core.verify import (
     BlockVerifier,
     Check,
+    CoupledVerifier,
     RejectionVerifier,
     ThresholdVerifier,
     Verifier,
@@ -273,6 +275,41 @@ def test_the_law_of_whole_texts_is_the_masked_models(
                 case = Case(drafter, language, world, gamma, guesses)
                 law = text_law(case, verifier)
                 assert total_variation(law, expected) <= 1e-12, case
+
+
+def seeded_text(case: Case, seed: int, *, is_plain: bool = False) -> Text:
+    """The text of a seed with the coupled verifier, by rounds of the engine."""
+    text: Text = ()
+    for number in range(12):
+        turn = turn_of(text, case, CoupledVerifier())
+        slot = NoiseSlot(seed, 0, number, len(text))
+        turn = replace(turn, make_slot=lambda slot=slot: slot, drafts_forced=not is_plain)
+        state = None if is_plain else open_state(case.drafter)
+        proposal = propose_along(Model(), state, "it", [turn])
+        drafted = proposal.tokens[0]
+        assert not is_plain or not drafted
+        prefixes = [(*text, *drafted[:count]) for count in range(len(drafted) + 1)]
+        rows = torch.stack([counts_of(case.world.target(prefix)) for prefix in prefixes])
+        [outcome] = judged([turn], Checked(rows.unsqueeze(0), [0], proposal, VOCAB))
+        text = up_to_end((*text, *outcome.tokens))
+        if text[-1] == END:
+            return text
+    raise AssertionError(f"{text} does not end")
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_a_seed_has_one_text_whatever_is_drafted(name: str) -> None:
+    language, texts = LANGUAGES[name], set[Text]()
+    drafts = [*product(range(VOCAB), repeat=2), (0, 1, 0, 1), (2, 1, 0, 0)]
+    for seed in range(4):
+        world = RandomWorld(seed % 2, VOCAB, 0.7)
+        plain = seeded_text(Case(Certain(()), language, world, 0, False), seed, is_plain=True)
+        assert plain[:-1] in language
+        texts.add(plain)
+        for drafter in (FromCounts(world), *map(Certain, drafts)):
+            for guesses in (False, True):
+                assert seeded_text(Case(drafter, language, world, 3, guesses), seed) == plain
+    assert len(texts) >= min(len(language), 2)
 
 
 def test_a_target_row_that_is_not_masked_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
