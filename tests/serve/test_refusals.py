@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.serve import live
 from tests.serve.live import Live
 
 _TURNS = [{"role": "user", "content": "hi"}]
@@ -95,6 +96,22 @@ def test_a_path_that_is_not_there_and_a_method_that_is_not_either(server: Live) 
     assert server.get("/v1/nothing").error["type"] == "not_found_error"
     answer = server.get("/v1/chat/completions")
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
+
+
+def _divide(*arguments: object) -> float:
+    return len(arguments) / 0
+
+
+def test_what_nobody_has_foreseen_is_an_error_in_the_same_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with live.serving(live.engine(gamma=0)) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(server.service.worker, "submit", _divide)
+            answer = server.complete("the")
+        assert (answer.status, answer.error["type"]) == (500, "server_error")
+        assert "ZeroDivisionError" in answer.error["message"]
+        assert server.complete("the").status == 200
 
 
 def test_half_a_surrogate_pair_is_refused(server: Live) -> None:

@@ -72,6 +72,7 @@ def create_app(engine: Engine, settings: ServeSettings | None = None) -> FastAPI
     app.add_exception_handler(DraftsmithError, _answer_engine_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_unforeseen)
     return app
 
 
@@ -116,6 +117,11 @@ async def _answer_engine_error(request: Request, error: Exception) -> Response:
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return ErrorResponse(refusal_of(error.errors(), error.body))
+
+
+async def _answer_unforeseen(request: Request, error: Exception) -> Response:
+    # Its traceback goes to the log.
+    return ErrorResponse(ApiError(500, f"the server failed ({type(error).__name__}): see its log"))
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
