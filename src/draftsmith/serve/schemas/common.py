@@ -125,6 +125,12 @@ StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1024)]
 TokenName: TypeAlias = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 
 
+# Without this, a schema would let names of any other form pass.
+Biases: TypeAlias = Annotated[
+    dict[TokenName, Bias], Field(json_schema_extra={"additionalProperties": False})
+]
+
+
 class SamplingBody(Body):
     """How to sample and when to stop: OpenAI's fields, and the extensions that other servers have.
 
@@ -141,7 +147,7 @@ class SamplingBody(Body):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[TokenName, Bias] | None = None
+    logit_bias: Biases | None = None
     """Token ids to what is added to their logits."""
     seed: Annotated[int, WHOLE] | None = None
     """Fixes the text, whatever else is served and whoever drafts; from -2**63 to 2**64 - 1."""
