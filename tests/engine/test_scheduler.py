@@ -27,7 +27,7 @@ from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.requests.result import FinishReason
 from draftsmith.engine.requests.sequence import Sequence as Sequenced
-from draftsmith.engine.scheduler import Scheduler
+from draftsmith.engine.scheduler import PROMPT_BUDGET, Scheduler
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import Cache, LanguageModel, Rows
 from tests.engine.clockwork import Clock, Clockwork
@@ -270,8 +270,8 @@ def test_a_drafter_that_runs_its_own_engine_is_told_so() -> None:
 # --- who is in ----------------------------------------------------------------------------------
 
 
-def scheduler(model: LanguageModel, **options: int | None) -> Scheduler:
-    return Scheduler(model, None, Plan(0, frozenset()), 2, **options)
+def scheduler(model: LanguageModel, prompt_budget: int | None = PROMPT_BUDGET) -> Scheduler:
+    return Scheduler(model, None, Plan(0, frozenset()), 2, prompt_budget)
 
 
 def samples(*prompts: Sequence[int], params: SamplingParams = LONG) -> list[Sequenced]:

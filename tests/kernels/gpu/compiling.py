@@ -54,11 +54,17 @@ def ints(*shape: int) -> torch.Tensor:
 
 def main() -> None:
     """Launch everything once."""
-    JITFunction.run = compiled
-    for module in (attention, laws, lookup, noise, products, rounds):
-        module.CHAINED = True  # the options of a GPU; nothing is launched
+    patches: list[tuple[object, str, object]] = [
+        (JITFunction, "run", compiled),
+        (torch.Tensor, "is_cuda", property(lambda self: True)),
+    ]
+    # The options of a GPU; nothing is launched.
+    patches += [
+        (module, "CHAINED", True) for module in (attention, laws, lookup, noise, products, rounds)
+    ]
+    for place, name, value in patches:
+        setattr(place, name, value)
     assert launching.launch_options(4, is_chained=False) == {"num_warps": 4}
-    torch.Tensor.is_cuda = property(lambda self: True)
     bfloat = torch.bfloat16
     x = torch.zeros(BATCH * ROWS, HIDDEN, dtype=bfloat)
     stream = products.Stream(x, x.clone(), torch.zeros(len(x), 16))
