@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.kernels.gpu.launching import CHAINED, launch_options, release, wait
+from draftsmith.kernels.gpu.limits import best_of
 
 __all__ = ["Bests", "State", "best_parts", "prepare", "settle", "take_draft"]
 
@@ -99,15 +100,8 @@ def best_parts(logits: Float[Tensor, "rows columns"], vocab_size: int) -> Bests:
 @triton.jit
 def _best(highs, ids, row, PARTS: tl.constexpr, PADDED: tl.constexpr):
     """The best id of a row, the lowest of equals; -1 for a row that is no distribution."""
-    parts = tl.arange(0, PADDED)
-    is_part = parts < PARTS
-    high = tl.load(highs + row * PARTS + parts, mask=is_part, other=float("-inf"))
-    first = tl.load(ids + row * PARTS + parts, mask=is_part, other=2147483647)
-    is_nan = high != high
-    highest = tl.max(tl.where(is_nan, float("-inf"), high), axis=0)
-    best = tl.min(tl.where(high == highest, first, 2147483647), axis=0)
-    is_law = (tl.abs(highest) < float("inf")) & (tl.sum(is_nan.to(tl.int32), axis=0) == 0)
-    return tl.where(is_law, best, -1)
+    _high, token, is_law = best_of(highs, ids, row, PARTS, PADDED)
+    return tl.where(is_law, token, -1)
 
 
 @no_type_check
