@@ -303,12 +303,15 @@ class GpuCache(PagedCache):
                 self._share(held, tuple(tokens[first : first + PAGE]))
 
     def rollback(self, row: int, length: int) -> None:
-        """Forget all but the first `length` tokens of a row; what others share, they keep."""
+        """Forget all but the first `length` tokens of a row; what others share, they keep.
+
+        Raises:
+            CacheFullError: There is no room for a copy of the last page, and nothing is changed.
+        """
         held = self._held[row]
         if length < PAGE * len(held.blocks):
             with self.pool.lock:
-                while length < PAGE * len(held.blocks):
-                    self._own_last(held, length)
+                self._let_go_of_shared(held, length)
         super().rollback(row, length)
 
     def forget_kept(self) -> None:
@@ -357,20 +360,36 @@ class GpuCache(PagedCache):
         held.blocks.append(block)
         self.pool.free([self._replace(held, number, block.content)])
 
-    def _own_last(self, held: HeldPages, length: int) -> None:
-        """Make the last shared page of a row its own, with those of `length` tokens in it."""
-        index, number, block = self.pool.index, len(held.blocks) - 1, held.blocks[-1]
-        if block.num_holders == 1:
-            held.blocks.pop()
-            self.pool.free(index.forget(block))
+    def _let_go_of_shared(self, held: HeldPages, length: int) -> None:
+        """Leave a row the pages of its first `length` tokens, the last of them its own."""
+        num_whole, rest = divmod(length, PAGE)
+        copy: int | None = None
+        if rest and held.blocks[num_whole].num_holders > 1:
+            # First, because it may fail. A page that only this row has makes way for it.
+            behind = held.pages[num_whole + 1 :]
+            self._make_way(0 if any(self._uses[page] == 1 for page in behind) else 1)
+            [copy] = self.pool.take_pages(1)
+        num_pages = num_whole + bool(rest)
+        self._drop_behind(held, num_pages)
+        if not rest:
             return
-        self._make_way(1)
-        [page] = self.pool.take_pages(1)
-        if length > PAGE * number:
-            self.pool.copy_page(block.content, page)
-        held.blocks.pop()
-        self._replace(held, number, page)
-        index.release([block])
+        block = held.blocks.pop()
+        if copy is None:
+            self.pool.free(self.pool.index.forget(block))
+        else:
+            self._make_way(1)
+            self.pool.copy_page(block.content, copy)
+            self._replace(held, num_whole, copy)
+            self.pool.index.release([block])
+
+    def _drop_behind(self, held: HeldPages, num_pages: int) -> None:
+        """Let go of all pages of a row but the first ones."""
+        blocks, pages = held.blocks[num_pages:], held.pages[num_pages:]
+        own = pages[len(blocks) :]
+        del held.blocks[num_pages:], held.pages[num_pages:]
+        self._count_out(pages)
+        self.pool.index.release(blocks)
+        self.pool.free(own)
 
     def _replace(self, held: HeldPages, number: int, page: int) -> int:
         """Give a row another page in the place of one, which is returned."""
