@@ -47,6 +47,7 @@ class Memo(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; the logits after each of them."""
         assert isinstance(cache, _Tokens)
+        assert batch.parents is None
         parts: list[Tensor] = []
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.texts[row].extend(tokens)

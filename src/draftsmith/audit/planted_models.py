@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from draftsmith.models.contract import Cache, Rows
+from draftsmith.models.contract import Cache, LanguageModel, Rows
 from draftsmith.models.passed_on import PassedOn
 
 __all__ = ["ForgetfulRollback", "RoundedChecks"]
@@ -21,6 +21,10 @@ class RoundedChecks(PassedOn):
 
 class ForgetfulRollback(PassedOn):
     """A rollback keeps one token too many."""
+
+    def __init__(self, inner: LanguageModel) -> None:
+        super().__init__(inner)
+        self.takes_trees = False
 
     def open_cache(self) -> Cache:
         """A cache that does not quite forget."""

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.core.demands import NO_DEMANDS, Demands
+from draftsmith.models.trees import check_parents
 
 __all__ = [
     "AS_IT_COMES",
@@ -67,6 +68,15 @@ class Rows:
     """Rows of the cache, each at most once."""
     tokens: Sequence[Sequence[int]]
     """New tokens of each row, one or more."""
+    parents: Sequence[Sequence[int]] | None = None
+    """Of each new token of a row, the index among that row's new tokens of the one that it follows,
+    less than its own; -1: it follows what the row holds. None: every token follows the one before
+    it. Only for a model that takes trees."""
+
+    def __post_init__(self) -> None:
+        if self.parents is not None:
+            for parents, tokens in zip(self.parents, self.tokens, strict=True):
+                check_parents(parents, len(tokens))
 
     @property
     def width(self) -> int:
@@ -129,9 +139,27 @@ class CountedCache(Cache):
         assert 0 <= length <= self._lengths[row]
         self._lengths[row] = length
 
+    def keep(self, row: int, length: int, path: Sequence[int]) -> None:
+        """Forget all tokens of a pass but some, which the row then holds as if fed one by one.
+
+        Args:
+            row: One that took part in the pass, whose tokens are its last.
+            length: Tokens that it held before the pass.
+            path: Which of the new tokens: indices, each of a token that follows the one before it.
+        """
+        assert length + max(path, default=-1) < self._lengths[row]
+        for target, source in enumerate(path):
+            if target != source:
+                self._move(row, length + source, length + target)
+        self.rollback(row, length + len(path))
+
     def append(self, row: int, count: int) -> None:
         """Count `count` tokens that a pass has written."""
         self._lengths[row] += count
+
+    def _move(self, row: int, source: int, target: int) -> None:
+        """Copy what one slot of a row holds into another."""
+        raise AssertionError("a cache whose model takes no trees moves no tokens")
 
 
 class CacheSettings(NamedTuple):
@@ -250,6 +278,10 @@ class LanguageModel(ABC):
     """Whether logits can be computed for some of the ids alone, as a draft's may be."""
     num_head_ids: int | None = None
     """How many of the first ids they are computed for; None is all."""
+    takes_trees: bool = False
+    """Whether a pass may have `parents`. A token of a tree has the place in the cache that its
+    index gives it, but its position is that of its depth, and it sees what the row held before,
+    the tokens that it follows, and itself. `keep` then says which of them the row goes on with."""
 
     @abstractmethod
     def open_cache(self) -> Cache:

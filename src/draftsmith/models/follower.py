@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +17,7 @@ from draftsmith.models.contract import (
     PagedCache,
     Rows,
 )
+from draftsmith.models.trees import is_path, stem_of
 
 __all__ = ["Followed", "Follower", "common_prefix"]
 
@@ -55,6 +56,18 @@ class _Row:
     held: list[int]
     num_recalled: int = 0
     """Of `held`, those that were there before anything was read."""
+    last: "_Pass | None" = None
+    """The last pass, until something else changes the row."""
+
+
+class _Pass(NamedTuple):
+    """What a row was fed."""
+
+    start: int
+    """Tokens that it held before."""
+    tokens: tuple[int, ...]
+    parents: Sequence[int]
+    has_branches: bool
 
 
 class Follower:
@@ -144,6 +157,7 @@ class Follower:
         is_new = row is None
         if row is None:
             row = self._open(sequence)
+        self._forget_branches(row)
         missing = sequence.tokens[len(row.held) : -1]
         part = missing if budget is None else missing[:budget]
         if part or is_new:
@@ -166,6 +180,7 @@ class Follower:
         if sequence.id not in self._rows:
             self.read(sequence)
         row, tokens = self._rows[sequence.id], sequence.tokens
+        self._forget_branches(row)
         # The newest token is always fed: its logits are wanted.
         settled = tokens[:-1]
         if row.held == settled:
@@ -213,16 +228,56 @@ class Follower:
         return self._cache
 
     def forward(
-        self, sequences: Sequence[Followed], tokens: Sequence[Sequence[int]]
+        self,
+        sequences: Sequence[Followed],
+        tokens: Sequence[Sequence[int]],
+        parents: Sequence[Sequence[int]] | None = None,
     ) -> Float[Tensor, "batch rows vocab"]:
-        """Append tokens to the rows of sequences; logits after each of them."""
+        """Append tokens to the rows of sequences; logits after each of them.
+
+        Args:
+            sequences: Each at most once.
+            tokens: Of each, one or more.
+            parents: Of each, what its tokens follow, as in `Rows`; None is the one before. What
+                the row goes on with `keep` says; else with as many of the first as are a chain.
+        """
+        assert parents is None or self.model.takes_trees
         rows = [self._rows[sequence.id] for sequence in sequences]
+        for row in rows:
+            self._forget_branches(row)
         are_known = max(map(max, tokens)) < self.model.traits.vocab_size
         readable = tokens if are_known else [self._readable(new) for new in tokens]
-        logits = self.model.forward(self._cache, Rows([row.number for row in rows], readable))
-        for row, new in zip(rows, tokens, strict=True):
-            row.held.extend(new)
+        numbers = [row.number for row in rows]
+        logits = self.model.forward(self._cache, Rows(numbers, readable, parents))
+        for index, (row, new) in enumerate(zip(rows, tokens, strict=True)):
+            follows = range(-1, len(new) - 1) if parents is None else parents[index]
+            stem = len(new) if parents is None else stem_of(follows)
+            row.last = _Pass(len(row.held), tuple(new), follows, has_branches=stem < len(new))
+            # Behind a branch the slots of a row hold no text.
+            row.held.extend(new[:stem])
         return logits
+
+    def keep(self, sequence: Followed, path: Sequence[int]) -> None:
+        """Of the tokens of the last pass over a sequence keep some, and forget the rest.
+
+        Args:
+            sequence: Whose row has had nothing but that pass since.
+            path: Which: indices into what was fed, each of a token that follows the one before it.
+        """
+        row = self._rows[sequence.id]
+        last = row.last
+        assert last is not None
+        assert is_path(last.parents, path)
+        row.last = None
+        assert isinstance(self._cache, CountedCache)
+        self._cache.keep(row.number, last.start, path)
+        row.held[last.start :] = [last.tokens[index] for index in path]
+
+    def _forget_branches(self, row: _Row) -> None:
+        """Forget what the last pass left of a tree, but for the part that is a chain."""
+        if row.last is not None and row.last.has_branches:
+            self._cache.rollback(row.number, len(row.held))
+        row.last = None
 
     def _open(self, sequence: Followed) -> _Row:
         row = self._rows[sequence.id] = _Row(self._cache.add(), [])

@@ -22,6 +22,7 @@ class PassedOn(LanguageModel):
         self.traits = inner.traits
         self.device = inner.device
         self.uses_torch_threads = inner.uses_torch_threads
+        self.takes_trees = inner.takes_trees
 
     def open_cache(self) -> Cache:
         """The inner model's."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.errors import NotRollbackableError
-from draftsmith.models.contract import Cache, LanguageModel, Rows
+from draftsmith.models.contract import Cache, CountedCache, LanguageModel, Rows
 from draftsmith.testing.require import require
 
 __all__ = ["check_model"]
@@ -18,7 +18,8 @@ def check_model(model: LanguageModel, *, tolerance: float = 1e-4) -> None:
     """Run a model's ragged passes, and compare each with a pass over that sequence alone.
 
     Logits after chunks are those of one pass; rollback leaves no trace; rows of other lengths,
-    widths, orders and sources change nothing in a row; rows come and go.
+    widths, orders and sources change nothing in a row; rows come and go. If the model takes trees,
+    every token of one says what it says at the end of its own chain, and a kept path is one.
 
     Args:
         model: Yours.
@@ -39,6 +40,8 @@ def check_model(model: LanguageModel, *, tolerance: float = 1e-4) -> None:
     _check_ragged(subject)
     _check_reopening(subject)
     _check_turnover(subject)
+    if model.takes_trees:
+        _check_trees(subject)
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,14 @@ class _Subject:
         return row
 
     def forward(
-        self, cache: Cache, rows: Sequence[int], tokens: Sequence[Sequence[int]]
+        self,
+        cache: Cache,
+        rows: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        parents: Sequence[Sequence[int]] | None = None,
     ) -> Float[Tensor, "batch rows vocab"]:
         """A pass, its shape checked."""
-        batch = Rows(rows, tokens)
+        batch = Rows(rows, tokens, parents)
         logits = self.model.forward(cache, batch)
         wanted = (len(rows), batch.width, self.model.traits.vocab_size)
         require(tuple(logits.shape) == wanted, f"logits are {tuple(logits.shape)}, not {wanted}")
@@ -222,3 +229,28 @@ def _shrink(subject: _Subject, cache: Cache, live: dict[int, _Text]) -> None:
             length = subject.chance.randint(0, len(text.tokens))
             cache.rollback(row, length)
             del text.tokens[length:]
+
+
+def _check_trees(subject: _Subject) -> None:
+    """Beside a chain, a tree's tokens say what their ways say alone; one way is gone on with."""
+    cache = subject.model.open_cache()
+    require(isinstance(cache, CountedCache), "a model that takes trees needs a cache that can keep")
+    assert isinstance(cache, CountedCache)
+    tree, beside = next(subject.texts(12)), next(subject.texts(9))
+    held, new = tree.tokens[:4], tree.tokens[4:]
+    ways = [[0], [0, 1], [0, 2], [0, 1, 3], [0, 2, 4], [5], [5, 6], [0, 2, 4, 7]][: len(new)]
+    parents = [way[-2] if len(way) > 1 else -1 for way in ways]
+    rows = [subject.open_row(cache, text) for text in (beside, tree)]
+    subject.model.extend(cache, rows[1], held)
+    chain = list(range(-1, len(beside.tokens) - 1))
+    logits = subject.forward(cache, rows, [beside.tokens, new], [chain, parents])
+    subject.compare(logits[0, : len(chain)], beside, "of a chain beside a tree")
+    texts = [_Text([*held, *(new[i] for i in way)], tree.source) for way in ways]
+    for index, text in enumerate(texts):
+        subject.compare(logits[1, index : index + 1], text, "of a token of a tree")
+    cache.keep(rows[1], len(held), ways[-1])
+    kept = texts[-1].tokens
+    require(cache.length(rows[1]) == len(kept), f"a row that keeps {len(kept)} has lost count")
+    more = subject.text(2).tokens
+    logits = subject.forward(cache, rows[1:], [more])[0]
+    subject.compare(logits, _Text([*kept, *more], tree.source), "after a path of a tree")

@@ -93,6 +93,7 @@ class LockstepModel(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch 1 vocab"]:
         """Append one token to each row; return the processed logits after it."""
         assert batch.width == 1
+        assert batch.parents is None
         logits = self._inner.forward(cache, batch)
         tokens = [token for (token,) in batch.tokens]
         return self._lockstep.scores(batch.rows, tokens, logits[:, 0]).unsqueeze(1)

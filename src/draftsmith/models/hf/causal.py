@@ -50,6 +50,7 @@ class CausalModel(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, RaggedCache)
+        assert batch.parents is None
         if self._takes_positions and not self._is_careful:
             return self._pass(cache, batch)
         return in_groups(batch, cache, lambda group: self._pass(cache, group))

@@ -46,6 +46,7 @@ class DynamicNtkModel(LanguageModel):
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
+        assert batch.parents is None
         lengths = [
             cache.length(row) + len(tokens)
             for row, tokens in zip(batch.rows, batch.tokens, strict=True)

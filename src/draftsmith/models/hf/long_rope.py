@@ -91,6 +91,7 @@ class LongRopeModel(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, _TwoCaches)
+        assert batch.parents is None
         shorts = [
             max(0, min(len(tokens), self._last_short - cache.length(row)))
             for row, tokens in zip(batch.rows, batch.tokens, strict=True)

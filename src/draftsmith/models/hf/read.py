@@ -227,6 +227,7 @@ class ReadModel(LanguageModel):
         A prompt's last token was read with its prompt: what follows it is known.
         """
         assert isinstance(cache, _ReadCache)
+        assert batch.parents is None
         known = [cache.first_logits.pop(row, None) for row in batch.rows]
         feeds = [
             tokens if logits is None else tokens[1:]

@@ -103,6 +103,7 @@ class RecomputedModel(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; a pass over the whole text for each of them."""
         assert isinstance(cache, _Texts)
+        assert batch.parents is None
         check_positions(self.traits, [cache.length(row) for row in batch.rows], batch)
         parts = [
             torch.stack([self._next(cache, row, token) for token in tokens])

@@ -190,6 +190,7 @@ class EncoderDecoderModel(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, _EncoderDecoderRows)
+        assert batch.parents is None
         if batch.width > 1 and not self._is_one_law(batch):
             return one_by_one(batch, lambda step: self.forward(cache, step))
         if self._is_relative:

@@ -82,6 +82,7 @@ class StatefulModel(LanguageModel):
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows, one row at a time."""
+        assert batch.parents is None
         parts = [
             self._pass(cache, row, tokens)
             for row, tokens in zip(batch.rows, batch.tokens, strict=True)

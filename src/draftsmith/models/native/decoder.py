@@ -17,6 +17,7 @@ from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, RotaryConfig
 from draftsmith.models.native.torch_cache import TorchCache
+from draftsmith.models.native.tree_places import tree_places
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
 __all__ = ["TorchDecoder"]
@@ -24,6 +25,8 @@ __all__ = ["TorchDecoder"]
 
 class TorchDecoder(LanguageModel):
     """A decoder of any family that `DecoderConfig` describes."""
+
+    takes_trees = True
 
     def __init__(
         self,
@@ -214,11 +217,14 @@ def _context(
 ) -> _Context:
     device = cache.buffer.device
     start = torch.tensor(past, device=device).unsqueeze(1)
-    positions = start + torch.arange(batch.width, device=device)
     # The padding of a short row lands in slots that its own next tokens overwrite.
+    places = start + torch.arange(batch.width, device=device)
     rows = torch.tensor(list(batch.rows), device=device)
     slots = torch.arange(max(past) + batch.width, device=device)
-    distance = positions.unsqueeze(2) - slots
+    if batch.parents is None:
+        positions, distance = places, places.unsqueeze(2) - slots
+    else:
+        positions, distance = tree_places(batch, past, device)
     masks = {
         window: (distance >= 0) if window is None else (distance >= 0) & (distance < window)
         for window in {None, *config.windows}
@@ -228,7 +234,7 @@ def _context(
         for layer, window in enumerate(config.windows)
         if window not in config.windows[:layer]
     }
-    return _Context(rows, cache.places(rows, positions), waves, masks, [])
+    return _Context(rows, cache.places(rows, places), waves, masks, [])
 
 
 def _waves(rotary: RotaryConfig, positions: Int[Tensor, "batch rows"]) -> _Waves:

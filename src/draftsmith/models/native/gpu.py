@@ -118,6 +118,7 @@ class GpuDecoder(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
         assert isinstance(cache, GpuCache)
+        assert batch.parents is None
         if len(batch.rows) * batch.width > MOST_ROWS:
             return self._in_parts(cache, batch)
         logits = self._pass(cache, batch, with_logits=True)

@@ -174,6 +174,7 @@ class NativeT5(LanguageModel):
         Raises:
             InvalidRequestError: A row has no source.
         """
+        assert batch.parents is None
         with self._on_own_threads():
             flat = self.weights.head.multiply(self._decode(cache, batch) * self.config.output_scale)
         widths = [len(tokens) for tokens in batch.tokens]

@@ -58,6 +58,11 @@ class TorchCache(CountedCache):
         self.is_finite = flags
         self.layers = self._views()
 
+    @torch.inference_mode()
+    def _move(self, row: int, source: int, target: int) -> None:
+        self.buffer[:, :, row, target] = self.buffer[:, :, row, source]
+        self.is_finite[row, target] = self.is_finite[row, source]
+
     def places(
         self, rows: Int[Tensor, " batch"], slots: Int[Tensor, "batch width"]
     ) -> Int[Tensor, " places"]:
