@@ -132,8 +132,8 @@ def one_row_of_tokens_short(draft: Draft, context: DraftContext) -> Draft:
 
 
 def a_tree(draft: Draft, context: DraftContext) -> Draft:
-    """Parents, which no verifier takes."""
-    return replace(draft, parents=torch.zeros_like(draft.tokens))
+    """Parents beside laws, which no verifier takes."""
+    return replace(draft, parents=[[-1] * int(count) for count in draft.num_drafted])
 
 
 def narrow_laws(draft: Draft, context: DraftContext) -> Draft:

@@ -15,7 +15,7 @@ from torch import Tensor
 from draftsmith.core.laws import Cuts, History, SamplingLaw, best_tokens
 from draftsmith.core.params import SamplingParams
 
-__all__ = ["LogitRows", "laws_of_rows", "points_of_rows"]
+__all__ = ["LogitRows", "laws_of_rows", "points_of_rows", "top_ids_of_rows"]
 
 
 class LogitRows(NamedTuple):
@@ -47,6 +47,26 @@ def points_of_rows(rows: LogitRows) -> Int[Tensor, " rows"]:
         [0, 1]
     """
     return best_tokens(rows.picked())
+
+
+def top_ids_of_rows(rows: LogitRows, count: int) -> Int[Tensor, "rows count"]:
+    """The ids with the largest logits, the largest first; of equals the lower id.
+
+    Args:
+        rows: Logits.
+        count: How many; all, where there are fewer.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[0.0, 2.0, 1.0, 2.0]]])
+        >>> top_ids_of_rows(LogitRows(logits, [(0, 0)], 4), 3).tolist()
+        [[1, 3, 2]]
+    """
+    picked = rows.picked().nan_to_num(nan=-torch.inf)
+    found = picked.topk(min(count, picked.shape[-1])).indices.sort().values
+    # By falling logit; sorted by id before, and the order of equals is kept.
+    order = picked.gather(-1, found).sort(descending=True, stable=True).indices
+    return found.gather(-1, order)
 
 
 def laws_of_rows(rows: LogitRows, cuts: Sequence[Cuts]) -> Float[Tensor, "rows vocab"]:

@@ -27,9 +27,10 @@ class RoundRecord(NamedTuple):
     """
 
     num_drafted: int
-    """Tokens that the draft proposed; 0 in a round of plain decoding."""
+    """Tokens that the draft proposed, all of a tree's; 0 in a round of plain decoding."""
     num_tested: int
-    """Drafts compared with the target: the kept ones and, if there is one, the rejected one."""
+    """Drafts compared with the target: the kept ones and, if there is one, the rejected one. In a
+    tree, siblings are one test: whether the target's token is among them."""
     num_accepted: int
     """Drafts kept."""
     num_committed: int

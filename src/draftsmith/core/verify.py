@@ -59,6 +59,8 @@ class Verifier(ABC):
     name: ClassVar[str]
     needs_draft_probs: ClassVar[bool]
     """Whether `verify` reads `draft_probs`."""
+    takes_trees: ClassVar[bool] = False
+    """Whether a tree of certain tokens may be walked with `choose`."""
 
     @abstractmethod
     def draw(
@@ -69,6 +71,12 @@ class Verifier(ABC):
     @abstractmethod
     def verify(self, check: Check, noise: RoundNoise) -> Verdict:
         """Keep a prefix of each draft and emit one further token."""
+
+    def choose(
+        self, probs: Float[Tensor, "batch vocab"], noise: RoundNoise, index: int
+    ) -> Int[Tensor, " batch"]:
+        """Draw the target's own token at `index` of this round, for a walk through a tree."""
+        raise AssertionError(f"the verifier {self.name} checks chains only")
 
 
 class ThresholdVerifier(Verifier):
@@ -111,6 +119,12 @@ class ThresholdVerifier(Verifier):
         """Draw by inverting the CDF at the draft stream's uniform."""
         return noise.draw(self.streams[0], index, probs)
 
+    def choose(
+        self, probs: Float[Tensor, "batch vocab"], noise: RoundNoise, index: int
+    ) -> Int[Tensor, " batch"]:
+        """Draw by inverting the CDF at the acceptance stream's uniform."""
+        return noise.draw(self.streams[1], index, probs)
+
     def verify(self, check: Check, noise: RoundNoise) -> Verdict:
         """Decide with this round's uniforms."""
         gamma = check.draft_tokens.shape[1]
@@ -150,6 +164,7 @@ class RejectionVerifier(ThresholdVerifier):
     """
 
     name: ClassVar[str] = "rejection"
+    takes_trees: ClassVar[bool] = True
 
     def thresholds(self, check: Check) -> Float[Tensor, "batch gamma"]:
         """min(1, target(x) / draft(x)), 0 beyond the draft."""
@@ -181,6 +196,7 @@ class BlockVerifier(ThresholdVerifier):
     """
 
     name: ClassVar[str] = "block"
+    takes_trees: ClassVar[bool] = True
 
     def thresholds(self, check: Check) -> Float[Tensor, "batch gamma"]:
         """The passing probability of each prefix, 0 beyond the draft."""
@@ -241,6 +257,7 @@ class CoupledVerifier(Verifier):
     """
 
     name: ClassVar[str] = "coupled"
+    takes_trees: ClassVar[bool] = True
     needs_draft_probs: ClassVar[bool] = False
 
     def draw(
@@ -248,6 +265,12 @@ class CoupledVerifier(Verifier):
     ) -> Int[Tensor, " batch"]:
         """Run the race at this position under the draft's law."""
         return noise.race(index, probs.unsqueeze(1)).squeeze(1)
+
+    def choose(
+        self, probs: Float[Tensor, "batch vocab"], noise: RoundNoise, index: int
+    ) -> Int[Tensor, " batch"]:
+        """Run the race at this position under the target's law."""
+        return self.draw(probs, noise, index)
 
     def verify(self, check: Check, noise: RoundNoise) -> Verdict:
         """Run the race at every position under the target's law; keep what agrees."""

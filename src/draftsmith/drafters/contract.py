@@ -20,6 +20,7 @@ from draftsmith.errors import DraftError
 from draftsmith.models.follower import Follower
 
 __all__ = [
+    "CheckedText",
     "Draft",
     "DraftContext",
     "DraftState",
@@ -47,7 +48,7 @@ class SequenceView(NamedTuple):
 
 @dataclass(frozen=True)
 class Draft:
-    """One proposal for each sequence of a batch: a chain of tokens and their laws.
+    """One proposal for each sequence of a batch: tokens, a chain or a tree, and their laws.
 
     Example:
         >>> import torch
@@ -60,9 +61,10 @@ class Draft:
     num_drafted: Int[Tensor, " batch"]
     probs: Float[Tensor, "batch gamma vocab"] | None
     """The laws that the tokens were drawn from; None: each token was certain (a point mass)."""
-    parents: Int[Tensor, "batch gamma"] | None = None
-    """Room for draft trees: the column of each token's parent; None is a chain, the only shape
-    that the verifiers take today."""
+    parents: Sequence[Sequence[int]] | None = None
+    """Of each token of a deterministic draft the index of the one that it follows, less than its
+    own; -1 follows the newest committed token. None: each follows the one before it. Tokens stand
+    in the order in which they are worth checking: a draft that is cut is a tree, too."""
     confidences: Sequence[Sequence[float]] | None = None
     """How sure the drafter is of each token of a deterministic draft, 0 to 1, best as a rough
     probability. Gamma "auto" learns what they are worth, and cuts drafts by them."""
@@ -73,13 +75,17 @@ class Draft:
         tokens: Sequence[Sequence[int]],
         device: torch.device,
         confidences: Sequence[Sequence[float]] | None = None,
+        parents: Sequence[Sequence[int]] | None = None,
     ) -> "Draft":
         """A deterministic draft: tokens without a law.
 
         Args:
             tokens: For each sequence, `[]` for none.
             device: Where the draft is wanted: `DraftContext.device`.
-            confidences: How sure each token is; None does not say.
+            confidences: How sure each token is, if the one that it follows is right; None does
+                not say.
+            parents: Of each token the index of the one that it follows, if they are no chains:
+                only where `DraftContext.takes_trees`.
 
         Returns:
             The draft.
@@ -97,7 +103,8 @@ class Draft:
             torch.tensor(table, dtype=torch.long, device=device).view(len(tokens), width),
             torch.tensor([len(row) for row in tokens], dtype=torch.long, device=device),
             None,
-            confidences=confidences,
+            parents,
+            confidences,
         )
 
     def of(self, rows: Sequence[int]) -> "Draft":
@@ -113,7 +120,8 @@ class Draft:
             return self
         index = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
         probs = None if self.probs is None else self.probs[index]
-        return Draft(self.tokens[index], self.num_drafted[index], probs)
+        parents = None if self.parents is None else [self.parents[row] for row in rows]
+        return Draft(self.tokens[index], self.num_drafted[index], probs, parents)
 
     def cut(self, lengths: Sequence[int]) -> "Draft":
         """The first so many tokens of each sequence of a deterministic draft.
@@ -172,6 +180,11 @@ class DraftContext(Protocol):
         """Where the draft is wanted."""
         ...
 
+    @property
+    def takes_trees(self) -> bool:
+        """Whether this round checks trees: else only drafts without `parents` are taken."""
+        ...
+
     def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law.
 
@@ -226,8 +239,24 @@ class DraftContext(Protocol):
         ...
 
 
+class CheckedText(NamedTuple):
+    """What a check has shown of one sequence, kept or not."""
+
+    sequence: int
+    """`SequenceView.id`."""
+    tokens: Sequence[int]
+    """What the target has read: the newest committed token, then the drafted ones."""
+    parents: Sequence[int]
+    """Of each, the index of the one that it follows; -1 for the first."""
+    top_ids: Sequence[Sequence[int]]
+    """Behind each, the target's likeliest next ids, the likeliest first."""
+
+
 class DraftState(ABC):
     """What a drafter keeps of the sequences of one engine: their cache rows, their n-grams."""
+
+    num_top_ids: int = 0
+    """How many of the target's likeliest ids `learn` wants to hear of; 0 asks for nothing."""
 
     followers: Sequence[Follower] = ()
     """Of the models that it runs: the engine bounds what their caches hold, and closes rows of
@@ -242,6 +271,13 @@ class DraftState(ABC):
 
         Returns:
             A proposal for each sequence; it may be empty.
+        """
+
+    def learn(self, checked: Sequence[CheckedText]) -> None:  # noqa: B027 - most do not
+        """Hear what a round's check has shown, before the round is committed.
+
+        Args:
+            checked: Of each sequence that was checked; only called where `num_top_ids` is set.
         """
 
     def release(self, sequence: int) -> None:  # noqa: B027 - nothing is kept, nothing to forget

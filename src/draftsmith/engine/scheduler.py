@@ -331,7 +331,8 @@ class Scheduler:
         for sample, outcome in zip(samples, decided.outcomes, strict=True):
             tokens, drafted, num_accepted, *_ = outcome
             logprobs = logprobs_of(outcome, sample.params.logprobs)
-            sample.commit_round(tokens, drafted, num_accepted, logprobs)
+            tested = None if outcome.kept is None else outcome.num_tested
+            sample.commit_round(tokens, drafted, num_accepted, logprobs, tested)
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
         records = [sample.records[-1] for sample in samples]
@@ -357,6 +358,7 @@ class Scheduler:
             read_s,
             decided.forced,
             decided.caught_up_s,
+            decided.tree_tests,
         )
         self.controller.observe(report)
         self._heard_s = time.perf_counter() - told

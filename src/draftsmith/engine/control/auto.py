@@ -176,16 +176,14 @@ class AutoGamma:
         # A pause of the machine is not the controller's.
         thought_s = min(report.own_s, 2 * self._thought_s or report.own_s)
         self._thought_s += 0.2 * (thought_s - self._thought_s)
-        for sequence, gamma, record, confidences in zip(
-            report.sequences, report.gammas, report.guesses, report.confidences, strict=True
-        ):
+        columns = zip(report.sequences, report.gammas, report.guesses, strict=True)
+        for place, (sequence, gamma, record) in enumerate(columns):
             if gamma == 0:
                 continue
-            is_proposed = bool(confidences) or record.num_drafted > 0
+            is_proposed = bool(report.confidences[place]) or record.num_drafted > 0
             self._asked[sequence.id].add(float(is_proposed), fade=_ASKED_FADE)
             self._by_position.observe(sequence.id, PLACES[: record.num_tested], record.num_accepted)
-            tested = confidences[: record.num_tested]
-            self._by_confidence.observe(sequence.id, tested, record.num_accepted)
+            self._by_confidence.observe(sequence.id, report.tests(place), record.num_accepted)
             self._unread.note_seen(sequence)
         if not report.is_first:
             self._learn_gain(report)

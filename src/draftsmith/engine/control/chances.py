@@ -128,6 +128,11 @@ class Chances:
             chance *= chance_of(self._prior.log_odds(one) + shift)
             found.append(chance)
 
+    def each(self, text: int, known: Sequence[float]) -> list[float]:
+        """The chance of each token by itself, if the one that it follows is kept."""
+        shift = self.shift(text)
+        return [chance_of(self._prior.log_odds(one) + shift) for one in known]
+
     def usual(self, text: int) -> float:
         """The chance of a token of which nothing is known yet."""
         return chance_of(self._prior.log_odds(None) + self.shift(text))

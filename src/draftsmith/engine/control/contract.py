@@ -1,12 +1,14 @@
 """How many tokens each round drafts: who decides, what they hear of it, and the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from draftsmith.core.statistics import RoundRecord
 
 __all__ = [
     "NO_FORCED",
+    "NO_TREES",
     "Choice",
     "Controller",
     "Forced",
@@ -59,6 +61,17 @@ class Pace(Protocol):
         """How much of each deterministic draft to check."""
         ...
 
+    def nodes(
+        self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """Which tokens of each deterministic tree to check, each behind its parent.
+
+        Args:
+            drafts: The confidences of the tokens, for every sequence of the batch.
+            parents: The index of the token that each follows, -1 for none.
+        """
+        ...
+
 
 class Choice(NamedTuple):
     """How much a round drafts."""
@@ -99,6 +112,10 @@ def without(record: RoundRecord, forced: Forced) -> RoundRecord:
     return RoundRecord(guessed, tested, accepted, max(1, record.num_committed - num_free))
 
 
+NO_TREES: Mapping[int, Sequence[float]] = MappingProxyType({})
+"""Of a round whose drafts were chains."""
+
+
 class RoundReport(NamedTuple):
     """What one round did and took."""
 
@@ -122,6 +139,14 @@ class RoundReport(NamedTuple):
     """Of each sequence, what of its draft no drafter guessed; empty where that is nothing."""
     caught_up_s: float = 0.0
     """Of `draft_s`, the drafter's reading of what it lacked, where that was measured by itself."""
+    tree_tests: Mapping[int, Sequence[float]] = NO_TREES
+    """By place in the batch, of each draft that was a tree, the confidences of the tokens that were
+    held against the target's: first the kept ones."""
+
+    def tests(self, place: int) -> Sequence[float]:
+        """The confidences of a draft's tokens that were held against the target's, kept first."""
+        found = self.tree_tests.get(place)
+        return self.confidences[place][: self.guesses[place].num_tested] if found is None else found
 
     @property
     def has_forced(self) -> bool:

@@ -71,3 +71,13 @@ class _OwnPace:
             len(draft) if row in self._fixed else length
             for row, (draft, length) in enumerate(zip(drafts, found, strict=True))
         ]
+
+    def nodes(
+        self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """Which tokens of each deterministic tree to check."""
+        found = self._pace.nodes(drafts, parents)
+        return [
+            list(range(len(draft))) if row in self._fixed else nodes
+            for row, (draft, nodes) in enumerate(zip(drafts, found, strict=True))
+        ]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftsmith.core.scheduling import Candidate, best_schedule
+from draftsmith.core.trees import along
 from draftsmith.engine.control.chances import Chances
 
 __all__ = ["Costs", "RatePace"]
@@ -77,6 +78,26 @@ class RatePace:
         free = np.zeros(len(self._costs.draft))
         is_forced = self._min_depth if any(drafts) else 0
         return list(best_schedule(candidates, self._costs.check, free, min_depth=is_forced).gammas)
+
+    def nodes(
+        self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """Those with the most expected tokens per second, the likeliest first."""
+        self.has_cut = True
+        chances = [
+            along(above, self._chances.each(id, draft))
+            for id, draft, above in zip(self._ids, drafts, parents, strict=True)
+        ]
+        # A token is never likelier than its parent, which stands before it: it stays so.
+        orders = [np.argsort(-np.array(one), kind="stable") for one in chances]
+        candidates = [
+            Candidate(np.array(one)[order]) for one, order in zip(chances, orders, strict=True)
+        ]
+        free = np.zeros(max(map(len, chances), default=0) + 1)
+        is_forced = self._min_depth if any(drafts) else 0
+        schedule = best_schedule(candidates, self._costs.check, free, min_depth=is_forced)
+        pairs = zip(orders, schedule.gammas, strict=True)
+        return [order[:count].tolist() for order, count in pairs]
 
     def _along(self, drafts: Sequence[Sequence[float]]) -> list[list[float]]:
         """Chances along each draft, of which only the new tokens are asked about."""

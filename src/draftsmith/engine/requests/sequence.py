@@ -160,6 +160,7 @@ class Sequence:
         drafted: Tokens[int] = (),
         num_accepted: int = 0,
         logprobs: Tokens[Logprobs] = (),
+        num_tested: int | None = None,
     ) -> None:
         """Append a round's tokens up to the one that ends the sequence, and note the round.
 
@@ -168,18 +169,22 @@ class Sequence:
             drafted: What was proposed.
             num_accepted: How much of it was kept.
             logprobs: Of `tokens`, if asked for.
+            num_tested: How many were held against the target, one behind another; None says that
+                the first that was not kept is the last of them.
         """
         num_before = len(self.tokens)
         self._append(tokens)
         num_committed = len(self.tokens) - num_before
         num_drafted = len(drafted)
-        num_kept = num_tested = num_accepted
+        num_kept = num_accepted
+        if num_tested is None:
+            num_tested = min(num_accepted + 1, num_drafted)
         rejected: int | None = None
         if num_committed <= num_accepted:
             # Drafts behind the end were never wanted: plain decoding would not have come there.
             num_kept = num_tested = num_committed
-        elif num_accepted < num_drafted:
-            num_tested, rejected = num_accepted + 1, drafted[num_accepted]
+        elif num_accepted < num_tested:
+            rejected = drafted[num_accepted]
         self.records.append(_record(num_drafted, num_tested, num_kept, num_committed))
         self._rejected.append(rejected)
         self._logprobs += logprobs[:num_committed]

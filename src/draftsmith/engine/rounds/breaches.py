@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from draftsmith.core.trees import ROOT, is_chain
 from draftsmith.drafters.contract import Draft
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.errors import DraftError
@@ -18,14 +19,20 @@ def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: s
     """Catch a drafter that proposes what nothing could be.
 
     Raises:
-        DraftError: If lengths, ids, shapes or masses are off, or the draft is a tree.
+        DraftError: If lengths, ids, parents, shapes or masses are off.
     """
     for message in breaches(draft, turns, vocab_size, name).values():
         raise DraftError(message)
 
 
 def breaches(
-    draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str, *, are_laws_known: bool = False
+    draft: Draft,
+    turns: Sequence[Turn],
+    vocab_size: int,
+    name: str,
+    *,
+    are_laws_known: bool = False,
+    takes_trees: bool = False,
 ) -> dict[int, str]:
     """What is wrong with the drafts of single sequences, by their places in the batch.
 
@@ -35,6 +42,7 @@ def breaches(
         vocab_size: Of the target.
         name: The drafter's.
         are_laws_known: Whether the laws are the ones that the engine itself has made.
+        takes_trees: Whether the round checks trees.
 
     Raises:
         DraftError: If the whole has a wrong form, so that no sequence's part can be told.
@@ -47,6 +55,8 @@ def breaches(
         why = _tokens_breach(tokens[row], length, turn.view.gamma, vocab_size)
         if not why and draft.confidences is not None:
             why = _confidence_breach(draft.confidences[row], length)
+        if not why and draft.parents is not None:
+            why = _tree_breach(draft.parents[row], length, takes_trees=takes_trees)
         if not why and masses is not None and turn.verifier.needs_draft_probs:
             why = _law_breach(masses[row][:length])
         if why:
@@ -58,14 +68,16 @@ def _check_form(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str)
     if not isinstance(draft, Draft):  # pyright: ignore[reportUnnecessaryIsInstance] # users'
         kind = type(draft).__name__
         raise DraftError(f"drafter {name} proposed a {kind}: return a Draft (Draft.certain)")
-    if draft.parents is not None:
-        raise DraftError(f"drafter {name} proposed a tree: only chains can be checked")
+    if draft.parents is not None and draft.probs is not None:
+        raise DraftError(f"drafter {name} proposed a tree with laws: draw chains, or be certain")
     if len(draft.num_drafted) != len(turns) or len(draft.tokens) != len(turns):
         raise DraftError(
             f"drafter {name} gave {len(draft.num_drafted)} drafts for {len(turns)} sequences"
         )
     if draft.confidences is not None and len(draft.confidences) != len(turns):
         raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
+    if draft.parents is not None and len(draft.parents) != len(turns):
+        raise DraftError(f"drafter {name} gave parents that do not fit its drafts")
     if draft.probs is not None and draft.probs.shape != (*draft.tokens.shape, vocab_size):
         raise DraftError(f"drafter {name} gave laws of shape {tuple(draft.probs.shape)}")
 
@@ -92,6 +104,17 @@ def _confidence_breach(confidences: Sequence[float], length: int) -> str:
         return "gave confidences that do not fit its drafts"
     off = [one for one in confidences if not 0 <= one <= 1]
     return f"gave the confidence {off[0]}: they go from 0 to 1" if off else ""
+
+
+def _tree_breach(parents: Sequence[int], length: int, *, takes_trees: bool) -> str:
+    if len(parents) != length:
+        return "gave parents that do not fit its drafts"
+    for node, parent in enumerate(parents):
+        if not ROOT <= parent < node:
+            return f"gave token {node} the parent {parent}: it must be -1, or a token before it"
+    if not takes_trees and not is_chain(parents):
+        return "proposed a tree where only chains are checked: see DraftContext.takes_trees"
+    return ""
 
 
 def _law_breach(masses: list[float]) -> str:

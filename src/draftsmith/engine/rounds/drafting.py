@@ -10,6 +10,7 @@ from torch import Tensor
 
 from draftsmith.core.laws import NO_TOKEN
 from draftsmith.core.sampling_table import LogitRows
+from draftsmith.core.trees import ROOT, is_chain
 from draftsmith.drafters.contract import Draft, DraftState, SequenceView
 from draftsmith.engine.control.contract import Pace
 from draftsmith.engine.rounds.breaches import breaches
@@ -29,6 +30,7 @@ class RoundContext:
         vocab_size: The target's.
         device: Where drafts are wanted.
         pace: Who ends drafts before they have gamma tokens, if anybody does.
+        takes_trees: Whether the check that follows takes trees.
     """
 
     def __init__(
@@ -37,8 +39,11 @@ class RoundContext:
         vocab_size: int,
         device: torch.device,
         pace: Pace | None = None,
+        *,
+        takes_trees: bool = False,
     ) -> None:
         self.turns = turns
+        self._takes_trees = takes_trees
         self.vocab_size = vocab_size
         self._device = device
         self.pace = pace
@@ -57,6 +62,11 @@ class RoundContext:
     def device(self) -> torch.device:
         """Where the draft is wanted."""
         return self._device
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether the check that follows takes trees."""
+        return self._takes_trees
 
     def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law."""
@@ -192,6 +202,13 @@ class Proposal(NamedTuple):
     draft: Draft
     tokens: list[list[int]]
     """The drafted ids of each sequence."""
+    parents: list[list[int] | None] | None = None
+    """Of each sequence whose draft is a tree, the index of the token that each follows; None for a
+    chain, and for a batch of chains."""
+
+    def parents_of(self, index: int) -> list[int] | None:
+        """Of one sequence's draft, if it is a tree."""
+        return None if self.parents is None else self.parents[index]
 
 
 def propose(
@@ -216,7 +233,9 @@ def propose(
     if drafter is None or not any(turn.view.gamma for turn in turns):
         nothing: list[list[int]] = [[] for _ in turns]
         return Proposal(Draft.certain(nothing, target.device), nothing)
-    context = RoundContext(turns, target.traits.vocab_size, target.device, pace)
+    takes_trees = target.takes_trees and all(map(_takes_tree, turns))
+    vocab_size = target.traits.vocab_size
+    context = RoundContext(turns, vocab_size, target.device, pace, takes_trees=takes_trees)
     draft = drafter.propose(context)
     proposal = checked(draft, context, name)
     if pace is None or draft.confidences is None or draft.probs is not None:
@@ -227,20 +246,61 @@ def propose(
     ]
     for turn, confidences in zip(turns, sure, strict=True):
         turn.confidences += confidences
+    if proposal.parents is not None:
+        return _cut_trees(proposal, turns, pace)
     lengths = pace.lengths(sure)
     tokens = [row[:length] for row, length in zip(proposal.tokens, lengths, strict=True)]
     return Proposal(Draft.certain(tokens, target.device), tokens)
+
+
+def _takes_tree(turn: Turn) -> bool:
+    """Whether the target's own token can be asked for along any path of a draft."""
+    # Forced tokens are put around chains; what lenience spares is read from a whole chain.
+    is_plain = turn.constraint is None and turn.lenience is None
+    return is_plain and turn.verifier.takes_trees
+
+
+def _cut_trees(proposal: Proposal, turns: Sequence[Turn], pace: Pace) -> Proposal:
+    """The tokens that are worth checking, of drafts of which some are trees."""
+    every = [
+        proposal.parents_of(index) or list(range(-1, len(tokens) - 1))
+        for index, tokens in enumerate(proposal.tokens)
+    ]
+    nodes = pace.nodes([turn.confidences for turn in turns], every)
+    tokens: list[list[int]] = []
+    parents: list[list[int]] = []
+    for turn, drafted, above, taken in zip(turns, proposal.tokens, every, nodes, strict=True):
+        number = {ROOT: ROOT} | {node: place for place, node in enumerate(taken)}
+        tokens.append([drafted[node] for node in taken])
+        parents.append([number[above[node]] for node in taken])
+        left = sorted(set(range(len(drafted))) - set(taken))
+        turn.confidences = [turn.confidences[node] for node in (*taken, *left)]
+    draft = Draft.certain(tokens, proposal.draft.tokens.device, parents=parents)
+    return Proposal(draft, tokens, _trees(parents))
+
+
+def _trees(parents: Sequence[Sequence[int]]) -> list[list[int] | None] | None:
+    """Those that are no chains; None if all are."""
+    found = [None if is_chain(one) else list(one) for one in parents]
+    return found if any(one is not None for one in found) else None
 
 
 def checked(draft: Draft, context: RoundContext, name: str) -> Proposal:
     """The draft as lists; what it breaks in one sequence is noted there, and nothing of it kept.
 
     Raises:
-        DraftError: If it fits no batch, or is a tree.
+        DraftError: If it fits no batch.
     """
     turns = context.turns
     is_own = draft is context.handed_out
-    found = breaches(draft, turns, context.vocab_size, name, are_laws_known=is_own)
+    found = breaches(
+        draft,
+        turns,
+        context.vocab_size,
+        name,
+        are_laws_known=is_own,
+        takes_trees=context.takes_trees,
+    )
     for row, why in found.items():
         turns[row].fault = why
     lengths, table = draft.num_drafted.tolist(), draft.tokens.tolist()
@@ -248,7 +308,10 @@ def checked(draft: Draft, context: RoundContext, name: str) -> Proposal:
         [] if turn.fault else drafted[:length]
         for turn, length, drafted in zip(turns, lengths, table, strict=True)
     ]
-    return Proposal(draft, tokens)
+    if draft.parents is None:
+        return Proposal(draft, tokens)
+    parents = [[] if turn.fault else p for turn, p in zip(turns, draft.parents, strict=True)]
+    return Proposal(draft, tokens, _trees(parents))
 
 
 def fitted(logits: Float[Tensor, "rows v"], vocab_size: int) -> Float[Tensor, "rows w"]:

@@ -6,6 +6,7 @@ import torch
 
 from draftsmith.core.verdict import PAD_TOKEN
 from draftsmith.drafters.contract import (
+    CheckedText,
     Draft,
     DraftContext,
     DraftState,
@@ -53,6 +54,29 @@ class OwnDrafts(DraftState):
             drafts.append((rows, _checked(state.propose(part), part)))
         return _joined(context, drafts)
 
+    @property
+    def num_top_ids(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As many as the one wants that wants the most."""
+        return max((state.num_top_ids for state in self._everybody()), default=0)
+
+    def learn(self, checked: Sequence[CheckedText]) -> None:
+        """Everybody hears of the sequences that are theirs."""
+        for state in self._everybody():
+            if not state.num_top_ids:
+                continue
+            own = {id for id, one in self._states.items() if one is state}
+            is_common = state is self.common
+            state.learn(
+                [
+                    one._replace(top_ids=[ids[: state.num_top_ids] for ids in one.top_ids])
+                    for one in checked
+                    if one.sequence in own or (is_common and one.sequence not in self._states)
+                ]
+            )
+
+    def _everybody(self) -> list[DraftState]:
+        return [*self._states.values(), *([] if self.common is None else [self.common])]
+
     def release(self, sequence: int) -> None:
         """Forget a sequence that has its own drafter; the engine's is told by the engine."""
         self._states.pop(sequence, None)
@@ -75,6 +99,13 @@ class _PartPace:
         """All of each: the joined draft is cut, if any is."""
         return [len(draft) for draft in drafts]
 
+    def nodes(
+        self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """All of each, as `lengths`."""
+        del parents
+        return [list(range(len(draft))) for draft in drafts]
+
 
 def _part(context: RoundContext, rows: Sequence[int]) -> RoundContext:
     """The round as some of its sequences see it."""
@@ -89,7 +120,7 @@ def _checked(draft: Draft, part: RoundContext) -> Draft:
     if len(draft.tokens) != num_rows or len(draft.num_drafted) != num_rows:
         raise DraftError(f"a drafter gave {len(draft.tokens)} drafts for {num_rows} sequences")
     if draft.parents is not None:
-        raise DraftError("a drafter proposed a tree: only chains can be checked")
+        raise DraftError("a drafter proposed a tree beside other drafters: only chains are taken")
     return draft
 
 

@@ -1,12 +1,13 @@
 """One round over a batch: draft, check, decide."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from draftsmith.drafters.contract import DraftState
-from draftsmith.engine.control.contract import Choice, Forced
+from draftsmith.engine.control.contract import NO_TREES, Choice, Forced
 from draftsmith.engine.rounds.forced import propose_along
+from draftsmith.engine.rounds.lessons import teach
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.rounds.verdicts import Outcome, check_drafts
 from draftsmith.models.follower import Follower
@@ -31,6 +32,9 @@ class Decided(NamedTuple):
     """Time that went to capturing."""
     forced: Sequence[Forced] = ()
     """Of each sequence, what of its draft no drafter guessed; empty where that is nothing."""
+    tree_tests: Mapping[int, Sequence[float]] = NO_TREES
+    """By place, of each draft that was a tree, the confidences of what was held against the
+    target's tokens: first the kept ones."""
 
 
 def run_round(
@@ -57,6 +61,22 @@ def run_round(
     # Every drafted token was read on the host by now, or the draft needed no device.
     draft_s = time.perf_counter() - start
     outcomes = check_drafts(target, turns, proposal, target.model.traits.vocab_size)
+    if drafter is not None and drafter.num_top_ids:
+        # The logits are there: the sync is over.
+        start = time.perf_counter()
+        teach(drafter, turns, outcomes)
+        draft_s += time.perf_counter() - start
     confidences = [turn.confidences for turn in turns]
     forced = [turn.forced for turn in turns]
-    return Decided(outcomes, choice, confidences, draft_s, forced=forced)
+    tests = NO_TREES if proposal.parents is None else _tree_tests(turns, outcomes)
+    return Decided(outcomes, choice, confidences, draft_s, forced=forced, tree_tests=tests)
+
+
+def _tree_tests(
+    turns: Sequence[Turn], outcomes: Sequence[Outcome]
+) -> Mapping[int, Sequence[float]]:
+    return {
+        place: [turn.confidences[node] for node in outcome.kept.tests] if turn.confidences else []
+        for place, (turn, outcome) in enumerate(zip(turns, outcomes, strict=True))
+        if outcome.kept is not None
+    }

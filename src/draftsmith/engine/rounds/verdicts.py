@@ -5,7 +5,7 @@ and those whose logits are no distribution, are judged one by one: the plain twi
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from draftsmith.core.constraint import Constraint
 from draftsmith.core.laws import NO_TOKEN
 from draftsmith.core.sampling_table import LogitRows
+from draftsmith.core.trees import ROOT, ancestors, nodes_tested, walk
 from draftsmith.core.verify import Check
 from draftsmith.engine.rounds.drafting import Proposal, fitted
 from draftsmith.engine.rounds.turn import Turn, noise_of_turns
@@ -24,12 +25,24 @@ from draftsmith.models.follower import Follower, common_prefix
 __all__ = ["Outcome", "check_drafts"]
 
 
+class Kept(NamedTuple):
+    """What was kept of a tree."""
+
+    path: list[int]
+    """Drafted tokens by their place in the draft, from the first on."""
+    tests: list[int]
+    """Those that were held against the target's token: the path, then others."""
+    is_whole: bool
+    """Whether nothing was drafted behind the path."""
+
+
 class Outcome(NamedTuple):
     """The verdict on one sequence."""
 
     tokens: list[int]
     """The kept drafted tokens and the emitted one; only kept ones if `error` is set."""
     drafted: list[int]
+    """Of a tree, the kept tokens first, then what else was held against the target's."""
     num_accepted: int
     laws: Float[Tensor, "rows vocab"] | None
     """The target's laws along the draft, a row for each token in `tokens`, and perhaps more;
@@ -39,11 +52,22 @@ class Outcome(NamedTuple):
     place: int
     """Where in the pass."""
     error: str | None
+    kept: Kept | None = None
+    """Of a draft that was a tree."""
 
     def logits(self, column: int) -> Float[Tensor, " vocab"]:
         """The target's logits that a token of the verdict was chosen by."""
         assert self.checked is not None
+        if self.kept is not None and column:
+            column = self.kept.path[column - 1] + 1
         return self.checked.rows(self.place)[column]
+
+    @property
+    def num_tested(self) -> int:
+        """Drafted tokens until the first that was wrong, which counts."""
+        if self.kept is not None and self.kept.is_whole:
+            return self.num_accepted
+        return min(self.num_accepted + 1, len(self.drafted))
 
 
 class Checked(NamedTuple):
@@ -56,7 +80,7 @@ class Checked(NamedTuple):
     vocab_size: int
 
     def rows(self, index: int) -> Float[Tensor, "rows vocab"]:
-        """The logits after each prefix of one sequence's draft."""
+        """The logits before a sequence's draft, and behind each of its tokens."""
         first, count = self.firsts[index], len(self.proposal.tokens[index]) + 1
         return fitted(self.logits[index, first : first + count], self.vocab_size)
 
@@ -77,11 +101,27 @@ def check_drafts(
     if any(turn.fault for turn in turns):
         return _check_the_others(target, turns, proposal, vocab_size)
     feeds = [target.catch_up(turn.view) for turn in turns]
-    logits = target.forward(
-        [turn.view for turn in turns],
-        [feed + tokens for feed, tokens in zip(feeds, proposal.tokens, strict=True)],
-    )
-    return judged(turns, Checked(logits, [len(f) - 1 for f in feeds], proposal, vocab_size))
+    views = [turn.view for turn in turns]
+    tokens = [feed + tokens for feed, tokens in zip(feeds, proposal.tokens, strict=True)]
+    if proposal.parents is None:
+        logits = target.forward(views, tokens)
+    else:
+        logits = target.forward(views, tokens, _parents(feeds, proposal))
+    outcomes = judged(turns, Checked(logits, [len(f) - 1 for f in feeds], proposal, vocab_size))
+    for view, feed, outcome in zip(views, feeds, outcomes, strict=True):
+        if outcome.kept is not None:
+            path = [len(feed) + node for node in outcome.kept.path]
+            target.keep(view, [*range(len(feed)), *path])
+    return outcomes
+
+
+def _parents(feeds: Sequence[list[int]], proposal: Proposal) -> list[list[int]]:
+    """Of all tokens of a pass: drafts follow the last token that is fed before them."""
+    found: list[list[int]] = []
+    for index, (feed, drafted) in enumerate(zip(feeds, proposal.tokens, strict=True)):
+        above = proposal.parents_of(index) or range(-1, len(drafted) - 1)
+        found.append([*range(-1, len(feed) - 1), *(len(feed) + parent for parent in above)])
+    return found
 
 
 def _check_the_others(
@@ -95,7 +135,8 @@ def _check_the_others(
     if not good:
         return outcomes
     draft = proposal.draft.of(good)
-    rest = Proposal(draft, [proposal.tokens[index] for index in good])
+    parents = proposal.parents and [proposal.parents[index] for index in good]
+    rest = Proposal(draft, [proposal.tokens[index] for index in good], parents)
     found = check_drafts(target, [turns[index] for index in good], rest, vocab_size)
     for index, outcome in zip(good, found, strict=True):
         outcomes[index] = outcome
@@ -107,7 +148,7 @@ def judged(turns: Sequence[Turn], checked: Checked) -> list[Outcome]:
     found: dict[int, Outcome] = {}
     groups: defaultdict[object, list[int]] = defaultdict(list)
     for index, turn in enumerate(turns):
-        groups[_kind(turn, len(checked.proposal.tokens[index]))].append(index)
+        groups[_kind(turn, index, checked.proposal)].append(index)
     for kind, members in groups.items():
         if kind == _APART:
             continue
@@ -122,12 +163,15 @@ def judged(turns: Sequence[Turn], checked: Checked) -> list[Outcome]:
 _APART, _GREEDY = "apart", "greedy"
 
 
-def _kind(turn: Turn, num_drafted: int) -> object:
+def _kind(turn: Turn, index: int, proposal: Proposal) -> object:
     """What sequences must have in common to be judged together."""
     if turn.law.cuts is None or turn.lenience is not None:
         return _APART
     if turn.law.is_greedy:
         return _GREEDY
+    if proposal.parents_of(index) is not None:
+        return _APART
+    num_drafted = len(proposal.tokens[index])
     return id(turn.verifier), num_drafted, turn.level, turn.inner_round
 
 
@@ -143,7 +187,11 @@ def _judge_points(
     for index in members:
         drafted = checked.proposal.tokens[index]
         end = start + len(drafted) + 1
-        found[index] = _greedy_outcome(tokens[start:end], drafted, index, checked)
+        said = tokens[start:end]
+        if checked.proposal.parents_of(index) is None:
+            found[index] = _greedy_outcome(said, drafted, index, checked)
+        else:
+            found[index] = _tree_outcome(index, checked, said.__getitem__)
         start = end
     return found
 
@@ -208,6 +256,8 @@ def _check(
 
 def judged_apart(turn: Turn, index: int, checked: Checked) -> Outcome:
     """The verdict on one draft; a row that is no distribution ends the sequence, if reached."""
+    if checked.proposal.parents_of(index) is not None:
+        return _judged_tree(turn, index, checked)
     drafted, logits = checked.proposal.tokens[index], checked.rows(index)
     if turn.law.is_greedy:
         best = turn.points_after(logits, drafted)
@@ -228,6 +278,51 @@ def judged_apart(turn: Turn, index: int, checked: Checked) -> Outcome:
         return Outcome(drafted[:first], drafted, first, found, checked, index, why)
     tokens = verdict.tokens[0, : num_accepted + 1].tolist()
     return Outcome(tokens, drafted, num_accepted, found, checked, index, None)
+
+
+def _judged_tree(turn: Turn, index: int, checked: Checked) -> Outcome:
+    """The verdict on a tree: the target's own token, asked for along the path that it takes."""
+    drafted, logits = checked.proposal.tokens[index], checked.rows(index)
+    parents = checked.proposal.parents_of(index)
+    assert parents is not None
+    found: list[Tensor] = []
+
+    def said(row: int) -> int:
+        prefix = [drafted[node] for node in ancestors(parents, row - 1)]
+        if turn.law.is_greedy:
+            return turn.points_after(logits[row : row + 1], prefix)[0]
+        law = turn.laws_after(logits[row : row + 1], prefix)
+        if not bool(has_mass(law)):
+            return NO_TOKEN
+        found.append(law)
+        # The sync is the round's: it says where the walk goes on.
+        return int(turn.verifier.choose(law, turn.noise, len(prefix)))
+
+    outcome = _tree_outcome(index, checked, said)
+    return outcome._replace(laws=torch.cat(found)) if found else outcome
+
+
+def _tree_outcome(index: int, checked: Checked, said: Callable[[int], int]) -> Outcome:
+    """Where the target's tokens lead in a tree.
+
+    Args:
+        index: Of the sequence.
+        checked: The pass.
+        said: The target's token after a row of the pass, 0 for the one before the draft.
+    """
+    drafted, parents = checked.proposal.tokens[index], checked.proposal.parents_of(index)
+    assert parents is not None
+    path, token = walk(drafted, parents, lambda path: said(path[-1] + 1 if path else 0))
+    kept = Kept(path, nodes_tested(parents, path), (path[-1] if path else ROOT) not in parents)
+    told = dict.fromkeys([*kept.tests, *range(len(drafted))])
+    shown = [drafted[node] for node in told]
+    tokens, why = [drafted[node] for node in path], None
+    if token == NO_TOKEN:
+        row = path[-1] + 1 if path else 0
+        why = _why_bad(checked.rows(index)[row], None)
+    else:
+        tokens.append(token)
+    return Outcome(tokens, shown, len(path), None, checked, index, why, kept)
 
 
 def _why_bad(logits: Float[Tensor, " vocab"], constraint: Constraint | None) -> str:

@@ -19,7 +19,12 @@ from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.laws import Cuts, History, Law, SamplingLaw
 from draftsmith.core.noise import CounterNoise, NoiseKeys, RoundNoise, Stream, stream_offset
 from draftsmith.core.params import SamplingParams
-from draftsmith.core.sampling_table import LogitRows, laws_of_rows, points_of_rows
+from draftsmith.core.sampling_table import (
+    LogitRows,
+    laws_of_rows,
+    points_of_rows,
+    top_ids_of_rows,
+)
 from draftsmith.kernels.cpu.library import Library, library
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
     "noise_of",
     "points",
     "sampling_law",
+    "top_ids",
 ]
 
 
@@ -109,6 +115,11 @@ def points(rows: LogitRows) -> Int[Tensor, " rows"]:
     where = (rows.logits.data_ptr(), ctypes.addressof(starts), len(starts), rows.vocab_size)
     loaded.ds_points(*where, found.data_ptr())
     return found
+
+
+def top_ids(rows: LogitRows, count: int) -> Int[Tensor, "rows count"]:
+    """The ids that `top_ids_of_rows` finds."""
+    return top_ids_of_rows(rows, count)
 
 
 def laws(rows: LogitRows, cuts: Sequence[Cuts]) -> Float[Tensor, "rows vocab"]:
