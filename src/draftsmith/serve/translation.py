@@ -10,6 +10,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.tokenizer import Message, Tokenizer
+from draftsmith.serve.calling import Calling, calling_of, check_choice, refusal_of_tools
 from draftsmith.serve.errors import refused
 from draftsmith.serve.forms import form_of
 from draftsmith.serve.schemas.chat import (
@@ -23,7 +24,6 @@ from draftsmith.serve.schemas.completions import CompletionRequest
 from draftsmith.serve.schemas.responses import ResponseRequest
 from draftsmith.serve.settings import Limits
 from draftsmith.serve.speculating import own_draft
-from draftsmith.serve.tools import Format, format_of
 
 __all__ = [
     "Work",
@@ -48,8 +48,8 @@ class Work(NamedTuple):
     """What each choice's text begins with."""
     n: int
     """Choices of each prompt."""
-    tool_format: Format | None = None
-    """How the model writes calls of tools, if it was told of any."""
+    calling: Calling | None = None
+    """How the model may call tools, if it was told of any."""
 
 
 def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
@@ -65,17 +65,26 @@ def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
     tokenizer = tokenizer_of(engine)
     if not tokenizer.has_chat_template:
         raise refused("messages", "need a chat template, and the model has none: use completions")
-    prompt, tool_format = _chat_prompt(tokenizer, body)
+    check_choice(body)
+    prompt, calling = _chat_prompt(tokenizer, body)
     # Two names of one limit: where both are given, both hold.
     limits_given = [one for one in (body.max_tokens, body.max_completion_tokens) if one is not None]
     longest = min(limits_given, default=None)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     asked = _Asked(body, limits, longest, logprobs, body.n or 1, body.prediction, form)
-    return _work(engine, [prompt], asked)._replace(tool_format=tool_format)
+    if calling is None or calling.held_by is None:
+        return _work(engine, [prompt], asked)._replace(calling=calling)
+    if form is not None:
+        raise refused(calling.held_by, "and another field both ask for a form: give one")
+    try:
+        asked = asked._replace(form=calling.form())
+        return _work(engine, [prompt], asked)._replace(calling=calling)
+    except InvalidRequestError as error:
+        raise refusal_of_tools(engine, calling, error) from error
 
 
-def _chat_prompt(tokenizer: Tokenizer, body: ChatRequest) -> tuple[list[int], Format | None]:
-    """A conversation's ids, and how the model was told to call tools, if it was."""
+def _chat_prompt(tokenizer: Tokenizer, body: ChatRequest) -> tuple[list[int], Calling | None]:
+    """A conversation's ids, and how the model may call tools, if it was told of any."""
     messages = model_messages(body.messages)
     plain = tokenizer.encode_chat(messages)
     if not body.tools or body.tool_choice == "none":
@@ -84,7 +93,7 @@ def _chat_prompt(tokenizer: Tokenizer, body: ChatRequest) -> tuple[list[int], Fo
     prompt = tokenizer.encode_tool_chat(messages, tools)
     if prompt == plain:
         raise refused("tools", "are not told of by the model's chat template: leave them out")
-    return prompt, format_of(tokenizer.decode(prompt))
+    return prompt, calling_of(body, tokenizer.decode(prompt))
 
 
 def completion_work(engine: Engine, body: CompletionRequest, limits: Limits) -> Work:

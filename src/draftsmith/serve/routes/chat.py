@@ -37,4 +37,4 @@ async def chat_completions(body: ChatRequest, request: Request, service: AtHand)
     )
     has_prediction = body.prediction is not None
     asked = asked_of(service, body, has_prediction=has_prediction)
-    return await generate(service, request, work, ChatShape(about, work.tool_format), asked)
+    return await generate(service, request, work, ChatShape(about, work.calling), asked)

@@ -10,6 +10,7 @@ __all__ = [
     "ChatMessage",
     "ChatRequest",
     "JsonObjectForm",
+    "NamedTool",
     "ResponseFormat",
     "TextForm",
     "ToolBody",
@@ -25,8 +26,8 @@ class Function(Body):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Off | None = None
-    """Calls are parsed, and not held to a schema."""
+    strict: bool | None = None
+    """Whether calls that the model chooses to make fit the schema; forced ones always do."""
 
 
 class ToolBody(Body):
@@ -34,6 +35,19 @@ class ToolBody(Body):
 
     type: Literal["function"]
     function: Function
+
+
+class FunctionName(Body):
+    """Which function."""
+
+    name: str
+
+
+class NamedTool(Body):
+    """A function that the model must call."""
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 class CalledFunction(Body):
@@ -127,7 +141,7 @@ class ChatRequest(ChoicesBody):
 
     messages: Annotated[list[Turn], Field(min_length=1)]
     tools: Annotated[list[ToolBody], Field(max_length=128)] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     max_tokens: Length | None = None
     """The longest answer; by default what the context and the server leave."""
     max_completion_tokens: Length | None = None
@@ -135,11 +149,12 @@ class ChatRequest(ChoicesBody):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=100), WHOLE] | None = None
     response_format: ResponseFormat | None = None
+    parallel_tool_calls: bool | None = None
+    """False is at most one call; true by default."""
     # Taken, and of no effect here: nothing is stored, and there is one tier.
     store: Off | None = None
     metadata: dict[str, str] | None = None
     service_tier: Literal["auto", "default"] | None = None
     modalities: list[Literal["text"]] | None = None
-    parallel_tool_calls: bool | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
