@@ -185,6 +185,19 @@ class DraftContext(Protocol):
         """Whether this round checks trees: else only drafts without `parents` are taken."""
         ...
 
+    def states(self, row: int) -> Float[Tensor, "tokens boundaries hidden"]:
+        """The target's residual streams at the drafter's `boundaries`, in float32.
+
+        Args:
+            row: An index into `sequences`.
+
+        Returns:
+            Those of the committed tokens that the target has read since this was last asked for
+            the sequence, in order, each token's once. The newest token is not among them: the
+            target has not read it.
+        """
+        ...
+
     def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law.
 
@@ -324,6 +337,9 @@ class Drafter(ABC):
     draws_from_law: bool = True
     """Whether tokens are drawn from a law (`DraftContext.draw`), which the draft's own temperature
     would change; False for one that proposes without chance."""
+    boundaries: tuple[int, ...] = ()
+    """Where `DraftContext.states` looks at the target's residual stream: 0 is the embeddings, b the
+    stream behind b layers, before the final norm. Only for targets that hand it out."""
 
     @abstractmethod
     def propose(self, context: DraftContext) -> Draft:

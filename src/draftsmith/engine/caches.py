@@ -49,6 +49,8 @@ class Caches:
         if self._target is None:
             self._target = Follower(self._model)
             self._target.bound(self._room.settings)
+            if self._draft is not None and self._draft.boundaries:
+                self._target.hand_out(self._draft.boundaries)
         return self._target
 
     @property
@@ -69,7 +71,7 @@ class Caches:
         """Close the rows of a sequence, by its id."""
         self._room.is_full = False
         if self._target is not None:
-            self._target.release(sequence)
+            self._target.forget(sequence)
         if self._state is not None:
             self._state.release(sequence)
 

@@ -345,12 +345,30 @@ def _check_pair(target: LanguageModel, draft: Drafter) -> None:
                 f"{model.traits.name} cannot speculate: {model.traits.why_no_rollback}; "
                 "use gamma=0 for plain decoding"
             )
+    _check_boundaries(target, draft)
     for model in models[1:]:
         if model.traits.is_encoder_decoder != target.traits.is_encoder_decoder:
             raise InvalidRequestError(
                 f"draft {model.traits.name} and target {target.traits.name} must both be "
                 "encoder-decoder models or both be decoder-only"
             )
+
+
+def _check_boundaries(target: LanguageModel, draft: Drafter) -> None:
+    """Refuse a draft that reads what the target does not hand out."""
+    if not draft.boundaries:
+        return
+    if not target.num_boundaries:
+        raise InvalidRequestError(
+            f"draft {draft.name} reads hidden states, which {target.traits.name} hands out only "
+            "where a native decoder runs it on a CPU: use another draft"
+        )
+    off = [one for one in draft.boundaries if not 0 <= one < target.num_boundaries]
+    if off:
+        raise InvalidRequestError(
+            f"draft {draft.name} reads boundary {off[0]}, but {target.traits.name} has "
+            f"{target.num_boundaries - 1} layers: it was made for another target"
+        )
 
 
 def _model_drafters(draft: Drafter) -> list[ModelDrafter | SpeculativeDrafter]:

@@ -7,7 +7,7 @@ every round, and nothing is ever aligned between sequences.
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -283,6 +283,12 @@ class LanguageModel(ABC):
     index gives it, but its position is that of its depth, and it sees what the row held before,
     the tokens that it follows, and itself. `keep` then says which of them the row goes on with."""
 
+    num_boundaries: int = 0
+    """Boundaries at which the residual stream is handed out: 0 is the embeddings, b the stream
+    behind b layers, before the final norm. 0 of them: none is."""
+    hidden_size: int = 0
+    """Of the residual stream, where it is handed out."""
+
     @abstractmethod
     def open_cache(self) -> Cache:
         """An empty cache of this model."""
@@ -298,10 +304,36 @@ class LanguageModel(ABC):
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
 
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch rows vocab"], Float[Tensor, "batch rows boundaries hidden"]]:
+        """As `forward`, with the same logits, and the residual stream of every new token.
+
+        Args:
+            cache: Of this model.
+            batch: One pass.
+            boundaries: Which, each below `num_boundaries`.
+
+        Returns:
+            Logits, and streams in float32; what lies behind a short row's tokens is undefined.
+        """
+        raise AssertionError(f"{self.traits.name} hands out no hidden states")
+
+    def extend_with_states(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: Sequence[int]
+    ) -> Float[Tensor, "tokens boundaries hidden"]:
+        """As `extend`, and the residual stream of every token."""
+        raise AssertionError(f"{self.traits.name} hands out no hidden states")
+
     def prefill(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append a prompt to one row, in chunks."""
+        for _, part in self.prompt_chunks(tokens):
+            self.extend(cache, row, part)
+
+    def prompt_chunks(self, tokens: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+        """The parts in which a prompt is read, and where each begins."""
         for start in range(0, len(tokens), _PROMPT_CHUNK):
-            self.extend(cache, row, tokens[start : start + _PROMPT_CHUNK])
+            yield start, tokens[start : start + _PROMPT_CHUNK]
 
     @abstractmethod
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:

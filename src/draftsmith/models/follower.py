@@ -17,6 +17,7 @@ from draftsmith.models.contract import (
     PagedCache,
     Rows,
 )
+from draftsmith.models.states import StateLog
 from draftsmith.models.trees import is_path, stem_of
 
 __all__ = ["Followed", "Follower", "common_prefix"]
@@ -52,7 +53,10 @@ class Followed(Protocol):
 class _Row:
     """A row of the cache, and the tokens that it holds."""
 
+    sequence: int
+    """The sequence's id."""
     number: int
+    """In the cache."""
     held: list[int]
     num_recalled: int = 0
     """Of `held`, those that were there before anything was read."""
@@ -85,6 +89,31 @@ class Follower:
         self._cache: Cache = model.open_cache()
         self._bounded = self._cache if isinstance(self._cache, BoundedCache) else None
         self._rows: dict[int, _Row] = {}
+        self._log: StateLog | None = None
+
+    def hand_out(self, boundaries: Sequence[int]) -> None:
+        """Keep the residual streams at some boundaries of all that is read, until they are taken.
+
+        Beginnings that others share are then read again: their streams are kept nowhere.
+        """
+        assert not self._rows
+        self._log = StateLog(boundaries)
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether residual streams are kept until they are taken."""
+        return self._log is not None
+
+    def take_states(self, sequence: Followed) -> Float[Tensor, "tokens boundaries hidden"]:
+        """The streams of the settled tokens that were read since this was last asked for them."""
+        assert self._log is not None
+        return self._log.take(sequence.id, len(sequence.tokens) - 1)
+
+    def forget(self, sequence: int) -> None:
+        """Let go of a sequence that will not come back, by its id."""
+        self.release(sequence)
+        if self._log is not None:
+            self._log.release(sequence)
 
     def bound(self, settings: CacheSettings) -> None:
         """Settle what the cache may hold, where it is one that can be told."""
@@ -187,8 +216,7 @@ class Follower:
             return [tokens[-1]]
         common = common_prefix(row.held, settled)
         if common < len(row.held):
-            self._cache.rollback(row.number, common)
-            del row.held[common:]
+            self._roll_back(row, common)
         if len(tokens) - common > _MOST_WITH_LOGITS:
             self._prefill(row, tokens[common:-1])
             self._remember(row)
@@ -248,13 +276,23 @@ class Follower:
         are_known = max(map(max, tokens)) < self.model.traits.vocab_size
         readable = tokens if are_known else [self._readable(new) for new in tokens]
         numbers = [row.number for row in rows]
-        logits = self.model.forward(self._cache, Rows(numbers, readable, parents))
+        logits = self._run(sequences, Rows(numbers, readable, parents))
         for index, (row, new) in enumerate(zip(rows, tokens, strict=True)):
             follows = range(-1, len(new) - 1) if parents is None else parents[index]
             stem = len(new) if parents is None else stem_of(follows)
             row.last = _Pass(len(row.held), tuple(new), follows, has_branches=stem < len(new))
             # Behind a branch the slots of a row hold no text.
             row.held.extend(new[:stem])
+        return logits
+
+    def _run(self, sequences: Sequence[Followed], batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+        if self._log is None:
+            return self.model.forward(self._cache, batch)
+        model, log = self.model, self._log
+        logits, states = model.forward_with_states(self._cache, batch, log.boundaries)
+        for sequence, new, own in zip(sequences, batch.tokens, states, strict=True):
+            # A copy: the rest of the pass is not kept alive by it.
+            log.note(sequence.id, len(self._rows[sequence.id].held), own[: len(new)].clone())
         return logits
 
     def keep(self, sequence: Followed, path: Sequence[int]) -> None:
@@ -271,19 +309,27 @@ class Follower:
         row.last = None
         assert isinstance(self._cache, CountedCache)
         self._cache.keep(row.number, last.start, path)
+        if self._log is not None:
+            self._log.keep(sequence.id, last.start, path)
         row.held[last.start :] = [last.tokens[index] for index in path]
 
     def _forget_branches(self, row: _Row) -> None:
         """Forget what the last pass left of a tree, but for the part that is a chain."""
         if row.last is not None and row.last.has_branches:
-            self._cache.rollback(row.number, len(row.held))
+            self._roll_back(row, len(row.held))
         row.last = None
 
+    def _roll_back(self, row: _Row, length: int) -> None:
+        self._cache.rollback(row.number, length)
+        del row.held[length:]
+        if self._log is not None:
+            self._log.cut(row.sequence, length)
+
     def _open(self, sequence: Followed) -> _Row:
-        row = self._rows[sequence.id] = _Row(self._cache.add(), [])
+        row = self._rows[sequence.id] = _Row(sequence.id, self._cache.add(), [])
         if self.model.traits.is_encoder_decoder:
             self.model.encode(self._cache, row.number, self._readable(sequence.source))
-        elif self._bounded is not None and self._bounded.settings.shares_prefixes:
+        elif self._log is None and self._bounded and self._bounded.settings.shares_prefixes:
             # The newest token is always fed.
             settled = self._readable(sequence.tokens[:-1])
             try:
@@ -301,7 +347,15 @@ class Follower:
             self._bounded.remember(row.number, held, is_leaving=is_leaving)
 
     def _prefill(self, row: _Row, tokens: Sequence[int]) -> None:
-        self.model.prefill(self._cache, row.number, self._readable(tokens))
+        readable = self._readable(tokens)
+        if self._log is None:
+            self.model.prefill(self._cache, row.number, readable)
+        else:
+            for place, part in self.model.prompt_chunks(readable):
+                states = self.model.extend_with_states(
+                    self._cache, row.number, part, self._log.boundaries
+                )
+                self._log.note(row.sequence, len(row.held) + place, states)
         row.held.extend(tokens)
 
     def _readable(self, tokens: Sequence[int]) -> list[int]:

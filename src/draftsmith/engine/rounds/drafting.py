@@ -1,8 +1,8 @@
 """The draft of a round: what a drafter is shown, and what it may not propose."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,10 @@ from draftsmith.errors import DraftError
 from draftsmith.kernels.cpu.sampling import has_mass, laws, points
 from draftsmith.models.contract import LanguageModel
 
-__all__ = ["Proposal", "RoundContext", "propose"]
+__all__ = ["Proposal", "RoundContext", "States", "propose"]
+
+States: TypeAlias = Callable[[SequenceView], Float[Tensor, "tokens boundaries hidden"]]
+"""Hands out the target's residual streams of a sequence."""
 
 
 class RoundContext:
@@ -31,6 +34,7 @@ class RoundContext:
         device: Where drafts are wanted.
         pace: Who ends drafts before they have gamma tokens, if anybody does.
         takes_trees: Whether the check that follows takes trees.
+        states: Asked for the target's residual streams of a sequence.
     """
 
     def __init__(
@@ -41,8 +45,11 @@ class RoundContext:
         pace: Pace | None = None,
         *,
         takes_trees: bool = False,
+        states: States | None = None,
     ) -> None:
         self.turns = turns
+        self.states_of = states
+        """Asked for the target's residual streams of a sequence."""
         self._takes_trees = takes_trees
         self.vocab_size = vocab_size
         self._device = device
@@ -67,6 +74,12 @@ class RoundContext:
     def takes_trees(self) -> bool:
         """Whether the check that follows takes trees."""
         return self._takes_trees
+
+    def states(self, row: int) -> Float[Tensor, "tokens boundaries hidden"]:
+        """The target's residual streams of tokens that it has read since this was last asked."""
+        if self.states_of is None:
+            raise DraftError("hidden states are the engine's own target's, and of its rounds alone")
+        return self.states_of(self._views[row])
 
     def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law."""
@@ -217,6 +230,7 @@ def propose(
     name: str,
     turns: Sequence[Turn],
     pace: Pace | None = None,
+    states: States | None = None,
 ) -> Proposal:
     """One proposal for each sequence, within the contract; empty where none is wanted.
 
@@ -226,6 +240,7 @@ def propose(
         name: The drafter's, for errors.
         turns: The batch.
         pace: Who ends drafts early.
+        states: Asked for the target's residual streams.
 
     Raises:
         DraftError: If what is proposed fits no batch.
@@ -235,7 +250,9 @@ def propose(
         return Proposal(Draft.certain(nothing, target.device), nothing)
     takes_trees = target.takes_trees and all(map(_takes_tree, turns))
     vocab_size = target.traits.vocab_size
-    context = RoundContext(turns, vocab_size, target.device, pace, takes_trees=takes_trees)
+    context = RoundContext(
+        turns, vocab_size, target.device, pace, takes_trees=takes_trees, states=states
+    )
     draft = drafter.propose(context)
     proposal = checked(draft, context, name)
     if pace is None or draft.confidences is None or draft.probs is not None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.drafters.contract import Draft, DraftState
 from draftsmith.engine.control.contract import Forced, Pace
-from draftsmith.engine.rounds.drafting import Proposal, propose
+from draftsmith.engine.rounds.drafting import Proposal, States, propose
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.models.contract import LanguageModel
 
@@ -36,6 +36,7 @@ def propose_along(
     name: str,
     turns: Sequence[Turn],
     pace: Pace | None = None,
+    states: States | None = None,
 ) -> Proposal:
     """As `propose`, with the forced tokens of each sequence that follows a grammar.
 
@@ -45,15 +46,16 @@ def propose_along(
         name: The drafter's, for errors.
         turns: The batch.
         pace: Who ends drafts early.
+        states: Asked for the target's residual streams.
 
     Raises:
         DraftError: If what is proposed fits no batch.
     """
     if all(turn.constraint is None for turn in turns):
-        return propose(target, drafter, name, turns, pace)
+        return propose(target, drafter, name, turns, pace, states)
     befores = [_forced(turn, []) for turn in turns]
     behind = [_behind(*pair) for pair in zip(turns, befores, strict=True)]
-    proposal = propose(target, drafter, name, behind, pace)
+    proposal = propose(target, drafter, name, behind, pace, states)
     is_drawn = proposal.draft.probs is not None
     drafts: list[Tokens] = []
     for turn, one, before, guessed in zip(turns, behind, befores, proposal.tokens, strict=True):

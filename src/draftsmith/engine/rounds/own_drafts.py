@@ -111,7 +111,7 @@ def _part(context: RoundContext, rows: Sequence[int]) -> RoundContext:
     """The round as some of its sequences see it."""
     turns = [context.turns[row] for row in rows]
     pace = None if context.pace is None else _PartPace(context.pace, context, rows)
-    return RoundContext(turns, context.vocab_size, context.device, pace)
+    return RoundContext(turns, context.vocab_size, context.device, pace, states=context.states_of)
 
 
 def _checked(draft: Draft, part: RoundContext) -> Draft:

@@ -57,7 +57,8 @@ def run_round(
         DraftError: If the drafter proposes what fits no batch.
     """
     start = time.perf_counter()
-    proposal = propose_along(target.model, drafter, name, turns, choice.pace)
+    states = target.take_states if target.hands_out else None
+    proposal = propose_along(target.model, drafter, name, turns, choice.pace, states)
     # Every drafted token was read on the host by now, or the draft needed no device.
     draft_s = time.perf_counter() - start
     outcomes = check_drafts(target, turns, proposal, target.model.traits.vocab_size)

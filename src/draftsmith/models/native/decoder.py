@@ -34,6 +34,8 @@ class TorchDecoder(LanguageModel):
         weights: "_Weights",
         name: str,
     ) -> None:
+        self.num_boundaries = config.num_layers + 1
+        self.hidden_size = config.hidden_size
         self.config = config
         self.device = weights.embedding.device
         self.traits = ModelTraits(
@@ -81,7 +83,30 @@ class TorchDecoder(LanguageModel):
     @torch.inference_mode()
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
-        hidden = _norm(self._run(cache, batch), self._weights.final_norm, self.config.norm_epsilon)
+        return self._logits(self._run(cache, batch))
+
+    @torch.inference_mode()
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch rows vocab"], Float[Tensor, "batch rows boundaries hidden"]]:
+        """As `forward`, and the residual stream of every new token."""
+        states: dict[int, Tensor] = dict.fromkeys(boundaries, torch.empty(0))
+        logits = self._logits(self._run(cache, batch, states))
+        return logits, torch.stack([states[one] for one in boundaries], 2).float()
+
+    @torch.inference_mode()
+    def extend_with_states(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: Sequence[int]
+    ) -> Float[Tensor, "tokens boundaries hidden"]:
+        """As `extend`, and the residual stream of every token."""
+        states: dict[int, Tensor] = dict.fromkeys(boundaries, torch.empty(0))
+        self._run(cache, Rows([row], [tokens]), states)
+        return torch.stack([states[one][0] for one in boundaries], 1).float()
+
+    def _logits(
+        self, stream: Float[Tensor, "batch rows hidden"]
+    ) -> Float[Tensor, "batch rows vocab"]:
+        hidden = _norm(stream, self._weights.final_norm, self.config.norm_epsilon)
         scales = self.config.scales
         logits = _scaled(linear(hidden, self._weights.head), scales.logits)
         return _capped(logits, scales.logit_cap)
@@ -95,8 +120,16 @@ class TorchDecoder(LanguageModel):
         """Never called: there is no encoder."""
         raise AssertionError("a decoder-only model has no encoder")
 
-    def _run(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows hidden"]:
-        """All layers, over new tokens; the cache holds them afterwards."""
+    def _run(
+        self, cache: Cache, batch: Rows, states: dict[int, Tensor] | None = None
+    ) -> Float[Tensor, "batch rows hidden"]:
+        """All layers, over new tokens; the cache holds them afterwards.
+
+        Args:
+            cache: Of this model.
+            batch: The pass.
+            states: Filled with the streams at the boundaries that are its keys.
+        """
         assert isinstance(cache, TorchCache)
         past = [cache.length(row) for row in batch.rows]
         cache.reserve(max(batch.rows) + 1, max(past) + batch.width)
@@ -105,9 +138,13 @@ class TorchDecoder(LanguageModel):
         hidden = _scaled(self._weights.embedding[batch.padded(self.device)], scales.embedding)
         for number, layer in enumerate(self._weights.layers):
             added = self._attend(layer, hidden, context, number, cache)
+            if states and number in states:
+                states[number] = hidden
             hidden = hidden + self._to_add(added, layer.output_norm)
             added = self._feed_forward(layer, hidden)
             hidden = hidden + self._to_add(added, layer.down_norm)
+        if states and self.config.num_layers in states:
+            states[self.config.num_layers] = hidden
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
         lost = cache.lost(context.rows, context.places, context.written, context.masks[None])
