@@ -46,7 +46,9 @@ def test_every_locked_version_is_exact_and_hashed(name: str) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-@pytest.mark.parametrize(("name", "extras"), [("run", ()), ("dev", ("dev", "bench", "serve"))])
+@pytest.mark.parametrize(
+    ("name", "extras"), [("run", ()), ("dev", ("dev", "bench", "serve", "replicas"))]
+)
 def test_the_lock_satisfies_the_ranges(name: str, extras: tuple[str, ...]) -> None:
     locked = _versions(name) | _versions("cuda")
     for wanted in _wanted(*extras):
@@ -55,7 +57,7 @@ def test_the_lock_satisfies_the_ranges(name: str, extras: tuple[str, ...]) -> No
 
 
 def test_every_range_has_an_upper_bound_that_was_tried() -> None:
-    for wanted in _wanted("dev", "bench", "serve"):
+    for wanted in _wanted("dev", "bench", "serve", "replicas"):
         kinds = {one.operator for one in wanted.specifier}
         assert kinds & {"<", "=="}, wanted
 

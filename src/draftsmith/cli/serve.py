@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -92,6 +94,12 @@ class ServingOptions:
         Where the log goes, a JSON object a line; by default to stderr.
     log_prompts
         Show prompts and texts in the log.
+    replicas
+        Engines at most, each in a process of its own, on Ray Serve (`pip install
+        'draftsmith[serve,replicas]'`): requests that begin alike go to the same one. With more
+        than one, the places and the cache are those of each.
+    min_replicas
+        Engines that run where nobody asks anything; by default all.
     """
 
     host: str = "127.0.0.1"
@@ -107,6 +115,13 @@ class ServingOptions:
     metrics_names: Literal["draftsmith", "vllm"] = "draftsmith"
     log_file: FilePath | None = None
     log_prompts: Flag = False
+    replicas: Whole = 1
+    min_replicas: Whole | None = None
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether there may be more than one engine."""
+        return self.replicas > 1
 
     def settings(self, target: str, limits: "LimitOptions") -> "ServeSettings":
         """As the server takes them.
@@ -114,8 +129,13 @@ class ServingOptions:
         Raises:
             InvalidRequestError: If a value is out of its range.
         """
+        from draftsmith.core.values import require
         from draftsmith.serve.settings import ServeSettings
 
+        require(self.replicas >= 1, "replicas", "1 or more", self.replicas)
+        least = 1 if self.min_replicas is None else self.min_replicas
+        rule = f"1 to --replicas {self.replicas}"
+        require(1 <= least <= self.replicas, "min_replicas", rule, least)
         keys = [key.strip() for key in os.environ.get(_KEYS, "").split(",")]
         return ServeSettings(
             host=self.host,
@@ -196,11 +216,7 @@ def serve(
     settings = serving.settings(models.target, limits)
     models = _as_served(models)
     models.check()
-    _check_installed()
-    engine = models.load(memory, serving.max_batch_size)
-    from draftsmith.serve.app import create_app
-    from draftsmith.serve.logs import log_to
-    from draftsmith.serve.server import serve as run
+    _check_installed(*(("ray",) if serving.is_replicated else ()))
 
     def tell(address: str) -> None:
         drafted = f"drafted by {models.drafted_by}, gamma {models.num_drafted}"
@@ -209,8 +225,60 @@ def serve(
             f"after {_age_s():.1f} s"
         )
 
+    if serving.is_replicated:
+        _serve_replicas(models, memory, serving, settings, tell)
+        return
+    engine = models.load(memory, serving.max_batch_size)
+    from draftsmith.serve.app import create_app
+    from draftsmith.serve.logs import log_to
+    from draftsmith.serve.server import serve as run
+
     with log_to(serving.log_file):
         run(create_app(engine, settings), tell)
+
+
+def _serve_replicas(
+    models: ModelOptions,
+    memory: MemoryOptions,
+    serving: ServingOptions,
+    settings: "ServeSettings",
+    tell: Callable[[str], None],
+) -> None:
+    if serving.log_file is not None:
+        raise InvalidRequestError(
+            f"--log-file {serving.log_file} is of one process: with --replicas, Ray keeps the logs"
+        )
+    from draftsmith.models.reference import local_path, resolve
+    from draftsmith.serve.replicas.cluster import Replicas, serve_replicas
+
+    # Fetched once, before several would fetch it.
+    local_path(resolve(models.target))
+    most = serving.replicas
+    replicas = Replicas(
+        most=most,
+        least=most if serving.min_replicas is None else serving.min_replicas,
+        max_batch_size=serving.max_batch_size,
+        num_gpus=_num_gpus(models),
+    )
+    make = partial(_shared(models, most).load, memory, serving.max_batch_size)
+    serve_replicas(make, settings, replicas, tell)
+
+
+def _num_gpus(models: ModelOptions) -> float:
+    import torch
+
+    device = models.runtime.device
+    is_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    return float(is_gpu)
+
+
+def _shared(models: ModelOptions, num_replicas: int) -> ModelOptions:
+    """With the cores that each replica has for itself, unless threads are given."""
+    from draftsmith.kernels.cpu.library import physical_cores
+
+    runtime = models.runtime
+    threads = runtime.threads or max(1, physical_cores() // num_replicas)
+    return replace(models, runtime=replace(runtime, threads=threads))
 
 
 def _as_served(models: ModelOptions) -> ModelOptions:
@@ -219,17 +287,18 @@ def _as_served(models: ModelOptions) -> ModelOptions:
     return replace(models, gamma="auto") if is_open else models
 
 
-def _check_installed() -> None:
+def _check_installed(*more: str) -> None:
     from importlib.util import find_spec
 
     missing = [
         name
-        for name in ("fastapi", "uvicorn", "httptools", "prometheus_client")
+        for name in ("fastapi", "uvicorn", "httptools", "prometheus_client", *more)
         if find_spec(name) is None
     ]
     if missing:
         raise InvalidRequestError(
-            f"serve needs {', '.join(missing)}: pip install 'draftsmith[serve]'"
+            f"serve needs {', '.join(missing)}: "
+            f"pip install 'draftsmith[{'serve,replicas' if more else 'serve'}]'"
         )
 
 

@@ -59,6 +59,8 @@ class Server(uvicorn.Server):
             app,
             http=patient_for(settings.body_timeout_s),
             ws="none",
+            # Not what else happens to be installed.
+            loop="asyncio",
             lifespan="on",
             log_config=None,
             access_log=False,

@@ -1,0 +1,1 @@
+"""Several engines behind one address: Ray Serve starts, watches, scales and routes."""
