@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.serve.gated import until
 from tests.serve.live import Client, events
 from tests.tiny import save_checkpoint
 
@@ -107,6 +108,8 @@ def test_options_come_from_a_file_from_the_environment_and_from_the_line(
         assert client.get("/v1/models").status == 401
         for client.key in ("one", "two"):
             assert client.get("/v1/models").body["data"][0]["id"] == "typed"
+        # A line is written when its answer has been sent, and the process is about to be killed.
+        until(lambda: log.read_text().count('"event": "request"') == 3)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["status"] for line in lines if line["event"] == "request"] == [401, 200, 200]
 
