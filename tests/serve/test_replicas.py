@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -135,12 +136,15 @@ def test_where_all_are_full_the_client_is_told_to_come_again() -> None:
 def replicated(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Generator[tuple[Client, "subprocess.Popen[str]"]]:
-    """Two engines with four places each, as `draftsmith serve` starts them."""
+    """One engine with four places, as `draftsmith serve` starts it, and by load a second one."""
     folder = tmp_path_factory.mktemp("replicated")
     checkpoint = save_checkpoint(folder / "tiny", max_position_embeddings=8192)
     command = [sys.executable, "-m", "draftsmith", "serve", "-m", str(checkpoint), "--port", "0"]
-    command += ["--replicas", "2", "--threads", "1", "--max-batch-size", "4", "--grace", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command += ["--replicas", "2", "--min-replicas", "1", "--threads", "1", "--grace", "2"]
+    command += ["--max-batch-size", "4"]
+    # Another's cluster, which is let alone.
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         told = ""
         for line in process.stderr:
@@ -150,7 +154,9 @@ def replicated(
         found = re.search(r"ready at (http://\S+)/v1", told)
         assert found is not None, told
         try:
-            yield Client(found[1]), process
+            client = Client(found[1])
+            _scale(client, process)
+            yield client, process
         finally:
             engines = _engines(process)
             process.send_signal(signal.SIGTERM)
@@ -160,6 +166,20 @@ def replicated(
                 process.kill()
             assert process.returncode == 0
             assert not any(one.is_running() for one in engines)
+
+
+def _scale(client: Client, process: "subprocess.Popen[str]") -> None:
+    """Ask more than one engine bears, until there is a second one that answers."""
+    assert len(_engines(process)) == 1
+    body = {"max_tokens": 400, "ignore_eos": True}
+    end = time.monotonic() + 90
+    with ThreadPoolExecutor(8) as pool:
+        while len(_engines(process)) < 2 and time.monotonic() < end:
+            asked = [pool.submit(client.complete, **body) for _ in range(8)]
+            assert all(one.result().status == 200 for one in asked)
+    assert len(_engines(process)) == 2
+    # Each is told of by one or the other, as soon as both answer.
+    gated.until(lambda: len({client.get("/stats").body["num_tokens"] for _ in range(20)}) == 2)
 
 
 def _engines(process: "subprocess.Popen[str]") -> list[psutil.Process]:

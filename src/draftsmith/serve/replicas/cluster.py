@@ -79,7 +79,8 @@ def serve_replicas(
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     port = settings.port or _free_port(settings.host)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    # Of its own: what another cluster serves would end with this one.
+    ray.init("local", include_dashboard=False, log_to_driver=False, configure_logging=False)
     # Behind Ray's own, which would abort.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
