@@ -1,13 +1,12 @@
 """The suffix automaton against a plain search."""
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from draftsmith.drafters.suffix_automaton import Cursor, SuffixAutomaton
+from draftsmith.drafters.suffix_automaton import NOWHERE, Cursor, SuffixAutomaton
 
 Place = tuple[int, int]
 """A document, and where in it."""
@@ -51,21 +50,20 @@ def check_context(
     documents: Sequence[Sequence[int]],
 ) -> None:
     pattern = longest_end(text, documents)
-    assert cursor.length == len(pattern)
-    while cursor.length:
-        pattern = list(text[len(text) - cursor.length :])
+    assert cursor[1] == len(pattern)
+    while cursor[1]:
+        pattern = list(text[len(text) - cursor[1] :])
         places = followed(pattern, documents)
-        found = {follower.token: follower for follower in automaton.followers(cursor)}
-        counts = Counter(documents[d][end] for d, end in places)
-        assert set(found) == set(counts)
-        for token, follower in found.items():
-            assert follower.out_of == len(ends_of(pattern, documents))
-            assert follower.times == len(ends_of([*pattern, token], documents))
+        found = automaton.followers(cursor)
+        counts = {documents[d][end] for d, end in places}
+        assert sorted(token for token, _ in found) == sorted(counts)
+        assert automaton.occurrences(cursor) == len(ends_of(pattern, documents))
+        for token, times in found:
+            assert times == len(ends_of([*pattern, token], documents))
         if places:
             number, end = places[-1]
             assert automaton.copied(cursor, 4) == list(documents[number][end : end + 4])
-            newest = [one.token for one in automaton.followers(cursor) if one.is_newest]
-            assert newest == [documents[number][end]]
+            assert found[0][0] == documents[number][end]
         cursor = automaton.shorter(cursor)
 
 
@@ -89,7 +87,7 @@ def test_a_cursor_that_moves_along_knows_what_is_read_meanwhile(
     text: list[int], documents: list[list[int]]
 ) -> None:
     automaton = SuffixAutomaton()
-    cursor = Cursor(0, 0)
+    cursor = NOWHERE
     known: list[list[int]] = []
     for number, token in enumerate(text):
         if number < len(documents):
@@ -97,7 +95,7 @@ def test_a_cursor_that_moves_along_knows_what_is_read_meanwhile(
             known.append(documents[number])
             # A longer match that only came now is not looked for: what is held stays true.
             held = automaton.settled(cursor)
-            assert held == automaton.find(text[number - cursor.length : number])
+            assert held == automaton.find(text[number - cursor[1] : number])
             cursor = automaton.find(text[:number])
         cursor = automaton.step(cursor, token)
     check_context(automaton, cursor, text, known)
@@ -109,7 +107,7 @@ def test_the_text_itself_matches_where_it_ran_like_this_before(text: list[int]) 
     automaton = SuffixAutomaton()
     for token in text:
         automaton.append(token)
-    cursor = automaton.shorter(Cursor(automaton.last, len(text)))
+    cursor = automaton.shorter((automaton.last, len(text)))
     longest = next(
         (
             size
@@ -118,7 +116,7 @@ def test_the_text_itself_matches_where_it_ran_like_this_before(text: list[int]) 
         ),
         0,
     )
-    assert cursor.length == longest
+    assert cursor[1] == longest
     if longest:
         end = followed(text[len(text) - longest :], [text])[-1][1]
         assert automaton.copied(cursor, 3) == text[end : end + 3]
@@ -137,12 +135,12 @@ def test_a_text_goes_on_from_a_place_before(text: list[int], length: int, rest: 
     for token in rest:
         automaton.append(token)
     whole = [*kept, *rest]
-    assert automaton.find(whole).length == len(whole)
-    cursor = automaton.shorter(Cursor(automaton.last, len(whole)))
-    while cursor.length:
-        pattern = whole[len(whole) - cursor.length :]
+    assert automaton.find(whole)[1] == len(whole)
+    cursor = automaton.shorter((automaton.last, len(whole)))
+    while cursor[1]:
+        pattern = whole[len(whole) - cursor[1] :]
         taken_back = followed(pattern, [text])
-        found = {one.token for one in automaton.followers(cursor)}
+        found = {token for token, _ in automaton.followers(cursor)}
         assert found == {
             *(text[end] for _, end in taken_back),
             *(whole[end] for _, end in followed(pattern, [whole])),
@@ -154,7 +152,7 @@ def test_no_match_runs_across_the_end_of_a_document() -> None:
     automaton = SuffixAutomaton()
     automaton.add([1, 2])
     automaton.add([3, 4, 5])
-    assert automaton.find([2, 3]).length == 1
+    assert automaton.find([2, 3])[1] == 1
     assert automaton.copied(automaton.find([1]), 5) == [2]
     assert automaton.copied(automaton.find([2]), 5) == []
     assert automaton.followers(automaton.find([2])) == []
@@ -163,7 +161,7 @@ def test_no_match_runs_across_the_end_of_a_document() -> None:
 def test_of_many_followers_the_newest_are_looked_at() -> None:
     automaton = SuffixAutomaton()
     automaton.add([one for token in range(10, 60) for one in (1, token)])
-    found = [one.token for one in automaton.followers(automaton.find([1]))]
+    found = [token for token, _ in automaton.followers(automaton.find([1]))]
     assert found[0] == 59
     assert len(found) == 6
     assert set(found[2:]) == {58, 57, 56, 55}

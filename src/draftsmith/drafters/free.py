@@ -1,0 +1,141 @@
+"""A draft without a model that learns: from the text, from past texts, from every check.
+
+Three sources: a suffix automaton of the text itself, one of texts that have ended, and token
+recycling. Their guesses are merged into one tree, best first; how likely each is right is learnt as
+guesses come true.
+"""
+
+from collections.abc import Sequence
+
+from draftsmith.drafters.best_first import Grown, Sources, copy, grow, grow_chain
+from draftsmith.drafters.contract import (
+    Draft,
+    DraftContext,
+    DraftState,
+    SequenceView,
+    StatefulDrafter,
+)
+from draftsmith.drafters.evidence import Place
+from draftsmith.drafters.growing_text import GrowingText
+from draftsmith.drafters.odds import Odds
+from draftsmith.drafters.shared_memory import MemoryReader, SharedMemory
+
+__all__ = ["FreeDrafter"]
+
+_LONG = 12
+"""A match of so many tokens is copied as it is: nothing else is asked."""
+_NOTHING = Grown([], [], [], [])
+
+
+class FreeDrafter(StatefulDrafter):
+    """Guesses what followed before: in the text, in past texts, and in the target's own checks.
+
+    Where the end of the text matches a long stretch, that is copied; else the likeliest guesses of
+    all sources make a tree, or a chain where the engine takes no trees. Its engines share what it
+    has learnt, in bounded memory. The draft is deterministic, given what was seen before.
+
+    Example:
+        >>> import draftsmith
+        >>> engine = draftsmith.load_engine("smollm2-135m-instruct", FreeDrafter(), gamma=4)
+        >>> engine.draft.name
+        'free'
+    """
+
+    name = "free"
+    uses_torch_threads = False
+    draws_from_law = False
+
+    def __init__(self) -> None:
+        self._memory = SharedMemory()
+
+    def open(self) -> "_Free":
+        """No text yet; what was learnt from others is shared."""
+        return _Free(self._memory)
+
+    def forget(self) -> None:
+        """Forget all that was learnt, as a measurement does before it asks the same again."""
+        with self._memory.lock:
+            self._memory.forget()
+
+
+class _Sequence:
+    """One text, and its last draft."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self.text = GrowingText()
+        self.reader = MemoryReader(memory)
+        self.shift = 0.0
+        """Of this text's own, in log-odds."""
+        self.drafted = _NOTHING
+        self.num_before = 0
+        """Tokens of the text when that was drafted."""
+        self.last: tuple[int, int] = (-1, -1)
+        """The last two tokens of a text that is to be checked."""
+
+    def read(self, view: SequenceView, odds: Odds) -> None:
+        """Take in what was committed, and learn from it what the last draft was worth."""
+        tokens = view.tokens
+        common = self.text.read(tokens, view.source)
+        self.reader.read(tokens, common)
+        if self.drafted.tokens and common >= self.num_before:
+            self.shift = _learn(odds, self.drafted, tokens[self.num_before :], self.shift)
+        self.drafted, self.num_before = _NOTHING, len(tokens)
+
+
+class _Free(DraftState):
+    """The texts of one engine."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+        self._sequences: dict[int, _Sequence] = {}
+
+    def propose(self, context: DraftContext) -> Draft:
+        """A copy, a tree or a chain for each sequence that wants one."""
+        with self._memory.lock:
+            grown = [self._grow(view, is_tree=False) for view in context.sequences]
+        return Draft.certain(
+            [one.tokens for one in grown], context.device, [one.confidences for one in grown]
+        )
+
+    def release(self, sequence: int) -> None:
+        """Keep the text of a sequence for those that come."""
+        one = self._sequences.pop(sequence, None)
+        if one is not None:
+            with self._memory.lock:
+                self._memory.add(one.text.tokens)
+
+    def _grow(self, view: SequenceView, *, is_tree: bool) -> Grown:
+        if not view.gamma:
+            return _NOTHING
+        memory = self._memory
+        one = self._sequences.get(view.id)
+        if one is None:
+            one = self._sequences[view.id] = _Sequence(memory)
+        one.read(view, memory.odds)
+        own, match = one.text.automaton, one.text.match
+        shared, shared_match = one.reader.match
+        sources = Sources(own, shared, memory.table, memory.odds, one.shift)
+        if match[1] >= _LONG and match[1] >= shared_match[1]:
+            one.drafted = copy(sources, own, match, view.gamma)
+        elif shared is not None and shared_match[1] >= _LONG:
+            one.drafted = copy(sources, shared, shared_match, view.gamma)
+        if not one.drafted.tokens:
+            tokens = one.text.tokens
+            one.last = (tokens[-2] if len(tokens) > 1 else -1, tokens[-1])
+            place = Place(*one.last, match, shared_match)
+            one.drafted = (grow if is_tree else grow_chain)(sources, place, view.gamma)
+        return one.drafted
+
+
+def _learn(odds: Odds, drafted: Grown, came: Sequence[int], shift: float) -> float:
+    """Learn which nodes came true, of those behind nodes that did."""
+    depths: list[int] = []
+    for token, parent, known in zip(drafted.tokens, drafted.parents, drafted.known, strict=True):
+        depth = 0 if parent < 0 else depths[parent]
+        if not 0 <= depth < len(came):
+            depths.append(-1)
+            continue
+        is_right = came[depth] == token
+        shift = odds.learn(known, is_right, shift)
+        depths.append(depth + 1 if is_right else -1)
+    return shift

@@ -1,0 +1,66 @@
+"""How likely a guess is right, from what each source says of it: learnt as guesses come true."""
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["Odds"]
+
+_RATE = 0.5
+_CAUTION = 4.0
+"""Squared errors that a weight is trusted with from the start: it moves slowly at first."""
+_SHIFT_RATE = 0.06
+_LEAST, _MOST = 1e-3, 1 - 1e-3
+
+
+class Odds:
+    """The log-odds of a guess as a sum of weights, one for each thing that is known of it.
+
+    Weights are learnt online by AdaGrad (Duchi et al. 2011); a sequence has a shift of its own.
+
+    Args:
+        weights: To begin with.
+
+    Example:
+        >>> odds = Odds([0.0, 1.0])
+        >>> round(odds.chance((0, 1)), 2)
+        0.73
+        >>> for _ in range(100):
+        ...     _ = odds.learn((0, 1), False)
+        >>> odds.chance((0, 1)) < 0.1
+        True
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.weights = list(weights)
+        self._squares = [_CAUTION] * len(self.weights)
+
+    def chance(self, known: Sequence[int], shift: float = 0.0) -> float:
+        """That a guess of which this is known is right.
+
+        Args:
+            known: Indices of weights.
+            shift: Of the sequence's own.
+        """
+        weights = self.weights
+        for index in known:
+            shift += weights[index]
+        chance = 1 / (1 + math.exp(-shift))
+        return min(max(chance, _LEAST), _MOST)
+
+    def learn(self, known: Sequence[int], is_right: bool, shift: float = 0.0) -> float:
+        """Learn whether a guess was right.
+
+        Args:
+            known: What was known of it.
+            is_right: What came.
+            shift: Of the sequence's own.
+
+        Returns:
+            The sequence's shift from then on.
+        """
+        error = self.chance(known, shift) - is_right
+        squares, weights = self._squares, self.weights
+        for index in known:
+            squares[index] += error * error
+            weights[index] -= _RATE * error / math.sqrt(squares[index])
+        return shift - _SHIFT_RATE * error
