@@ -153,7 +153,7 @@ def load_engine(
     Args:
         target: A catalogue name, `org/name` on the Hub, a folder or a `.gguf` file (also as a
             `Path`); or a loaded model, of `transformers` or ours.
-        draft: The same for a draft model; or `prompt-lookup`, `random`, `unigram:FILE`,
+        draft: The same for a draft model; or `prompt-lookup`, `free`, `random`, `unigram:FILE`,
             `bigram:FILE` (a table saved by `NgramTable.save`, or any text file); or a `Drafter`.
         tokenizer: The target's, of `transformers` or ours, or a reference to it; None is the
             target's own where it is named, and token ids only where it is loaded.

@@ -13,6 +13,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import (
     BlockDrafter,
     Drafter,
+    FreeDrafter,
     ModelDrafter,
     NgramDrafter,
     NgramTable,
@@ -103,6 +104,7 @@ DRAFTERS: dict[str, Callable[[str], Drafter]] = {
     "hierarchical": lambda kind: SpeculativeDrafter(
         twin(kind), PromptLookupDrafter(min_ngram=1), inner_gamma=2
     ),
+    "free": lambda kind: FreeDrafter(),
 }
 
 

@@ -66,8 +66,8 @@ class ArmOptions:
         A catalogue name (see `draftsmith models list`), `org/name` on the Hub, a folder, or a
         `.gguf` file.
     draft
-        What guesses: the same for a draft model, or `prompt-lookup`, `random`, `unigram:FILE`,
-        `bigram:FILE`; may be repeated.
+        What guesses: the same for a draft model, or `prompt-lookup`, `free`, `random`,
+        `unigram:FILE`, `bigram:FILE`; may be repeated.
     gamma
         Drafted tokens per round, 1 to 32, or auto; may be repeated.
     batch_size

@@ -8,6 +8,7 @@ from draftsmith.drafters.contract import (
     SequenceView,
     StatefulDrafter,
 )
+from draftsmith.drafters.free import FreeDrafter
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.ngram import NgramDrafter, NgramTable
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
@@ -19,6 +20,7 @@ __all__ = [
     "DraftContext",
     "DraftState",
     "Drafter",
+    "FreeDrafter",
     "ModelDrafter",
     "NgramDrafter",
     "NgramTable",

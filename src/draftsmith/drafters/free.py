@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from draftsmith.drafters.best_first import Grown, Sources, copy, grow, grow_chain
 from draftsmith.drafters.contract import (
+    CheckedText,
     Draft,
     DraftContext,
     DraftState,
@@ -19,12 +20,15 @@ from draftsmith.drafters.evidence import Place
 from draftsmith.drafters.growing_text import GrowingText
 from draftsmith.drafters.odds import Odds
 from draftsmith.drafters.shared_memory import MemoryReader, SharedMemory
+from draftsmith.drafters.token_recycling import NUM_SUCCESSORS
 
 __all__ = ["FreeDrafter"]
 
 _LONG = 12
 """A match of so many tokens is copied as it is: nothing else is asked."""
 _NOTHING = Grown([], [], [], [])
+_ANY = -2
+"""A token that is not known yet."""
 
 
 class FreeDrafter(StatefulDrafter):
@@ -81,9 +85,18 @@ class _Sequence:
             self.shift = _learn(odds, self.drafted, tokens[self.num_before :], self.shift)
         self.drafted, self.num_before = _NOTHING, len(tokens)
 
+    def before(self, checked: Sequence[int]) -> int:
+        """The token before those that were checked; -1 where nobody knows."""
+        before, newest = self.last
+        # Of plain rounds in a row nothing is proposed; each leaves the next one its token.
+        self.last = (checked[0], _ANY) if len(checked) == 1 else (-1, -1)
+        return before if newest in (checked[0], _ANY) else -1
+
 
 class _Free(DraftState):
     """The texts of one engine."""
+
+    num_top_ids = NUM_SUCCESSORS
 
     def __init__(self, memory: SharedMemory) -> None:
         self._memory = memory
@@ -91,11 +104,25 @@ class _Free(DraftState):
 
     def propose(self, context: DraftContext) -> Draft:
         """A copy, a tree or a chain for each sequence that wants one."""
+        takes_trees = context.takes_trees
         with self._memory.lock:
-            grown = [self._grow(view, is_tree=False) for view in context.sequences]
+            grown = [self._grow(view, is_tree=takes_trees) for view in context.sequences]
         return Draft.certain(
-            [one.tokens for one in grown], context.device, [one.confidences for one in grown]
+            [one.tokens for one in grown],
+            context.device,
+            [one.confidences for one in grown],
+            [one.parents for one in grown] if takes_trees else None,
         )
+
+    def learn(self, checked: Sequence[CheckedText]) -> None:
+        """Keep the successors of every token that the target has read."""
+        table = self._memory.table
+        with self._memory.lock:
+            for one in checked:
+                known = self._sequences.get(one.sequence)
+                before = -1 if known is None else known.before(one.tokens)
+                for token, parent, ids in zip(one.tokens, one.parents, one.top_ids, strict=False):
+                    table.note(before if parent < 0 else one.tokens[parent], token, ids)
 
     def release(self, sequence: int) -> None:
         """Keep the text of a sequence for those that come."""
@@ -105,12 +132,13 @@ class _Free(DraftState):
                 self._memory.add(one.text.tokens)
 
     def _grow(self, view: SequenceView, *, is_tree: bool) -> Grown:
-        if not view.gamma:
-            return _NOTHING
-        memory = self._memory
+        memory, tokens = self._memory, view.tokens
         one = self._sequences.get(view.id)
         if one is None:
             one = self._sequences[view.id] = _Sequence(memory)
+        one.last = (tokens[-2] if len(tokens) > 1 else -1, tokens[-1])
+        if not view.gamma:
+            return _NOTHING
         one.read(view, memory.odds)
         own, match = one.text.automaton, one.text.match
         shared, shared_match = one.reader.match
@@ -120,8 +148,6 @@ class _Free(DraftState):
         elif shared is not None and shared_match[1] >= _LONG:
             one.drafted = copy(sources, shared, shared_match, view.gamma)
         if not one.drafted.tokens:
-            tokens = one.text.tokens
-            one.last = (tokens[-2] if len(tokens) > 1 else -1, tokens[-1])
             place = Place(*one.last, match, shared_match)
             one.drafted = (grow if is_tree else grow_chain)(sources, place, view.gamma)
         return one.drafted

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 from draftsmith.core.demands import NO_DEMANDS
 from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters.free import FreeDrafter
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.ngram import NgramDrafter, NgramTable
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
@@ -151,13 +152,15 @@ def _is_model(draft: str) -> bool:
         if not Path(path).is_file():
             raise ModelNotFoundError(f"n-gram file {path!r} does not exist: check the path")
         return False
-    return draft not in ("prompt-lookup", "random")
+    return draft not in ("prompt-lookup", "free", "random")
 
 
 def _free_drafter(draft: str, vocab_size: int, tokenizer: Tokenizer | None) -> Drafter:
     """A drafter that is no model."""
     if draft == "prompt-lookup":
         return PromptLookupDrafter()
+    if draft == "free":
+        return FreeDrafter()
     if draft == "random":
         return RandomDrafter(vocab_size)
     kind, _, path = draft.partition(":")

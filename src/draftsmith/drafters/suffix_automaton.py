@@ -139,12 +139,18 @@ class SuffixAutomaton:
         return (state, self._lengths[state]) if state > 0 else NOWHERE
 
     def copied(self, cursor: Cursor, count: int) -> list[int]:
-        """What followed the newest occurrence, up to the end of its document."""
+        """What followed the newest occurrence, up to the end of its document.
+
+        A document that goes on has no end: it repeats what it ran through since.
+        """
         start = self._newest[cursor[0]] + 1
         if not start:
             return []
         tokens = self._text[start : start + count].tolist()
-        return tokens[: tokens.index(_END)] if _END in tokens else tokens
+        if _END in tokens:
+            return tokens[: tokens.index(_END)]
+        repeated = -(-count // len(tokens))
+        return (tokens * repeated)[:count]
 
     def occurrences(self, cursor: Cursor) -> int:
         """How often a context occurred."""
