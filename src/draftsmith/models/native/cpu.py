@@ -6,6 +6,7 @@ logits have the same bits in every pass. `TorchDecoder` is the plain twin.
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from draftsmith.models.native.cpu_structs import (
     projections,
 )
 from draftsmith.models.native.weights import DecoderWeights
+from draftsmith.models.trees import stem_of
 
 __all__ = ["CpuCache", "CpuDecoder", "PassTimes"]
 
@@ -57,6 +59,7 @@ class CpuDecoder(LanguageModel):
     """
 
     uses_torch_threads = False
+    takes_trees = True
 
     def __init__(
         self,
@@ -122,10 +125,14 @@ class CpuDecoder(LanguageModel):
         logits = torch.empty(len(batch.rows), batch.width, self.config.vocab_size)
         for first, last in _groups(batch):
             rows, tokens = batch.rows[first:last], batch.tokens[first:last]
+            parents = None if batch.parents is None else batch.parents[first:last]
             lines = [logits[first + i, : len(new)] for i, new in enumerate(tokens)]
-            self._pass(cache, rows, tokens, lines)
-            if self._has_reduced_head and last - first > 1:
-                self._hide_foreign([cache.row(row) for row in rows], logits[first:last])
+            self._pass(cache, rows, tokens, lines, parents)
+            if self._has_reduced_head:
+                held = [cache.row(row) for row in rows]
+                self._hide_foreign(held, logits[first:last])
+                if parents is not None:
+                    self._hide_branches(held, parents, lines)
         return logits
 
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
@@ -144,6 +151,7 @@ class CpuDecoder(LanguageModel):
         numbers: Sequence[int],
         tokens: Sequence[Sequence[int]],
         logits: Sequence[Float[Tensor, "_ vocab"]],
+        parents: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Run some rows; `logits` has a place for each of their tokens, or is empty."""
         flat = [token for new in tokens for token in new]
@@ -163,6 +171,7 @@ class CpuDecoder(LanguageModel):
         wanted = (_INT * len(places))(*range(len(places)))
         pointers = (ctypes.c_void_p * len(places))(*places)
         chosen = None if tiles is None else (_INT * len(tiles))(*tiles)
+        follows = None if parents is None else (_INT * len(flat))(*chain.from_iterable(parents))
         struct = PassStruct(
             address(sequences),
             len(rows),
@@ -174,6 +183,7 @@ class CpuDecoder(LanguageModel):
             0 if tiles is None else len(tiles),
             num_threads(self.num_threads),
             address(times),
+            address(follows),
         )
         self._library.ds_decoder_forward(address(model), address(struct))
         cache.end(numbers, tokens)
@@ -215,6 +225,8 @@ class CpuDecoder(LanguageModel):
         self, rows: Sequence[CpuRow], logits: Float[Tensor, "rows width vocab"]
     ) -> None:
         """Take what was computed for others out of each row: a law is its own text's alone."""
+        if len(rows) == 1:
+            return
         rare = self._rare(rows)
         foreign = [
             (i, tile) for i, row in enumerate(rows) for tile in rare if tile not in row.tiles
@@ -227,6 +239,20 @@ class CpuDecoder(LanguageModel):
         is_whole = tiles < whole
         tiled[places[is_whole], :, tiles[is_whole]] = -torch.inf
         logits[places[~is_whole], :, whole * TILE :] = -torch.inf
+
+    def _hide_branches(
+        self,
+        rows: Sequence[CpuRow],
+        parents: Sequence[Sequence[int]],
+        lines: Sequence[Float[Tensor, "_ vocab"]],
+    ) -> None:
+        """Take what was computed for the other branches out of each token of a tree."""
+        for row, tree, line in zip(rows, parents, lines, strict=True):
+            if stem_of(tree) == len(tree):
+                continue
+            for index, tile in row.tiles_of_others(tree):
+                if tile >= self._num_frequent:
+                    line[index, TILE * tile : TILE * (tile + 1)] = -torch.inf
 
 
 def _groups(batch: Rows) -> Iterator[tuple[int, int]]:

@@ -5,8 +5,9 @@ other texts that begin so. A token's keys and values have the same bits in every
 what the row would have computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -34,8 +35,12 @@ class CpuRow:
     keys: Float[Tensor, "layers kv_heads blocks head 16"]
     values: Float[Tensor, "layers kv_heads slots padded_head"]
     tiles: dict[int, int] = field(default_factory=dict)
-    """Tiles of the head that hold a token of this sequence, and the position of the first one
-    (reduced heads only)."""
+    """Tiles of the head that hold a token of this sequence, and the slot of the first one (reduced
+    heads only)."""
+    newest: tuple[int, ...] = ()
+    """Tokens of the last pass."""
+    num_before: int = 0
+    """Tokens that it held before that pass."""
 
     @property
     def capacity(self) -> int:
@@ -49,13 +54,22 @@ class CpuRow:
 
     def note(self, tokens: Sequence[int], start: int) -> None:
         """Note the tiles of some tokens, the first of which lies at `start`."""
-        for position, token in enumerate(tokens, start):
-            self.tiles.setdefault(token // TILE, position)
+        for slot, token in enumerate(tokens, start):
+            self.tiles.setdefault(token // TILE, slot)
 
     def forget_tiles(self, length: int) -> None:
         """Forget those that no token before `length` lies in."""
         while self.tiles and next(reversed(self.tiles.values())) >= length:
             self.tiles.popitem()
+
+    def tiles_of_others(self, parents: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Tokens of the last pass, a tree, and tiles that only others of it lie in."""
+        ways: list[set[int]] = []
+        for token, parent in zip(self.newest, parents, strict=True):
+            ways.append({token // TILE, *(ways[parent] if parent >= 0 else ())})
+        slots = reversed(self.tiles.items())
+        new = list(takewhile(lambda one: one[1] >= self.num_before, slots))
+        return ((i, tile) for i, way in enumerate(ways) for tile, _ in new if tile not in way)
 
 
 class _Copy(NamedTuple):
@@ -96,6 +110,21 @@ class CpuCache(BoundedCache):
         super().rollback(row, length)
         self._rows[row].forget_tiles(length)
 
+    def keep(self, row: int, length: int, path: Sequence[int]) -> None:
+        """Forget all tokens of a pass but those of a path."""
+        super().keep(row, length, path)
+        held = self._rows[row]
+        if held.tiles:
+            held.forget_tiles(length)
+            held.note([held.newest[index] for index in path], length)
+
+    @torch.inference_mode()
+    def _move(self, row: int, source: int, target: int) -> None:
+        keys, values = self._rows[row].keys, self._rows[row].values
+        here, there = divmod(source, TILE), divmod(target, TILE)
+        keys[:, :, there[0], :, there[1]] = keys[:, :, here[0], :, here[1]]
+        values[:, :, target] = values[:, :, source]
+
     def row(self, number: int) -> CpuRow:
         """What lies behind a number."""
         return self._rows[number]
@@ -114,6 +143,8 @@ class CpuCache(BoundedCache):
     def end(self, numbers: Sequence[int], tokens: Sequence[Sequence[int]]) -> None:
         """Count what a pass has written."""
         for number, new in zip(numbers, tokens, strict=True):
+            row = self._rows[number]
+            row.newest, row.num_before = tuple(new), self._lengths[number]
             self._lengths[number] += len(new)
 
     def num_bytes(self) -> int:

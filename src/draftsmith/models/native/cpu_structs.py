@@ -97,6 +97,7 @@ class PassStruct(ctypes.Structure):
         ("num_head_tiles", _INT),
         ("num_threads", _INT),
         ("nanoseconds", ctypes.c_void_p),
+        ("parents", ctypes.c_void_p),
     )
 
 

@@ -4,6 +4,10 @@
 // elements a vector, each summed over the positions in order. So a query's result does not
 // depend on the queries beside it, nor on what lies beyond its last visible position: that is
 // skipped, not weighed with 0, since it may be the infinity of a wrong draft.
+//
+// In a tree a query's newest positions lie in the slots of its path. Slots are scored as they lie,
+// and then each query's scores are put in the order of its positions: from there on, sums are those
+// of a chain, bit for bit. Slots of other branches are neither weighed nor read.
 #pragma once
 
 #include "lanes.h"
@@ -99,13 +103,32 @@ DS_INLINE void add_values(const DsAttention& task, int from, int to, int d, Floa
   }
 }
 
-// Some vectors of 16 elements of the output, from element `d` on.
+// Positions from `past` on, each query's in the slots of its own path.
 template <bool kHalf, int kQueries, int kVectors>
+DS_INLINE void add_paths(const DsAttention& task, int d, Floats (&acc)[kQueries][kVectors]) {
+#pragma GCC unroll 8
+  for (int q = 0; q < kQueries; ++q) {
+    const int from = task.first[q] > task.past ? task.first[q] : task.past;
+    for (int position = from; position < task.last[q]; ++position) {
+      const int64_t slot = task.paths[q][position - task.past];
+      const Floats weight = splat(task.scores[q * task.score_stride + position]);
+      for (int v = 0; v < kVectors; ++v)
+        acc[q][v] = fma(read_cached<kHalf>(task.values, slot * task.value_stride + d + v * kLanes), weight, acc[q][v]);
+    }
+  }
+}
+
+// Some vectors of 16 elements of the output, from element `d` on.
+template <bool kHalf, bool kTree, int kQueries, int kVectors>
 DS_INLINE void gather_vectors(const DsAttention& task, const Span& span, int d) {
   Floats acc[kQueries][kVectors];
   for (int q = 0; q < kQueries; ++q)
     for (int v = 0; v < kVectors; ++v) acc[q][v] = splat(0.0f);
-  if constexpr (kQueries == 1) {
+  if constexpr (kTree) {
+    add_values<false, kHalf>(task, span.begin, span.common_begin, d, acc);
+    add_values<true, kHalf>(task, span.common_begin, span.common_end, d, acc);
+    add_paths<kHalf>(task, d, acc);
+  } else if constexpr (kQueries == 1) {
     add_values<true, kHalf>(task, span.begin, span.end, d, acc);
   } else {
     add_values<false, kHalf>(task, span.begin, span.common_begin, d, acc);
@@ -119,22 +142,52 @@ DS_INLINE void gather_vectors(const DsAttention& task, const Span& span, int d) 
     }
 }
 
-template <bool kHalf, int kQueries> static void gather(const DsAttention& task, const Span& span) {
+template <bool kHalf, bool kTree, int kQueries>
+static void gather(const DsAttention& task, const Span& span) {
   constexpr int kVectors = kQueries <= 4 ? 4 : 2;
   int d = 0;
   for (; d + kVectors * kLanes <= task.value_stride; d += kVectors * kLanes)
-    gather_vectors<kHalf, kQueries, kVectors>(task, span, d);
-  for (; d < task.value_stride; d += kLanes) gather_vectors<kHalf, kQueries, 1>(task, span, d);
+    gather_vectors<kHalf, kTree, kQueries, kVectors>(task, span, d);
+  for (; d < task.value_stride; d += kLanes) gather_vectors<kHalf, kTree, kQueries, 1>(task, span, d);
 }
 
-template <bool kHalf, int kQueries> static void attend_some(const DsAttention& task) {
+template <bool kHalf, int kQueries> static void attend_chain(const DsAttention& task) {
   const Span span = span_of<kQueries>(task);
   const int begin = span.begin / kLanes * kLanes;
   const int padded = (span.end + kLanes - 1) / kLanes * kLanes;
   score<kHalf, kQueries>(task, begin, span.end);
   for (int q = 0; q < kQueries; ++q)
     softmax(task.scores + q * task.score_stride, begin, task.first[q], task.last[q], padded);
-  gather<kHalf, kQueries>(task, span);
+  gather<kHalf, false, kQueries>(task, span);
+}
+
+// The same for queries of a tree.
+template <bool kHalf, int kQueries> static void attend_tree(const DsAttention& task) {
+  Span span = span_of<kQueries>(task);
+  const int begin = span.begin / kLanes * kLanes;
+  const int padded = (span.end + kLanes - 1) / kLanes * kLanes;
+  int slots = 0;
+  for (int q = 0; q < kQueries; ++q) {
+    const int own = task.paths[q][task.last[q] - task.past - 1];
+    if (own >= slots) slots = own + 1;
+  }
+  score<kHalf, kQueries>(task, begin, slots);
+  for (int q = 0; q < kQueries; ++q) {
+    float* scores = task.scores + q * task.score_stride;
+    // In place: a slot is never before its position, and slots rise along a path.
+    for (int position = begin > task.past ? begin : task.past; position < task.last[q]; ++position)
+      scores[position] = scores[task.paths[q][position - task.past]];
+    softmax(scores, begin, task.first[q], task.last[q], padded);
+  }
+  if (span.begin > task.past) span.begin = task.past;
+  if (span.common_begin > task.past) span.common_begin = task.past;
+  span.common_end = task.past;
+  gather<kHalf, true, kQueries>(task, span);
+}
+
+template <bool kHalf, int kQueries> static void attend_some(const DsAttention& task) {
+  if (task.paths == nullptr) attend_chain<kHalf, kQueries>(task);
+  else attend_tree<kHalf, kQueries>(task);
 }
 
 template <bool kHalf> static void attend_all(const DsAttention& task) {

@@ -202,13 +202,13 @@ class Pass {
   void turn_key(const DsLayer& layer, int number, int m, int head) {
     turn(space_.key(m, head), layer.key_norm, m);
     const Row& row = space_.rows[m];
-    kernels_.store_key(space_.key(m, head), model_.head_size, row.position, model_.cache_is_half,
+    kernels_.store_key(space_.key(m, head), model_.head_size, row.slot, model_.cache_is_half,
                        space_.cached_keys(row.sequence, number, head));
   }
 
   void keep_value(int number, int m, int head) {
     const Row& row = space_.rows[m];
-    kernels_.store_value(space_.value(m, head), model_.head_size, space_.value_stride, row.position,
+    kernels_.store_value(space_.value(m, head), model_.head_size, space_.value_stride, row.slot,
                          model_.cache_is_half, space_.cached_values(row.sequence, number, head));
   }
 
@@ -222,12 +222,14 @@ class Pass {
       const float* queries[kMostQueries];
       float* outputs[kMostQueries];
       int first[kMostQueries], last[kMostQueries];
+      const int* paths[kMostQueries];
       for (int q = 0; q < task.num_queries; ++q) {
         const int index = task.first_query + q;
         const int m = space_.first_row[task.sequence] + index / group;
         const int head = task.kv_head * group + index % group;
         queries[q] = space_.query(m, head);
         outputs[q] = space_.context.row(m) + static_cast<int64_t>(head) * size;
+        paths[q] = space_.path(m);
         last[q] = space_.rows[m].position + 1;
         first[q] = layer.window > 0 ? std::max(0, last[q] - layer.window) : 0;
       }
@@ -235,7 +237,8 @@ class Pass {
                        space_.value_stride, 1.0f / std::sqrt(static_cast<float>(size)),
                        space_.cached_keys(task.sequence, number, task.kv_head),
                        space_.cached_values(task.sequence, number, task.kv_head), space_.scores(thread),
-                       space_.score_stride},
+                       space_.score_stride, paths[0] == nullptr ? nullptr : paths,
+                       pass_.sequences[task.sequence].past},
                       model_.cache_is_half);
       if (!per_head) return;
       for (int q = 0; q < task.num_queries; ++q) {

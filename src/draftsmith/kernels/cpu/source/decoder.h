@@ -47,6 +47,8 @@ struct DsPass {
   int32_t num_head_tiles;
   int32_t num_threads;         // 0 for the default
   int64_t* nanoseconds;        // [3]: products, attention, the rest; null for none
+  const int32_t* parents;      // of each token: which of its sequence's it follows, less than its
+                               // own index, -1 for what the cache holds; null for the one before
 };
 
 }  // extern "C"

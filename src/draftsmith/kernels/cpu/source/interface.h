@@ -20,8 +20,11 @@ struct DsAttention {
   float scale;
   const void* keys;
   const void* values;
-  float* scores;                // scratch: num_queries * (last rounded up to 16)
+  float* scores;                // scratch: num_queries * (slots, or last, rounded up to 16)
   int64_t score_stride;
+  const int* const* paths;      // of a tree: for each query the slots of its positions from `past`
+                                // on; null where position and slot are the same
+  int past;
 };
 
 constexpr int kMostQueries = 8;

@@ -88,7 +88,7 @@ void ds_attend(const float* queries, const int* first, const int* last, int num_
       outputs[q] = out + static_cast<int64_t>(from + q) * head_size;
     }
     ds_kernels().attend({rows, outputs, first + from, last + from, count, head_size, value_stride,
-                         scale, keys, values, scores.data(), stride},
+                         scale, keys, values, scores.data(), stride, nullptr, 0},
                         is_half);
   }
 }

@@ -7,6 +7,12 @@ namespace {
 
 constexpr int kFewRows = 4;
 
+bool is_chain(const int32_t* parents, int count) {
+  for (int i = 0; i < count; ++i)
+    if (parents[i] != i - 1) return false;
+  return true;
+}
+
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace
@@ -27,11 +33,31 @@ void Workspace::place_rows() {
   int longest = 0;
   for (int s = 0; s < pass_.num_sequences; ++s) {
     const DsSequence& sequence = pass_.sequences[s];
-    first_row.push_back(num_rows());
-    for (int i = 0; i < sequence.num_tokens; ++i) rows.push_back({s, sequence.past + i});
+    const int first = num_rows(), count = sequence.num_tokens;
+    first_row.push_back(first);
+    for (int i = 0; i < count; ++i) rows.push_back({s, sequence.past + i, sequence.past + i});
+    path_starts_.resize(rows.size(), -1);
+    if (pass_.parents != nullptr && !is_chain(pass_.parents + first, count))
+      place_tree(s, pass_.parents + first);
     longest = std::max(longest, sequence.past + sequence.num_tokens);
   }
   score_stride = round_up(longest, 16);
+}
+
+// A token's position is its depth's, and its path is its parent's and itself.
+void Workspace::place_tree(int sequence, const int32_t* parents) {
+  const int past = pass_.sequences[sequence].past;
+  const size_t first = static_cast<size_t>(first_row[static_cast<size_t>(sequence)]);
+  for (size_t m = first; m < rows.size(); ++m) {
+    const int parent = parents[m - first];
+    const size_t before = first + static_cast<size_t>(std::max(parent, 0));
+    const int depth = parent < 0 ? 0 : rows[before].position - past + 1;
+    path_starts_[m] = static_cast<int64_t>(path_slots_.size());
+    for (int i = 0; i < depth; ++i)
+      path_slots_.push_back(path_slots_[static_cast<size_t>(path_starts_[before] + i)]);
+    path_slots_.push_back(rows[m].slot);
+    rows[m].position = past + depth;
+  }
 }
 
 void Workspace::allocate(int num_threads) {

@@ -6,9 +6,9 @@
 #include "activations.h"
 #include "decoder.h"
 
-// A row is one token: its sequence, and its position there.
+// A row is one token: its sequence, its position there, and where the cache has it.
 struct Row {
-  int sequence, position;
+  int sequence, position, slot;
 };
 
 // Queries of one key head, counted over the tokens of a sequence, then the heads that share it.
@@ -33,6 +33,13 @@ class Workspace {
   int num_rows() const { return static_cast<int>(rows.size()); }
   int num_angles() const { return model_.head_size / 2; }
 
+  // Of a row of a tree: the slots of its positions from the sequence's past on, its own the last;
+  // null in a chain, where they are the positions.
+  const int* path(int m) const {
+    const int64_t start = path_starts_[static_cast<size_t>(m)];
+    return start < 0 ? nullptr : path_slots_.data() + start;
+  }
+
   float* hidden(int m) { return hidden_.data() + static_cast<int64_t>(m) * model_.hidden_size; }
   float* query(int m, int head) { return at(queries_, model_.num_heads, m, head); }
   float* key(int m, int head) { return at(keys_, model_.num_kv_heads, m, head); }
@@ -55,8 +62,11 @@ class Workspace {
   std::vector<float> hidden_, queries_, keys_, values_, cosines_, sines_;
   std::vector<Activations> normed_;  // one, or one a thread
   std::vector<std::vector<float>> scores_, tiles_;
+  std::vector<int> path_slots_;
+  std::vector<int64_t> path_starts_;  // of each row; -1 in a chain
 
   void place_rows();
+  void place_tree(int sequence, const int32_t* parents);
   void allocate(int num_threads);
   void plan_attention(int num_threads);
   float* at(std::vector<float>& heads, int num_heads, int m, int head) const {
