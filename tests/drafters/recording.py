@@ -25,10 +25,14 @@ class Recording:
     forced: Sequence[Iterable[int]] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     calls: list[Call] = field(default_factory=list)
+    takes_trees: bool = False
 
     def __post_init__(self) -> None:
         self.tokens: list[list[int]] = [[] for _ in self.sequences]
         self.queues = [iter(queue) for queue in self.forced]
+
+    def states(self, row: int) -> Tensor:
+        raise AssertionError("this round hands out no states")
 
     def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         self.calls.append(Call(list(rows), logits.clone()))

@@ -76,6 +76,15 @@ class TorchDecoder(LanguageModel):
         place = torch.device(device)
         return cls(config, _load(weights, place, dtype), name or config.architecture)
 
+    def embedded(self, tokens: Sequence[int]) -> Float[Tensor, "tokens hidden"]:
+        """Rows of the embedding, unscaled, in float32."""
+        ids = torch.tensor(tokens, dtype=torch.long, device=self.device)
+        return self._weights.embedding[ids].float()
+
+    def head_product(self, inputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
+        """The output matrix alone, without the final norm, in float32."""
+        return linear(inputs.to(self.dtype), self._weights.head).float()
+
     def open_cache(self) -> TorchCache:
         """An empty cache of this model."""
         return TorchCache(self.config, self.device, self._weights.embedding.dtype)

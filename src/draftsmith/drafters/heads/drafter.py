@@ -1,0 +1,136 @@
+"""A trained head as a drafter: it reads the target's states of what was committed, then itself.
+
+With n tokens committed the target has read tokens 0 to n-2. Row t of the head pairs the state of
+token t with the embedding of token t+1, at position t; the last row foretells token n. Drafted
+rows take the head's own output for a state. They are dropped when the round is over, and the next
+round reads what was kept with the target's own states.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.drafters.contract import (
+    Draft,
+    DraftContext,
+    DraftState,
+    SequenceView,
+    StatefulDrafter,
+)
+from draftsmith.drafters.heads.eagle3 import EagleHead, HeadRow, Span
+
+__all__ = ["HeadDrafter", "HeadState"]
+
+_MOST_ROWS = 256
+"""Rows of a prompt that are read at once."""
+
+
+class HeadDrafter(StatefulDrafter):
+    """Drafts with a head that was trained for the target.
+
+    Args:
+        head: Loaded, over the target's tables.
+        name: For messages and tables.
+    """
+
+    def __init__(self, head: EagleHead, name: str = "eagle3") -> None:
+        self.head = head
+        self.name = name
+        self.boundaries = head.config.boundaries
+
+    def open(self) -> "HeadState":
+        """A state without sequences."""
+        return HeadState(self.head)
+
+
+class HeadState(DraftState):
+    """The head's cache of one engine's sequences."""
+
+    def __init__(self, head: EagleHead) -> None:
+        self._head = head
+        self._rows: dict[int, _Text] = {}
+
+    @torch.inference_mode()
+    def propose(self, context: DraftContext) -> Draft:
+        """Read what was committed, then draft token by token; each is drawn from its law."""
+        views = context.sequences
+        wanted = [i for i, view in enumerate(views) if view.gamma > 0]
+        streams = {i: found for i in wanted if (found := self._read(context, i)) is not None}
+        live = context.wanting(list(streams))
+        while live:
+            stacked = torch.cat([streams[i] for i in live])
+            logits, features = self._head.finish(stacked)
+            drawn = context.draw(live, logits)
+            known = context.follow(live)
+            fed = dict(zip(live, zip(drawn, known, features, strict=True), strict=True))
+            live = context.wanting(live)
+            if live:
+                streams = self._step(views, {i: fed[i] for i in live})
+        return context.drawn()
+
+    def release(self, sequence: int) -> None:
+        """Forget a sequence."""
+        self._rows.pop(sequence, None)
+
+    def _read(self, context: DraftContext, index: int) -> Float[Tensor, "1 width"] | None:
+        """Read what was committed since, with the target's states.
+
+        Returns:
+            What the next draft goes on from; None where the target has read nothing yet.
+        """
+        view, head = context.sequences[index], self._head
+        text = self._rows.get(view.id)
+        if text is None:
+            text = self._rows[view.id] = _Text(head.open_row())
+        text.drop_drafted()
+        states, start = context.states(index), text.num_settled
+        for done in range(0, len(states), _MOST_ROWS):
+            part, first = states[done : done + _MOST_ROWS], start + done
+            tokens = view.tokens[first + 1 : first + 1 + len(part)]
+            stream = head.run([Span(text.row, tokens, first)], head.feature(part))
+            text.settle(stream[-1:])
+        if not text.num_settled:
+            return None
+        # What a grammar has forced since, the target has not read: the head's own states stand in.
+        ahead = view.tokens[text.num_settled + 1 :]
+        if not ahead:
+            return text.last
+        _, feature = head.finish(text.last)
+        span = Span(text.row, ahead, text.num_settled)
+        return head.run([span], feature.expand(len(ahead), -1))[-1:]
+
+    def _step(
+        self,
+        views: Sequence[SequenceView],
+        fed: dict[int, tuple[int, list[int], Float[Tensor, " width"]]],
+    ) -> dict[int, Float[Tensor, "1 width"]]:
+        """Run the head over what was drawn, and what follows it without a draw."""
+        spans: list[Span] = []
+        features: list[Tensor] = []
+        for index, (token, known, feature) in fed.items():
+            text = self._rows[views[index].id]
+            tokens = [token, *known]
+            spans.append(Span(text.row, tokens, text.row.length))
+            # Of tokens that took no draw the head has no state of its own: the last stands in.
+            features.append(feature.expand(len(tokens), -1))
+        stream = self._head.run(spans, torch.cat(features))
+        lasts = torch.tensor([len(span.tokens) for span in spans]).cumsum(0) - 1
+        return {i: stream[last : last + 1] for i, last in zip(fed, lasts.tolist(), strict=True)}
+
+
+class _Text:
+    """Of one sequence: its cache, whose first slots hold what the target has read, by position."""
+
+    def __init__(self, row: HeadRow) -> None:
+        self.row = row
+        self.num_settled = 0
+        self.last = torch.empty(1, 0)
+        """What `run` gave for the last of them."""
+
+    def drop_drafted(self) -> None:
+        self.row.length = self.num_settled
+
+    def settle(self, last: Float[Tensor, "1 width"]) -> None:
+        self.num_settled, self.last = self.row.length, last

@@ -1,0 +1,59 @@
+"""What a head borrows of its target: rows of the embedding, and the output matrix."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from draftsmith.errors import InvalidRequestError
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.native.cpu import CpuDecoder
+from draftsmith.models.native.decoder import TorchDecoder
+
+__all__ = ["TargetTables", "tables_of"]
+
+
+class TargetTables(NamedTuple):
+    """Of one target, in float32."""
+
+    name: str
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    embed: Callable[[Sequence[int]], Float[Tensor, "ids hidden"]]
+    """The embeddings of some ids."""
+    logits: Callable[[Float[Tensor, "rows hidden"]], Float[Tensor, "rows vocab"]]
+    """The output matrix alone, without the final norm."""
+
+
+def tables_of(target: LanguageModel) -> TargetTables:
+    """The tables of a loaded target.
+
+    Args:
+        target: A native decoder.
+
+    Returns:
+        Its tables.
+
+    Raises:
+        InvalidRequestError: It is none, or scales its embeddings, which no head is known to do.
+    """
+    name = target.traits.name
+    if not isinstance(target, CpuDecoder | TorchDecoder):
+        raise InvalidRequestError(
+            f"a draft head reads {name}'s embeddings, which only a native decoder on a CPU hands "
+            "out: use another draft"
+        )
+    config = target.config
+    if config.scales.embedding != 1.0:
+        raise InvalidRequestError(
+            f"{name} multiplies its embeddings by {config.scales.embedding:g}, and no head is "
+            "known to say whether it does: use another draft"
+        )
+    if isinstance(target, CpuDecoder):
+        embed, logits = target.weights.embedding.rows, target.weights.head.multiply
+    else:
+        embed, logits = target.embedded, target.head_product
+    sizes = config.num_layers, config.hidden_size, config.vocab_size
+    return TargetTables(name, *sizes, embed, logits)
