@@ -87,6 +87,11 @@ class Tokenizer(ABC):
         """How it spells; None where that is not known, and grammars cannot be followed."""
         return None
 
+    def spellings(self) -> Sequence[bytes] | None:
+        """What each id adds to a text, in bytes, nothing for a special token; None: not known."""
+        pieces = self.byte_pieces()
+        return None if pieces is None else pieces.of_ids
+
     def as_json(self) -> str | None:
         """The whole of it as the text of a `tokenizer.json`; None where there is no such."""
         return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from draftsmith.errors import InvalidRequestError
+from draftsmith.models.gguf.alphabet import BYTES
 from draftsmith.models.hf.chat import render_chat
 from draftsmith.models.tokenizer import Message, Tokenizer, Tool, check_text
 
@@ -67,6 +68,19 @@ class TransformersTokenizer(Tokenizer):
                 "does not know"
             ) from error
 
+    def spellings(self) -> Sequence[bytes] | None:
+        """What each id adds to a text, in bytes; None where letters do not stand for bytes."""
+        described = self.as_json()
+        decoder = json.loads(described).get("decoder") if described else None
+        if not decoder or decoder.get("type") != "ByteLevel":
+            return None
+        special = set(self.special_tokens().values())
+        strings = self.token_strings()
+        return [
+            b"" if token in special else _spelled(strings.get(token, ""))
+            for token in range(max(strings, default=-1) + 1)
+        ]
+
     def as_json(self) -> str | None:
         """The whole of it as the text of a `tokenizer.json`; None for a slow one."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
@@ -79,3 +93,10 @@ class TransformersTokenizer(Tokenizer):
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
         return bool(getattr(self.tokenizer, "chat_template", None))
+
+
+def _spelled(letters: str) -> bytes:
+    try:
+        return bytes(map(BYTES.__getitem__, letters))
+    except KeyError:
+        return letters.encode()  # an added token is plain text
