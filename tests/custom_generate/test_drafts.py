@@ -57,14 +57,18 @@ def test_stop_strings_and_tokenizer_reach_us() -> None:
         model.generate(**OPTIONS, stop_strings=[stop], **OURS)
 
 
-def test_a_draft_of_another_tokenizer_is_refused() -> None:
+def test_a_draft_of_another_tokenizer_is_translated_or_refused() -> None:
     model = byte_model()
     pair: dict[str, Any] = {"tokenizer": tokenizer(), "assistant_model": byte_model(1)}
+    for options in (OPTIONS, OPTIONS | {"do_sample": True, "seed": 3}):
+        plain = model.generate(**options, **(OURS if "seed" in options else {}))
+        for theirs in (tokenizer(), tokenizer(7)):
+            text = model.generate(**options, **OURS, **pair, assistant_tokenizer=theirs)
+            assert torch.equal(text, plain)
+    silent = tokenizer(7)
+    silent.backend_tokenizer.decoder = decoders.Fuse()
     with pytest.raises(VocabularyMismatchError, match="has another tokenizer"):
-        model.generate(**OPTIONS, **OURS, **pair, assistant_tokenizer=tokenizer(7))
-    plain = model.generate(**OPTIONS)
-    text = model.generate(**OPTIONS, **OURS, **pair, assistant_tokenizer=tokenizer())
-    assert torch.equal(text, plain)
+        model.generate(**OPTIONS, **OURS, **pair, assistant_tokenizer=silent)
 
 
 def test_a_draft_of_another_size_is_refused_unless_the_tokenizers_show_it_is_padding() -> None:

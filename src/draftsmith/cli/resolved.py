@@ -64,8 +64,11 @@ def _weight_type(target: "LanguageModel") -> str:
 
 
 def _num_draft_ids(draft: "Drafter | None") -> int | None:
-    from draftsmith.drafters import ModelDrafter
+    from draftsmith.drafters import ModelDrafter, TranslatedDrafter
 
-    if not isinstance(draft, ModelDrafter) or not draft.model.has_reducible_head:
+    if (
+        not isinstance(draft, ModelDrafter | TranslatedDrafter)
+        or not draft.model.has_reducible_head
+    ):
         return None
     return draft.model.num_head_ids or 0

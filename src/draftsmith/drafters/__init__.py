@@ -13,6 +13,7 @@ from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.ngram import NgramDrafter, NgramTable
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
 from draftsmith.drafters.simple import BlockDrafter, RandomDrafter
+from draftsmith.drafters.translated import TranslatedDrafter
 
 __all__ = [
     "BlockDrafter",
@@ -28,4 +29,5 @@ __all__ = [
     "RandomDrafter",
     "SequenceView",
     "StatefulDrafter",
+    "TranslatedDrafter",
 ]

@@ -12,6 +12,8 @@ from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.ngram import NgramDrafter, NgramTable
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
 from draftsmith.drafters.simple import RandomDrafter
+from draftsmith.drafters.translated import TranslatedDrafter
+from draftsmith.drafters.vocabularies import translation_between
 from draftsmith.errors import InvalidRequestError, ModelNotFoundError, VocabularyMismatchError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.given import (
@@ -32,6 +34,7 @@ __all__ = [
     "as_drafter",
     "draft_reference",
     "draft_words",
+    "drafter_of",
 ]
 
 OnProgress = Callable[[PullProgress], None]
@@ -90,12 +93,19 @@ def draft_words(
     target: str,
     on_progress: OnProgress | None,
 ) -> Tokenizer | None:
-    """A draft model's tokenizer: the target's own object where the two were found the same."""
+    """A draft model's tokenizer: the target's own object where the two were found the same.
+
+    Raises:
+        VocabularyMismatchError: If it is another one, and no translation is to be had.
+    """
     theirs = as_tokenizer(named if given is None else given, "draft_tokenizer", on_progress)
     if theirs is None or words is None:
         return theirs
-    check_same_vocabulary(words, theirs, target, named or "model")
-    return words
+    if _are_same(words, theirs):
+        return words
+    # Refused here, before anything is loaded, if it cannot be translated.
+    translation_between(words, theirs, target, named or "model")
+    return theirs
 
 
 def as_drafter(
@@ -122,11 +132,41 @@ def as_drafter(
     if isinstance(draft, Drafter):
         return draft
     if named is not None:
-        return ModelDrafter(_load_draft_model(named, target, loading), theirs)
+        return drafter_of(_load_draft_model(named, target, loading), target, words, theirs)
     if isinstance(draft, str):
         return _free_drafter(draft, target.traits.vocab_size, words)
     # What a draft's own files ask is no rule of the text: the target's are.
-    return ModelDrafter(as_loaded_model(draft, NO_DEMANDS), theirs)
+    return drafter_of(as_loaded_model(draft, NO_DEMANDS), target, words, theirs)
+
+
+def drafter_of(
+    model: LanguageModel, target: LanguageModel, words: Tokenizer | None, theirs: Tokenizer | None
+) -> Drafter:
+    """The drafter that a model is: of the target's vocabulary, or of another.
+
+    Args:
+        model: The draft.
+        target: What it drafts for.
+        words: The target's tokenizer.
+        theirs: The model's; the very object `words` where the two were found the same.
+
+    Raises:
+        VocabularyMismatchError: If it is of another vocabulary, and no translation is to be had.
+    """
+    if words is None or theirs is None or theirs is words:
+        return ModelDrafter(model, theirs)
+    if _are_same(words, theirs):
+        return ModelDrafter(model, words)
+    translation = translation_between(words, theirs, target.traits.name, model.traits.name)
+    return TranslatedDrafter(model, translation, target.traits.vocab_size, theirs)
+
+
+def _are_same(words: Tokenizer, theirs: Tokenizer) -> bool:
+    try:
+        check_same_vocabulary(words, theirs, "", "")
+    except VocabularyMismatchError:
+        return False
+    return True
 
 
 def _load_draft_model(named: str, target: LanguageModel, loading: DraftLoading) -> LanguageModel:

@@ -9,6 +9,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_flag, check_whole
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.model import ModelDrafter
+from draftsmith.drafters.translated import TranslatedDrafter
 from draftsmith.engine.control.auto import AutoGamma
 from draftsmith.engine.control.contract import Controller
 from draftsmith.engine.control.fixed import FixedGamma
@@ -114,6 +115,7 @@ class Engine:
             _check_vocabularies(target, tokenizer, self.draft, draft_tokenizer)
         if self.cache_tokens is not None:
             _check_counted(self.cache_tokens, [target, *_models(self.draft)])
+            _check_translated(self.cache_tokens, self.draft)
 
     @property
     def controller(self) -> Controller:
@@ -372,7 +374,7 @@ def _check_boundaries(target: LanguageModel, draft: Drafter) -> None:
 
 
 def _model_drafters(draft: Drafter) -> list[ModelDrafter | SpeculativeDrafter]:
-    """Those that run a model, the outermost first."""
+    """Those that run a model of the target's vocabulary, the outermost first."""
     if isinstance(draft, SpeculativeDrafter):
         return [draft, *_model_drafters(draft.inner)]
     return [draft] if isinstance(draft, ModelDrafter) else []
@@ -380,7 +382,18 @@ def _model_drafters(draft: Drafter) -> list[ModelDrafter | SpeculativeDrafter]:
 
 def _models(draft: Drafter | None) -> list[LanguageModel]:
     """Those that a drafter runs."""
+    if isinstance(draft, TranslatedDrafter):
+        return [draft.model]
     return [] if draft is None else [drafter.model for drafter in _model_drafters(draft)]
+
+
+def _check_translated(cache_tokens: int, draft: Drafter | None) -> None:
+    """Refuse a number of the target's tokens for a draft that counts in its own."""
+    if isinstance(draft, TranslatedDrafter):
+        raise InvalidRequestError(
+            f"cache_tokens={cache_tokens} counts tokens of the target, and draft {draft.name} has "
+            "another vocabulary: leave it out, or use a draft of the target's family"
+        )
 
 
 def _check_counted(cache_tokens: int, models: Sequence[LanguageModel]) -> None:

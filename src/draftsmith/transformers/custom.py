@@ -11,6 +11,7 @@ from torch import Tensor
 from draftsmith.core.gamma import Gamma, check_gamma
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
+from draftsmith.drafters.given import drafter_of
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
 from draftsmith.models.contract import LanguageModel
@@ -132,6 +133,9 @@ def _engine(
     if isinstance(drafter, ModelDrafter) and any(one is None for one in tokenizers):
         _check_sizes(target, drafter)
     ours, theirs = (wrap_tokenizer(one) if one is not None else None for one in tokenizers)
+    if isinstance(drafter, ModelDrafter) and ours is not None and theirs is not None:
+        drafter = drafter_of(drafter.model, target, ours, theirs)
+        theirs = None
     return Engine(target, ours, drafter, gamma=gamma if drafter else None, draft_tokenizer=theirs)
 
 
