@@ -17,6 +17,7 @@ from draftsmith.core.noise import (
     _philox,  # pyright: ignore[reportPrivateUsage] - its words must be the kernel's, bit for bit
 )
 from draftsmith.core.params import SamplingParams
+from draftsmith.core.sampling_table import LogitRows, top_ids_of_rows
 from draftsmith.kernels.cpu import library as cpu
 from draftsmith.kernels.cpu import sampling
 
@@ -55,6 +56,7 @@ def logits(kind: str, rows: int, vocab: int, generator: torch.Generator) -> Tens
 
 
 KINDS = ("plain", "ties", "bans", "zeros of both signs", "no law")
+COUNTS = (1, 2, 8, 40)
 SIZES = (*range(1, 20), 31, 32, 33, 64, 100, 255, 256, 257, 300, 1000)
 
 
@@ -281,3 +283,27 @@ def test_without_the_library_everything_is_the_cores(monkeypatch: pytest.MonkeyP
     assert isinstance(sampling.sampling_law(SamplingParams(), ()), SamplingLaw)
     assert isinstance(sampling.counter_noise(NoiseKeys(one, one), one, one), CounterNoise)
     assert sampling.has_mass(torch.tensor([[0.0, 1.0], [0.0, 0.0]])).tolist() == [True, False]
+
+
+@on_every_set
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_likeliest_ids_are_the_plain_ones(isa: str, kind: str) -> None:
+    generator = torch.Generator().manual_seed(len(kind))
+    for vocab in SIZES:
+        scores = logits(kind, 4, vocab, generator)
+        # Rows where they lie: of two sequences, in an order of their own, beside what is no id.
+        padded = torch.cat([scores, torch.full((4, 3), 99.0)], dim=1).view(2, 2, vocab + 3)
+        rows = LogitRows(padded, [(1, 1), (0, 0), (1, 0)], vocab)
+        for count in COUNTS:
+            ours = sampling.top_ids(rows, count)
+            assert torch.equal(ours, top_ids_of_rows(rows, count)), (vocab, count)
+            picked = rows.picked().nan_to_num(nan=-torch.inf)
+            sorted_ids = picked.sort(dim=-1, descending=True, stable=True).indices
+            assert torch.equal(ours, sorted_ids[:, :count]), (vocab, count)
+
+
+def test_many_likeliest_ids_are_found_by_all_threads() -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(1, 24, 50_000, generator=generator).round(decimals=2)
+    rows = LogitRows(scores, [(0, place) for place in range(24)], 50_000)
+    assert torch.equal(sampling.top_ids(rows, 8), top_ids_of_rows(rows, 8))

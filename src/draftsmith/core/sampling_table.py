@@ -63,7 +63,12 @@ def top_ids_of_rows(rows: LogitRows, count: int) -> Int[Tensor, "rows count"]:
         [[1, 3, 2]]
     """
     picked = rows.picked().nan_to_num(nan=-torch.inf)
-    found = picked.topk(min(count, picked.shape[-1])).indices.sort().values
+    values, ids = picked.topk(min(count, picked.shape[-1]))
+    least = values[:, -1:]
+    if bool(((picked == least).sum(dim=-1) > (values == least).sum(dim=-1)).any()):
+        # Some of those that equal the last one are left out, and topk does not say which.
+        return picked.sort(dim=-1, descending=True, stable=True).indices[:, : ids.shape[-1]]
+    found = ids.sort().values
     # By falling logit; sorted by id before, and the order of equals is kept.
     order = picked.gather(-1, found).sort(descending=True, stable=True).indices
     return found.gather(-1, order)

@@ -55,6 +55,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_attend": (None, [*[_POINTER] * 3, *[_INT] * 3, _FLOAT, _INT, *[_POINTER] * 3]),
     "ds_decoder_forward": (None, [_POINTER, _POINTER]),
     "ds_points": (None, [_POINTER, _POINTER, _INT, _INT, _POINTER]),
+    "ds_top_ids": (_INT, [_POINTER, _POINTER, _INT, _INT, _INT, _POINTER]),
     "ds_laws": (None, [_POINTER, _POINTER, _INT, _INT, *[_POINTER] * 5]),
     "ds_race": (None, [_POINTER, *[_INT] * 3, *[_POINTER] * 3, _INT, _INT, _POINTER]),
     "ds_has_mass": (None, [_POINTER, _INT, _INT, _POINTER]),
@@ -63,6 +64,9 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_uniforms": (None, [*[_POINTER] * 3, _INT, _LONG, _INT, _POINTER]),
 }
 """Result and arguments of every function, as the sources declare them."""
+
+_LATE = frozenset({"ds_top_ids"})
+"""What a library that was built earlier lacks: who calls it asks whether it is there."""
 
 Library = ctypes.CDLL
 
@@ -76,6 +80,8 @@ def library() -> Library | None:
         return None
     loaded = ctypes.CDLL(spec.origin)
     for name, (result, arguments) in _SIGNATURES.items():
+        if name in _LATE and not hasattr(loaded, name):
+            continue
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
     loaded.ds_set_num_threads(physical_cores())

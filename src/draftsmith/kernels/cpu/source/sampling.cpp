@@ -1,4 +1,5 @@
 // Sampling for Python: rows in parallel, each on one thread. Each has a plain torch twin.
+#include <atomic>
 #include <vector>
 
 #include "interface.h"
@@ -56,6 +57,22 @@ void ds_points(const float* scores, const int64_t* starts, int num_rows, int n, 
     DsScratch s = scratch(n);
     out[row] = kernels.point(scores + starts[row], n, s);
   });
+}
+
+// The k < n likeliest ids of the row at each start, into rows of k; 0 if a row holds NaN.
+int ds_top_ids(const float* scores, const int64_t* starts, int num_rows, int n, int k, int64_t* out) {
+  const DsSampling& kernels = *ds_kernels().sampling;
+  std::atomic<int> is_good{1};
+  const auto find = [&](int64_t row) {
+    DsScratch s = scratch(n);
+    if (kernels.top_ids(scores + starts[row], n, k, s, out + row * k) == 0) is_good = 0;
+  };
+  if (static_cast<int64_t>(num_rows) * n >= kFewScores) {
+    each_row(num_rows, find);
+  } else {
+    for (int64_t row = 0; row < num_rows; ++row) find(row);
+  }
+  return is_good;
 }
 
 // The law of the row at each start, by its own four numbers, into rows that lie side by side.
