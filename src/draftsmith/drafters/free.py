@@ -6,6 +6,7 @@ guesses come true.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from draftsmith.drafters.best_first import Grown, Sources, copy, grow, grow_chain
 from draftsmith.drafters.contract import (
@@ -19,8 +20,12 @@ from draftsmith.drafters.contract import (
 from draftsmith.drafters.evidence import Place
 from draftsmith.drafters.growing_text import GrowingText
 from draftsmith.drafters.odds import Odds
+from draftsmith.drafters.remembered import Identity, identity_of, load_memory, save_memory
 from draftsmith.drafters.shared_memory import MemoryReader, SharedMemory
 from draftsmith.drafters.token_recycling import NUM_SUCCESSORS
+from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
+from draftsmith.models.contract import LanguageModel
+from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["FreeDrafter"]
 
@@ -38,6 +43,10 @@ class FreeDrafter(StatefulDrafter):
     all sources make a tree, or a chain where the engine takes no trees. Its engines share what it
     has learnt, in bounded memory. The draft is deterministic, given what was seen before.
 
+    Args:
+        memory: A file that what was learnt is read from, if it is there, and that `save` writes;
+            None keeps it while the drafter lives. It holds tokens of the texts that passed through.
+
     Example:
         >>> import draftsmith
         >>> engine = draftsmith.load_engine("smollm2-135m-instruct", FreeDrafter(), gamma=4)
@@ -49,17 +58,63 @@ class FreeDrafter(StatefulDrafter):
     uses_torch_threads = False
     draws_from_law = False
 
-    def __init__(self) -> None:
+    def __init__(self, memory: str | Path | None = None) -> None:
         self._memory = SharedMemory()
+        self._path = None if memory is None else Path(memory)
+        self._target: Identity | None = None
 
     def open(self) -> "_Free":
-        """No text yet; what was learnt from others is shared."""
+        """No text yet; what was learnt from others is shared.
+
+        Raises:
+            InvalidRequestError: If it has a file, and nobody has said whose that is.
+        """
+        if self._path is not None and self._target is None:
+            raise InvalidRequestError(
+                f"memory={str(self._path)!r} is read for one target, which load_engine tells the "
+                "drafter: hand it to load_engine, or call its meet first"
+            )
         return _Free(self._memory)
 
+    def meet(self, target: LanguageModel, tokenizer: Tokenizer | None) -> None:
+        """Say what it drafts for, and read the file of that; `load_engine` does.
+
+        Args:
+            target: The model.
+            tokenizer: Its own.
+
+        Raises:
+            InvalidRequestError: If there is no folder for the file.
+            ModelFormatError: If the file is no memory, or not whole.
+            VocabularyMismatchError: If it is another model's.
+        """
+        if self._path is None:
+            return
+        identity = identity_of(target, tokenizer)
+        if self._target is None:
+            load_memory(self._memory, self._path, identity)
+            self._target = identity
+        elif identity != self._target:
+            raise VocabularyMismatchError(
+                f"memory {self._path} is of {self._target.name}, and the target is "
+                f"{identity.name}: make another drafter"
+            )
+
+    def save(self) -> None:
+        """Write what was learnt to the file, in one step; without one, nothing.
+
+        Raises:
+            InvalidRequestError: If it cannot be written.
+        """
+        if self._path is not None and self._target is not None:
+            save_memory(self._memory, self._path, self._target)
+
     def forget(self) -> None:
-        """Forget all that was learnt, as a measurement does before it asks the same again."""
+        """Know what the file says and no more, as a measurement does before it asks again."""
         with self._memory.lock:
             self._memory.forget()
+        if self._path is not None and self._target is not None:
+            load_memory(self._memory, self._path, self._target)
 
 
 class _Sequence:

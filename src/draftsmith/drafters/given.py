@@ -40,6 +40,7 @@ __all__ = [
 OnProgress = Callable[[PullProgress], None]
 GivenDraft: TypeAlias = GivenModel | Drafter
 _TABLES = {"unigram": 1, "bigram": 2}
+_REMEMBERING = "free:"
 _DRAFT_HEAD_IDS = 32_768
 """Of a draft's head on a CPU, by default: of a large vocabulary, few ids are ever drafted."""
 
@@ -130,11 +131,13 @@ def as_drafter(
         DraftsmithError: If there is no such draft, or it is not for this target.
     """
     if isinstance(draft, Drafter):
+        if isinstance(draft, FreeDrafter):
+            draft.meet(target, words)
         return draft
     if named is not None:
         return drafter_of(_load_draft_model(named, target, loading), target, words, theirs)
     if isinstance(draft, str):
-        return _free_drafter(draft, target.traits.vocab_size, words)
+        return _free_drafter(draft, target, words)
     # What a draft's own files ask is no rule of the text: the target's are.
     return drafter_of(as_loaded_model(draft, NO_DEMANDS), target, words, theirs)
 
@@ -192,15 +195,21 @@ def _is_model(draft: str) -> bool:
         if not Path(path).is_file():
             raise ModelNotFoundError(f"n-gram file {path!r} does not exist: check the path")
         return False
+    if draft.startswith(_REMEMBERING):
+        require(bool(path), "draft", "free, or free:FILE with a file that is remembered in", draft)
+        return False
     return draft not in ("prompt-lookup", "free", "random")
 
 
-def _free_drafter(draft: str, vocab_size: int, tokenizer: Tokenizer | None) -> Drafter:
+def _free_drafter(draft: str, target: LanguageModel, tokenizer: Tokenizer | None) -> Drafter:
     """A drafter that is no model."""
+    vocab_size = target.traits.vocab_size
     if draft == "prompt-lookup":
         return PromptLookupDrafter()
-    if draft == "free":
-        return FreeDrafter()
+    if draft == "free" or draft.startswith(_REMEMBERING):
+        drafter = FreeDrafter(draft.removeprefix(_REMEMBERING) if draft != "free" else None)
+        drafter.meet(target, tokenizer)
+        return drafter
     if draft == "random":
         return RandomDrafter(vocab_size)
     kind, _, path = draft.partition(":")

@@ -19,6 +19,7 @@ class Odds:
 
     Args:
         weights: To begin with.
+        squares: Squared errors that each has learnt from, where it goes on.
 
     Example:
         >>> odds = Odds([0.0, 1.0])
@@ -30,9 +31,9 @@ class Odds:
         True
     """
 
-    def __init__(self, weights: Sequence[float]) -> None:
+    def __init__(self, weights: Sequence[float], squares: Sequence[float] | None = None) -> None:
         self.weights = list(weights)
-        self._squares = [_CAUTION] * len(self.weights)
+        self.squares = [_CAUTION] * len(self.weights) if squares is None else list(squares)
 
     def chance(self, known: Sequence[int], shift: float = 0.0) -> float:
         """That a guess of which this is known is right.
@@ -59,7 +60,7 @@ class Odds:
             The sequence's shift from then on.
         """
         error = self.chance(known, shift) - is_right
-        squares, weights = self._squares, self.weights
+        squares, weights = self.squares, self.weights
         for index in known:
             squares[index] += error * error
             weights[index] -= _RATE * error / math.sqrt(squares[index])

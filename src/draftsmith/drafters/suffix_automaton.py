@@ -65,6 +65,11 @@ class SuffixAutomaton:
         return len(self._links)
 
     @property
+    def text(self) -> Sequence[int]:
+        """All that was read, with -1 behind each document."""
+        return self._text
+
+    @property
     def last(self) -> int:
         """The state of the whole document so far."""
         return self._last

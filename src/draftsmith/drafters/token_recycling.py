@@ -4,7 +4,7 @@ Luo et al. 2024: every row of a check is worth keeping, also behind a draft that
 Beside the last token, which they keep, we keep the last two, which tell more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from draftsmith.core.values import check_whole, require
 
@@ -12,7 +12,7 @@ __all__ = ["NUM_SUCCESSORS", "SuccessorTable"]
 
 NUM_SUCCESSORS = 8
 """Ids that are kept of each row."""
-_MOST_CONTEXTS = 65_536
+_MOST_CONTEXTS = 32_768
 _NONE: tuple[int, ...] = ()
 _SHIFT = 32
 """Bits of an id in the key of a pair."""
@@ -41,6 +41,21 @@ class SuccessorTable:
         require(self._most >= 2, "most_contexts", "2 or more", most_contexts)
         self._pairs: dict[int, tuple[int, ...]] = {}
         self._tokens: dict[int, tuple[int, ...]] = {}
+
+    @classmethod
+    def of(
+        cls, pairs: Mapping[int, tuple[int, ...]], tokens: Mapping[int, tuple[int, ...]]
+    ) -> "SuccessorTable":
+        """A table that holds what `contexts` of another gave."""
+        table = cls()
+        for kept, given in ((table._pairs, pairs), (table._tokens, tokens)):
+            for key, row in given.items():
+                _put(kept, key, row, table._most)
+        return table
+
+    def contexts(self) -> tuple[Mapping[int, tuple[int, ...]], Mapping[int, tuple[int, ...]]]:
+        """All rows after two tokens and after one, by a number that stands for these."""
+        return self._pairs, self._tokens
 
     def __len__(self) -> int:
         """Contexts that are kept, of both kinds."""
