@@ -9,8 +9,10 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
-from draftsmith.models.native.stored import FLOAT_TYPES, StoredTensor
+from draftsmith.models.native.stored import FLOAT_TYPES, ID_TYPES, StoredTensor
 
 __all__ = ["open_checkpoint"]
 
@@ -18,14 +20,17 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _LENGTH_BYTES = 8
+_Types = dict[str, torch.dtype]
+"""What tensors may be, by safetensors' names."""
 _MOST_HEADER_BYTES = 100_000_000  # as the format's own library allows
 
 
-def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
+def open_checkpoint(folder: Path, *, with_ids: bool = False) -> dict[str, StoredTensor]:
     """List the tensors of a model's folder: `model.safetensors`, or the shards of its index.
 
     Args:
         folder: What `save_pretrained` wrote. Headers are read and checked; weights are not.
+        with_ids: Whether there may be tables of ids among them, as draft heads have.
 
     Returns:
         The tensors by name.
@@ -42,10 +47,11 @@ def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
     """
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is not a folder; give a model's folder")
+    types: _Types = {**FLOAT_TYPES, **(ID_TYPES if with_ids else {})}
     if (folder / _SINGLE).is_file():
-        return {tensor.name: tensor for tensor in _read_file(folder / _SINGLE)}
+        return {tensor.name: tensor for tensor in _read_file(folder / _SINGLE, types)}
     if (folder / _INDEX).is_file():
-        return _read_shards(folder)
+        return _read_shards(folder, types)
     if any((folder / name).is_file() for name in _PICKLES):
         raise ModelFormatError(
             f"{folder} holds {_PICKLES[0]} only, a pickle that could run code; "
@@ -57,7 +63,7 @@ def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
 # --- shards -----------------------------------------------------------------------------------
 
 
-def _read_shards(folder: Path) -> dict[str, StoredTensor]:
+def _read_shards(folder: Path, types: _Types) -> dict[str, StoredTensor]:
     """Every tensor of the index, and none beside it."""
     wanted = _read_index(folder / _INDEX)
     found: dict[str, StoredTensor] = {}
@@ -65,7 +71,7 @@ def _read_shards(folder: Path) -> dict[str, StoredTensor]:
         path = folder / shard
         if not path.is_file():
             raise ModelFormatError(f"{path} is missing, but {_INDEX} names it; fetch it again")
-        for tensor in _read_file(path):
+        for tensor in _read_file(path, types):
             if wanted.get(tensor.name) != shard:
                 raise _malformed(path, f"{_INDEX} does not list its tensor {tensor.name!r}")
             found[tensor.name] = tensor
@@ -91,7 +97,7 @@ def _read_index(path: Path) -> dict[str, str]:
 # --- one file ---------------------------------------------------------------------------------
 
 
-def _read_file(path: Path) -> list[StoredTensor]:
+def _read_file(path: Path, types: _Types) -> list[StoredTensor]:
     """The tensors of one file, in the order of their bytes."""
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -101,7 +107,7 @@ def _read_file(path: Path) -> list[StoredTensor]:
         header = _json_object(path, file.read(length))
     start = _LENGTH_BYTES + length
     tensors = [
-        _read_entry(path, name, entry, start)
+        _read_entry(path, name, entry, start, types)
         for name, entry in header.items()
         if name != "__metadata__"
     ]
@@ -119,24 +125,24 @@ def _check_header_length(path: Path, length_bytes: bytes, length: int, num_bytes
         raise _truncated(path, "ends within its header")
 
 
-def _read_entry(path: Path, name: str, entry: object, start: int) -> StoredTensor:
+def _read_entry(path: Path, name: str, entry: object, start: int, types: _Types) -> StoredTensor:
     """One tensor's entry in the header; `start` is where the weights begin."""
     if not isinstance(entry, dict):
         raise _malformed(path, f"tensor {name!r} is {entry!r}")
-    format = _read_format(path, name, entry.get("dtype"))
+    format = _read_format(path, name, entry.get("dtype"), types)
     shape = _read_integers(path, name, "shape", entry.get("shape"))
     offsets = _read_integers(path, name, "data_offsets", entry.get("data_offsets"))
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _malformed(path, f"tensor {name!r} has data_offsets {list(offsets)}")
     num_bytes = offsets[1] - offsets[0]
-    wanted = math.prod(shape) * FLOAT_TYPES[format].itemsize
+    wanted = math.prod(shape) * types[format].itemsize
     if num_bytes != wanted:
         raise _malformed(path, f"tensor {name!r} has {num_bytes} bytes, its shape needs {wanted}")
     return StoredTensor(name, format, shape, path, start + offsets[0], num_bytes)
 
 
-def _read_format(path: Path, name: str, dtype: object) -> str:
-    for format in FLOAT_TYPES:
+def _read_format(path: Path, name: str, dtype: object, types: _Types) -> str:
+    for format in types:
         if dtype == format:
             return format
     raise ModelFormatError(

@@ -8,16 +8,19 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["FLOAT_TYPES", "StoredTensor"]
+__all__ = ["FLOAT_TYPES", "ID_TYPES", "StoredTensor"]
 
 FLOAT_TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The float formats, by the names of safetensors and of GGUF."""
+
+ID_TYPES: Final = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
+"""The formats of tables of ids, by safetensors' names; no weights are in them."""
 
 _TILE_ROWS = 16
 _PART_BYTES = 4 << 20  # of larger ones the C library keeps some 30 MB when they are freed
@@ -92,6 +95,17 @@ class StoredTensor:
             return torch.empty(self.shape)
         stored = torch.from_numpy(self.read()).view(FLOAT_TYPES[self.format])
         return stored.reshape(self.shape).float()
+
+    def ids(self) -> Shaped[Tensor, "..."]:
+        """Read a table of ids, or of marks, as it is.
+
+        Raises:
+            ModelFormatError: As `read`, or if it is none.
+        """
+        if self.format not in ID_TYPES:
+            known = ", ".join(ID_TYPES)
+            raise ModelFormatError(f"tensor {self.name!r} is {self.format}; it must be {known}")
+        return torch.from_numpy(self.read()).view(ID_TYPES[self.format]).reshape(self.shape)
 
     def _span(self, start: int, count: int) -> NDArray[np.uint8]:
         buffer = np.empty(count, dtype=np.uint8)

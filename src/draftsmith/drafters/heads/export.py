@@ -1,0 +1,174 @@
+"""A head as files: in the layout of speculators, which vLLM loads, and which we read again."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from draftsmith.drafters.heads.config import HeadConfig
+from draftsmith.drafters.heads.weights import HeadWeights
+from draftsmith.errors import InvalidRequestError
+from draftsmith.models.written import written_whole
+
+__all__ = ["save_tensors", "speculators_config", "speculators_tensors", "write_speculators"]
+
+_PARTS = {
+    "input_norm": "input_layernorm",
+    "hidden_norm": "hidden_norm",
+    "post_norm": "post_attention_layernorm",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.o_proj",
+    "query_norm": "self_attn.q_norm",
+    "key_norm": "self_attn.k_norm",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+_WHOLE = {"head": "lm_head", "embedding": "embed_tokens"}
+_FORMATS = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
+
+
+def write_speculators(
+    folder: Path, config: HeadConfig, weights: HeadWeights, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a head's folder; each file is whole or not there, the config last.
+
+    Args:
+        folder: Made where it is missing.
+        config: The head's conventions.
+        weights: Its tensors.
+        dtype: Of the stored weights.
+
+    Raises:
+        InvalidRequestError: The folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / "model.safetensors", speculators_tensors(config, weights, dtype))
+        text = json.dumps(speculators_config(config, dtype), indent=2) + "\n"
+        with written_whole(folder / "config.json") as place:
+            place.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequestError(
+            f"{folder} cannot be written to ({error.strerror}): give another folder, or make room"
+        ) from error
+
+
+def speculators_config(
+    config: HeadConfig, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, object]:
+    """The config.json of a head, every convention written out.
+
+    Args:
+        config: The head's.
+        dtype: Of the stored weights.
+
+    Returns:
+        What JSON holds.
+    """
+    rope = {"rope_type": "default", **dict(config.rope_scaling), "rope_theta": config.rope_theta}
+    layer = {
+        "model_type": "qwen3" if config.normalises_heads else "llama",
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_size,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": rope,
+        "max_position_embeddings": config.context_length,
+        "vocab_size": config.target_vocab_size,
+    }
+    proposal = {"proposal_type": "greedy", "speculative_tokens": 4}
+    return {
+        "architectures": ["Eagle3Speculator"],
+        "speculators_model_type": "eagle3",
+        "speculators_config": {
+            "algorithm": "eagle3",
+            "default_proposal_method": "greedy",
+            "proposal_methods": [proposal],
+            "verifier": {"name_or_path": config.target, "architectures": []},
+        },
+        "transformer_layer_config": layer,
+        "draft_vocab_size": config.vocab_size,
+        "target_hidden_size": config.target_hidden_size,
+        "eagle_aux_hidden_state_layer_ids": list(config.boundaries),
+        "norm_before_residual": config.norm_before_residual,
+        "norm_output": config.feeds_back_normed,
+        "norm_before_fc": config.feature_norm == "joint",
+        "fc_norm": config.feature_norm == "each",
+        "tie_word_embeddings": False,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def speculators_tensors(
+    config: HeadConfig, weights: HeadWeights, dtype: torch.dtype = torch.bfloat16
+) -> dict[str, Tensor]:
+    """A head's tensors by the names of speculators.
+
+    Args:
+        config: The head's.
+        weights: Its tensors.
+        dtype: Of the stored weights.
+
+    Returns:
+        The tensors, `d2t` (offsets) and `t2d` among them where the vocabulary is reduced.
+    """
+    found = {_their_name(name): tensor.to(dtype) for name, tensor in weights.tensors.items()}
+    if weights.ids is not None:
+        marks = torch.zeros(config.target_vocab_size, dtype=torch.bool)
+        marks[weights.ids] = True
+        found["d2t"] = weights.ids - torch.arange(len(weights.ids))
+        found["t2d"] = marks
+    return found
+
+
+def _their_name(name: str) -> str:
+    if not name.startswith("layers."):
+        return f"{_WHOLE.get(name, name)}.weight"
+    _, number, part = name.split(".")
+    return f"layers.{number}.{_PARTS[part]}.weight"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Args:
+        path: The place.
+        tensors: By name.
+
+    Raises:
+        OSError: As writing does.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, tensor in tensors.items():
+        end = position + tensor.nbytes
+        header[name] = {
+            "dtype": _FORMATS[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with written_whole(path) as place, place.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())

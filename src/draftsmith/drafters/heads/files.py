@@ -1,0 +1,53 @@
+"""A head's tensors as their files have them: safetensors, or torch's own, without running code."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from draftsmith.errors import ModelFormatError
+from draftsmith.models.native.checkpoint import open_checkpoint
+from draftsmith.models.native.stored import ID_TYPES
+
+__all__ = ["read_tensors"]
+
+_PICKLE = "pytorch_model.bin"
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a head's folder: floats in float32, tables of ids as they are.
+
+    Args:
+        folder: With `model.safetensors` (or its shards), or `pytorch_model.bin`, which is read as
+            tensors only: nothing in it is run.
+
+    Raises:
+        ModelFormatError: A file is missing, cut off, or holds something else.
+    """
+    path = folder / _PICKLE
+    if path.is_file() and not any(folder.glob("model.safetensors*")):
+        return _from_pickle(path)
+    return {
+        name: tensor.ids() if tensor.format in ID_TYPES else tensor.tensor()
+        for name, tensor in open_checkpoint(folder, with_ids=True).items()
+    }
+
+
+def _from_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        found: object = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelFormatError(
+            f"{path} cannot be read ({why:.120}); fetch it again, or save it as safetensors"
+        ) from error
+    if not isinstance(found, Mapping):
+        raise ModelFormatError(f"{path} holds {type(found).__name__}, no tensors: fetch it again")
+    tensors: dict[str, Tensor] = {}
+    for name, value in found.items():
+        if not isinstance(value, Tensor):
+            raise ModelFormatError(f"{path} holds {name!r} that is no tensor: fetch it again")
+        tensors[str(name)] = value.float() if value.is_floating_point() else value
+    return tensors

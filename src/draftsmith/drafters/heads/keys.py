@@ -1,0 +1,131 @@
+"""The keys of a head's config.json: those that are read, those that change nothing, no others."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from draftsmith.errors import ModelFormatError
+
+__all__ = ["check_keys", "layer_keys"]
+
+_LAYER = "transformer_layer_config"
+_READ: Final = frozenset(
+    (
+        "aux_hidden_state_layer_ids",
+        "architectures",
+        "draft_vocab_size",
+        "eagle_aux_hidden_state_layer_ids",
+        "eagle_config",
+        "fc_norm",
+        "head_dim",
+        "hidden_size",
+        "intermediate_size",
+        "max_position_embeddings",
+        "norm_before_fc",
+        "norm_before_residual",
+        "norm_output",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "rms_norm_eps",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "speculators_config",
+        "speculators_model_type",
+        "target_hidden_size",
+        "target_layer_ids",
+        "vocab_size",
+    )
+)
+_EMPTY: Final = {
+    "attention_bias": (False, None),
+    "embed_requires_grad": (True, False, None),
+    "hidden_act": ("silu", None),
+    "mlp_bias": (False, None),
+    "parallel_drafting": (False, None),
+    "sliding_window": (None,),
+    "use_sliding_window": (False, None),
+}
+"""Keys that may be there with these values alone."""
+_WITHOUT_EFFECT: Final = frozenset(
+    (
+        "_name_or_path",
+        "attention_dropout",
+        "auto_map",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "has_no_defaults_at_init",
+        "initializer_range",
+        "layer_types",
+        "max_window_layers",
+        "mlp_dropout",
+        "model_type",
+        "modeltype",
+        "num_hidden_layers",
+        "num_target_layers",
+        "pad_token_id",
+        "pretraining_tp",
+        "speculators_version",
+        "target_model_type",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    )
+)
+"""`num_hidden_layers` is the draft's own number, which the tensors tell; `tie_word_embeddings` is
+the target's, and the tensors tell that, too."""
+_EAGLE: Final = frozenset(
+    (
+        "aux_hidden_state_layer_ids",
+        "eagle_aux_hidden_state_layer_ids",
+        "use_aux_hidden_state",
+    )
+)
+
+
+def layer_keys(config: Mapping[str, object]) -> Mapping[str, object]:
+    """Where the sizes stand: speculators keeps them in a part of their own.
+
+    Args:
+        config: The whole.
+
+    Returns:
+        The part.
+    """
+    part = config.get(_LAYER)
+    return part if isinstance(part, Mapping) else config
+
+
+def check_keys(config: Mapping[str, object]) -> None:
+    """Refuse what is not known: it could change what the head computes.
+
+    Args:
+        config: The parsed file.
+
+    Raises:
+        ModelFormatError: With the key, its value and the remedy.
+    """
+    known = _READ | _WITHOUT_EFFECT | {_LAYER}
+    _check(config, known, "")
+    layer = layer_keys(config)
+    if layer is not config:
+        _check(layer, known, f"{_LAYER}.")
+    eagle = config.get("eagle_config")
+    if isinstance(eagle, Mapping):
+        _check(eagle, _EAGLE, "eagle_config.")
+
+
+def _check(part: Mapping[str, object], known: frozenset[str], prefix: str) -> None:
+    for key, value in part.items():
+        if key in _EMPTY:
+            if value not in _EMPTY[key]:
+                raise ModelFormatError(
+                    f"{prefix}{key} is {value!r:.60}: of heads, only "
+                    f"{_EMPTY[key][0]!r} is known there"
+                )
+        elif key not in known:
+            raise ModelFormatError(
+                f"config.json has the key {prefix}{key} ({value!r:.60}), which is not known here: "
+                "take it out if it changes nothing"
+            )

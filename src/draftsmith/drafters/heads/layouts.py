@@ -1,0 +1,263 @@
+"""Published heads: every layout's conventions resolved to one `HeadConfig`, or refused by name.
+
+The same key means other things in other layouts; what is decided here is written out in
+`HeadConfig.described`. Ids of layers become boundaries of the target (see `config.py`).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from draftsmith.drafters.heads.config import FeatureNorm, HeadConfig
+from draftsmith.drafters.heads.files import read_tensors
+from draftsmith.drafters.heads.keys import check_keys, layer_keys
+from draftsmith.drafters.heads.names import drafted_ids, our_names
+from draftsmith.drafters.heads.tables import TargetTables
+from draftsmith.drafters.heads.weights import HeadWeights
+from draftsmith.errors import ModelFormatError
+from draftsmith.models.native.bounds import named_after
+from draftsmith.models.native.config import number_option, size_option
+
+__all__ = ["is_head", "read_head"]
+
+_ARCHITECTURES = {
+    "LlamaForCausalLMEagle3",
+    "Eagle3LlamaForCausalLM",
+    "Eagle3Speculator",
+    "Eagle3DraftModel",
+    "Qwen3Eagle3Model",
+}
+_KINDS = ("Eagle", "DFlash", "DSpark", "Medusa", "Domino", "Speculator", "DraftModel")
+"""What is in the architecture's name of a head of any kind."""
+_TOP_IDS = ("eagle_aux_hidden_state_layer_ids", "aux_hidden_state_layer_ids")
+_LATER_IDS = "target_layer_ids"
+
+
+def is_head(folder: Path) -> bool:
+    """Whether a folder holds a draft head, of whatever kind, and no model.
+
+    Example:
+        >>> is_head(Path("."))
+        False
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # whoever reads it next says what is wrong
+    if not isinstance(config, dict):
+        return False
+    names = _architectures(config)
+    is_marked = "speculators_model_type" in config or "draft_vocab_size" in config
+    return is_marked or any(kind in name for name in names for kind in _KINDS)
+
+
+def read_head(folder: Path, target: TargetTables) -> tuple[HeadConfig, HeadWeights]:
+    """Read a head for a target, in whatever layout it is.
+
+    Args:
+        folder: With a config.json and the weights.
+        target: Whose layers and ids fill in what the files leave to convention.
+
+    Returns:
+        Its conventions, all of them, and its weights, checked against each other.
+
+    Raises:
+        ModelFormatError: It is of another kind, cut off, or says something that is not known here.
+    """
+    with named_after(folder):
+        config = _config(folder / "config.json")
+        _check_kind(config)
+        check_keys(config)
+        stored = read_tensors(folder)
+        tensors, is_middle = our_names(stored, folder)
+        resolved = _resolve(config, tensors, target, is_middle=is_middle)
+        ids = drafted_ids(stored, resolved.vocab_size, resolved.target_vocab_size, folder)
+        weights = HeadWeights(tensors, ids)
+        weights.check(resolved)
+    return resolved, weights
+
+
+def _config(path: Path) -> dict[str, object]:
+    try:
+        value: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFormatError(f"config.json cannot be read ({error}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise ModelFormatError("config.json is no JSON object; fetch it again")
+    return value
+
+
+def _architectures(config: Mapping[str, object]) -> list[str]:
+    names = config.get("architectures")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _check_kind(config: Mapping[str, object]) -> None:
+    kind = config.get("speculators_model_type", "eagle3")
+    if kind != "eagle3":
+        raise ModelFormatError(f"speculators_model_type is {kind!r}: of heads, eagle3 is known")
+    names = _architectures(config)
+    plain = {"LlamaForCausalLM", "Qwen3ForCausalLM"} if "draft_vocab_size" in config else set()
+    if names and not _ARCHITECTURES.union(plain).intersection(names):
+        known = ", ".join(sorted(_ARCHITECTURES))
+        raise ModelFormatError(f"architectures is {names[0]!r}: of heads, {known} are known")
+    eagle = _part(config, "eagle_config")
+    if eagle.get("use_aux_hidden_state", True) is not True:
+        raise ModelFormatError(
+            "eagle_config.use_aux_hidden_state is false, which is EAGLE-1: give an EAGLE-3 head"
+        )
+
+
+def _part(config: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = config.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ModelFormatError(f"{key} is {value!r:.60}, no JSON object; fetch it again")
+    return value
+
+
+# --- conventions --------------------------------------------------------------------------------
+
+
+def _resolve(
+    config: Mapping[str, object],
+    tensors: Mapping[str, Tensor],
+    target: TargetTables,
+    *,
+    is_middle: bool,
+) -> HeadConfig:
+    layer = layer_keys(config)
+    hidden, heads = size_option(layer, "hidden_size"), size_option(layer, "num_attention_heads")
+    target_width = size_option(config, "target_hidden_size", target.hidden_size)
+    num_states = _num_states(tensors, target_width)
+    boundaries = _boundaries(config, num_states, target.num_layers)
+    vocab = size_option(layer, "vocab_size")
+    rope = _part(layer, "rope_parameters") or _part(layer, "rope_scaling")
+    theta = number_option(rope, "rope_theta", number_option(layer, "rope_theta", 10_000.0))
+    numbers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
+    return HeadConfig(
+        boundaries=boundaries,
+        target_hidden_size=target_width,
+        target_vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=size_option(layer, "intermediate_size"),
+        num_layers=max(1, len(numbers)),
+        num_heads=heads,
+        num_kv_heads=size_option(layer, "num_key_value_heads", heads),
+        head_size=size_option(layer, "head_dim", hidden // heads),
+        vocab_size=size_option(config, "draft_vocab_size", vocab),
+        norm_epsilon=number_option(layer, "rms_norm_eps", 1e-6),
+        rope_theta=theta,
+        rope_scaling=tuple((k, v) for k, v in rope.items() if k != "rope_theta"),
+        context_length=size_option(layer, "max_position_embeddings", 2048),
+        norm_before_residual=_residual(config),
+        feeds_back_normed=_fed_back(config, is_middle=is_middle),
+        feature_norm=_feature_norm(config, tensors),
+        normalises_heads="layers.0.query_norm" in tensors,
+        has_embedding="embedding" in tensors,
+        has_head="head" in tensors,
+        layout=_layout(config, is_middle=is_middle),
+        target=_verifier(config),
+    )
+
+
+def _layout(config: Mapping[str, object], *, is_middle: bool) -> str:
+    if "speculators_model_type" in config:
+        return "speculators"
+    if "Qwen3Eagle3Model" in _architectures(config):
+        return "DeepSpec"
+    if is_middle:
+        return "SpecForge" if "eagle_config" in config else "SafeAI"
+    return "ModelOpt" if "eagle_config" in config else "layers.0"
+
+
+def _num_states(tensors: Mapping[str, Tensor], target_width: int) -> int:
+    if "fc" not in tensors:
+        raise ModelFormatError("it holds no fc.weight: the file is cut off, or no EAGLE-3 head")
+    inputs = tensors["fc"].shape[-1]
+    if inputs % target_width:
+        raise ModelFormatError(
+            f"fc.weight reads {inputs} numbers, which are no whole states of {target_width}: "
+            "it is another target's head"
+        )
+    return inputs // target_width
+
+
+def _boundaries(config: Mapping[str, object], num_states: int, num_layers: int) -> tuple[int, ...]:
+    """The ids of layers, wherever they stand, as boundaries."""
+    nested = _part(config, "eagle_config")
+    places = [
+        *((config[key], key, 0) for key in _TOP_IDS if config.get(key) is not None),
+        *((nested[key], f"eagle_config.{key}", 1) for key in _TOP_IDS if nested.get(key)),
+        *((config[key], key, 1) for key in (_LATER_IDS,) if config.get(key) is not None),
+    ]
+    if not places:
+        # What SafeAI's code, SpecForge's default and vLLM all come to.
+        boundaries = (2, num_layers // 2, num_layers - 3)
+        where = "no key gives the target's layers, and the usual ones are three"
+    else:
+        value, where, shift = places[0]
+        ids = _ids(value, where)
+        # One vendor writes boundaries there: an id of N can be nothing else.
+        boundaries = tuple(one + (0 if max(ids) == num_layers else shift) for one in ids)
+    if len(boundaries) != num_states:
+        raise ModelFormatError(
+            f"fc.weight reads {num_states} states of the target and {where}: "
+            f"{len(boundaries)} are told; it is cut off, or of a kind that is not known here"
+        )
+    return boundaries
+
+
+def _ids(value: object, where: str) -> list[int]:
+    if not isinstance(value, list) or not all(type(one) is int and one >= -1 for one in value):
+        raise ModelFormatError(f"{where} is {value!r:.60}; it must be a list of layers")
+    return value
+
+
+def _residual(config: Mapping[str, object]) -> bool:
+    value = config.get("norm_before_residual")
+    if value is None and "speculators_model_type" in config:
+        raise ModelFormatError(
+            "config.json has no norm_before_residual, which readers of speculators' heads take for "
+            "true or for false: write what the head was trained with into it"
+        )
+    return _flag("norm_before_residual", value, default=False)
+
+
+def _fed_back(config: Mapping[str, object], *, is_middle: bool) -> bool:
+    value = _flag("norm_output", config.get("norm_output"), default=is_middle)
+    if not is_middle:
+        return value
+    # There the key is about the logits alone; what is fed back stays raw.
+    if not value:
+        raise ModelFormatError("norm_output is false: a head without its final norm is not known")
+    return False
+
+
+def _feature_norm(config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> FeatureNorm:
+    found: FeatureNorm = (
+        "joint" if "input_norm" in tensors else "each" if "fc_norm.0" in tensors else "none"
+    )
+    for key, kind in (("norm_before_fc", "joint"), ("fc_norm", "each")):
+        value = config.get(key)
+        if value is not None and _flag(key, value, default=False) != (found == kind):
+            raise ModelFormatError(
+                f"{key} is {value!r}, and the tensors are those of "
+                f"{'no norm' if found == 'none' else 'a norm'} before fc: fetch it again"
+            )
+    return found
+
+
+def _flag(key: str, value: object, *, default: bool) -> bool:
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise ModelFormatError(f"{key} is {value!r:.60}; it must be true or false")
+    return value
+
+
+def _verifier(config: Mapping[str, object]) -> str | None:
+    verifier = _part(_part(config, "speculators_config"), "verifier")
+    name = verifier.get("name_or_path")
+    return str(name) if name else None
