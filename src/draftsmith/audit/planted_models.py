@@ -13,6 +13,11 @@ __all__ = ["ForgetfulRollback", "RoundedChecks"]
 class RoundedChecks(PassedOn):
     """A pass over several rows of one sequence rounds its logits to bfloat16."""
 
+    def __init__(self, inner: LanguageModel) -> None:
+        super().__init__(inner)
+        # Its other way to logits is not broken.
+        self.num_boundaries = 0
+
     def forward(self, cache: Cache, batch: Rows) -> Tensor:
         """Rounded where something is checked, exact where a token is decoded plainly."""
         logits = self.inner.forward(cache, batch)
@@ -25,6 +30,7 @@ class ForgetfulRollback(PassedOn):
     def __init__(self, inner: LanguageModel) -> None:
         super().__init__(inner)
         self.takes_trees = False
+        self.num_boundaries = 0
 
     def open_cache(self) -> Cache:
         """A cache that does not quite forget."""

@@ -82,3 +82,12 @@ class ClockedModel(PassedOn):
         logits = self.inner.forward(cache, batch)
         self._clock.pending_pass_s += time.perf_counter() - start
         return logits
+
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Many[int]
+    ) -> tuple[Float[Tensor, "batch rows vocab"], Float[Tensor, "batch rows boundaries hidden"]]:
+        """The model's pass, timed."""
+        start = time.perf_counter()
+        found = self.inner.forward_with_states(cache, batch, boundaries)
+        self._clock.pending_pass_s += time.perf_counter() - start
+        return found

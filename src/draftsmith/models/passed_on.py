@@ -23,6 +23,7 @@ class PassedOn(LanguageModel):
         self.device = inner.device
         self.uses_torch_threads = inner.uses_torch_threads
         self.takes_trees = inner.takes_trees
+        self.num_boundaries, self.hidden_size = inner.num_boundaries, inner.hidden_size
 
     def open_cache(self) -> Cache:
         """The inner model's."""
@@ -31,6 +32,18 @@ class PassedOn(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """The inner model's logits."""
         return self.inner.forward(cache, batch)
+
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch rows vocab"], Float[Tensor, "batch rows boundaries hidden"]]:
+        """The inner model's logits and streams."""
+        return self.inner.forward_with_states(cache, batch, boundaries)
+
+    def extend_with_states(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: Sequence[int]
+    ) -> Float[Tensor, "tokens boundaries hidden"]:
+        """Append tokens to one row, without logits; the inner model's streams."""
+        return self.inner.extend_with_states(cache, row, tokens, boundaries)
 
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""

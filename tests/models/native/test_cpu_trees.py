@@ -3,6 +3,7 @@
 # pyright: basic
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -163,7 +164,7 @@ def test_others_share_only_what_is_a_text() -> None:
 def all_at_depth_of_slot(model: CpuDecoder) -> Any:
     """Planted: a tree is fed as a chain, so that a position is a slot and siblings are seen."""
     run = model._pass
-    return lambda cache, rows, tokens, logits, parents=None: run(cache, rows, tokens, logits)
+    return lambda cache, batch, *places: run(cache, replace(batch, parents=None), *places)
 
 
 @torch.inference_mode()

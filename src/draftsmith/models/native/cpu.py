@@ -32,7 +32,7 @@ __all__ = ["CpuCache", "CpuDecoder", "PassTimes"]
 
 _MOST_ROWS = 512
 """Of one call: more would push the activations out of the processor's caches."""
-_INT = ctypes.c_int32
+_INT, _POINTER = ctypes.c_int32, ctypes.c_void_p
 
 
 class PassTimes(NamedTuple):
@@ -89,6 +89,7 @@ class CpuDecoder(LanguageModel):
         self._struct, self._kept = decoder_struct(weights, config, is_half, exact_activations)
         self.has_reducible_head = True
         self.num_head_ids = num_head_ids
+        self.num_boundaries, self.hidden_size = config.num_layers + 1, config.hidden_size
         self.num_threads = num_threads() if threads is None else threads
         self._nanoseconds = (ctypes.c_int64 * 3)()
 
@@ -121,55 +122,81 @@ class CpuDecoder(LanguageModel):
 
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
-        assert isinstance(cache, CpuCache)
-        logits = torch.empty(len(batch.rows), batch.width, self.config.vocab_size)
-        for first, last in _groups(batch):
-            rows, tokens = batch.rows[first:last], batch.tokens[first:last]
-            parents = None if batch.parents is None else batch.parents[first:last]
-            lines = [logits[first + i, : len(new)] for i, new in enumerate(tokens)]
-            self._pass(cache, rows, tokens, lines, parents)
-            if self._has_reduced_head:
-                held = [cache.row(row) for row in rows]
-                self._hide_foreign(held, logits[first:last])
-                if parents is not None:
-                    self._hide_branches(held, parents, lines)
-        return logits
+        return self._forward(cache, batch, None)
+
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch rows vocab"], Float[Tensor, "batch rows boundaries hidden"]]:
+        """As `forward`, and the residual stream of every new token."""
+        states = torch.empty(len(batch.rows), batch.width, len(boundaries), self.hidden_size)
+        return self._forward(cache, batch, _Streams(boundaries, list(states))), states
 
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
-        assert isinstance(cache, CpuCache)
-        for start in range(0, len(tokens), _MOST_ROWS):
-            self._pass(cache, [row], [tokens[start : start + _MOST_ROWS]], [])
+        self._extend(cache, row, tokens, None)
+
+    def extend_with_states(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: Sequence[int]
+    ) -> Float[Tensor, "tokens boundaries hidden"]:
+        """As `extend`, and the residual stream of every token."""
+        states = torch.empty(len(tokens), len(boundaries), self.hidden_size)
+        self._extend(cache, row, tokens, _Streams(boundaries, [states]))
+        return states
 
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
         """Never called: there is no encoder."""
         raise AssertionError("a decoder-only model has no encoder")
 
+    def _forward(
+        self, cache: Cache, batch: Rows, streams: "_Streams | None"
+    ) -> Float[Tensor, "batch rows vocab"]:
+        assert isinstance(cache, CpuCache)
+        logits = torch.empty(len(batch.rows), batch.width, self.config.vocab_size)
+        for first, last in _groups(batch):
+            part = batch if last - first == len(batch.rows) else _part(batch, first, last)
+            lines = [logits[first + i, : len(new)] for i, new in enumerate(part.tokens)]
+            own = streams and _Streams(streams.boundaries, streams.lines[first:last])
+            self._pass(cache, part, lines, own)
+            if self._has_reduced_head:
+                held = [cache.row(row) for row in part.rows]
+                self._hide_foreign(held, logits[first:last])
+                if part.parents is not None:
+                    self._hide_branches(held, part.parents, lines)
+        return logits
+
+    def _extend(
+        self, cache: Cache, row: int, tokens: Sequence[int], streams: "_Streams | None"
+    ) -> None:
+        assert isinstance(cache, CpuCache)
+        for start in range(0, len(tokens), _MOST_ROWS):
+            part = Rows([row], [tokens[start : start + _MOST_ROWS]])
+            own = streams and _Streams(streams.boundaries, [streams.lines[0][start:]])
+            self._pass(cache, part, [], own)
+
     def _pass(
         self,
         cache: CpuCache,
-        numbers: Sequence[int],
-        tokens: Sequence[Sequence[int]],
+        batch: Rows,
         logits: Sequence[Float[Tensor, "_ vocab"]],
-        parents: Sequence[Sequence[int]] | None = None,
+        streams: "_Streams | None",
     ) -> None:
         """Run some rows; `logits` has a place for each of their tokens, or is empty."""
+        tokens, parents = batch.tokens, batch.parents
         flat = [token for new in tokens for token in new]
         self.weights.embedding.check_ids(flat)
         model, embedded, _held = self._embedding(flat)
-        rows, starts = cache.begin(numbers, tokens)
+        rows, starts = cache.begin(batch.rows, tokens)
         sequences = (SequenceStruct * len(rows))(
             *(
                 (len(new), start, row.capacity, row.keys.data_ptr(), row.values.data_ptr())
                 for row, start, new in zip(rows, starts, tokens, strict=True)
             )
         )
-        stride = 4 * self.config.vocab_size
-        places = [line.data_ptr() + stride * i for line in logits for i in range(line.shape[0])]
+        places = [place for line in logits for place in _places(line, line.shape[0])]
         tiles, times = self._head_tiles(rows, starts, tokens), self._nanoseconds
         ids = (_INT * len(flat))(*embedded)
         wanted = (_INT * len(places))(*range(len(places)))
-        pointers = (ctypes.c_void_p * len(places))(*places)
+        pointers = (_POINTER * len(places))(*places)
         chosen = None if tiles is None else (_INT * len(tiles))(*tiles)
         follows = None if parents is None else (_INT * len(flat))(*chain.from_iterable(parents))
         struct = PassStruct(
@@ -185,8 +212,9 @@ class CpuDecoder(LanguageModel):
             address(times),
             address(follows),
         )
+        _held_states = streams and streams.hand_to(struct, tokens)
         self._library.ds_decoder_forward(address(model), address(struct))
-        cache.end(numbers, tokens)
+        cache.end(batch.rows, tokens)
 
     def _embedding(self, tokens: Sequence[int]) -> tuple[DecoderStruct, Sequence[int], object]:
         """The model for C, the rows of its embedding for these tokens, and what holds them."""
@@ -253,6 +281,35 @@ class CpuDecoder(LanguageModel):
             for index, tile in row.tiles_of_others(tree):
                 if tile >= self._num_frequent:
                     line[index, TILE * tile : TILE * (tile + 1)] = -torch.inf
+
+
+class _Streams(NamedTuple):
+    """Where a pass puts residual streams."""
+
+    boundaries: Sequence[int]
+    lines: Sequence[Float[Tensor, "_ boundaries hidden"]]
+    """Of each row, its first tokens first."""
+
+    def hand_to(self, struct: PassStruct, tokens: Sequence[Sequence[int]]) -> object:
+        """Tell a pass; what must live as long as it."""
+        pairs = zip(self.lines, tokens, strict=True)
+        places = [place for line, new in pairs for place in _places(line, len(new))]
+        pointers = (_POINTER * len(places))(*places)
+        boundaries = (_INT * len(self.boundaries))(*self.boundaries)
+        struct.boundaries, struct.num_boundaries = address(boundaries), len(boundaries)
+        struct.states = address(pointers)
+        return boundaries, pointers
+
+
+def _places(line: Tensor, count: int) -> range:
+    """Addresses of the first parts of a contiguous float32 tensor."""
+    step = 4 * line.stride(0)
+    return range(line.data_ptr(), line.data_ptr() + step * count, step)
+
+
+def _part(batch: Rows, first: int, last: int) -> Rows:
+    parents = None if batch.parents is None else batch.parents[first:last]
+    return Rows(batch.rows[first:last], batch.tokens[first:last], parents)
 
 
 def _groups(batch: Rows) -> Iterator[tuple[int, int]]:

@@ -98,6 +98,9 @@ class PassStruct(ctypes.Structure):
         ("num_threads", _INT),
         ("nanoseconds", ctypes.c_void_p),
         ("parents", ctypes.c_void_p),
+        ("boundaries", ctypes.c_void_p),
+        ("num_boundaries", ctypes.c_int64),
+        ("states", ctypes.c_void_p),
     )
 
 

@@ -42,6 +42,7 @@ class Pass {
   void walk(Team& team, int thread) {
     if (thread == 0) mark_ = Clock::now();
     embed(team);
+    hand_out(team, thread, 0);
     count(thread, kRest);
     for (int i = 0; i < model_.num_layers; ++i) {
       const DsLayer& layer = model_.layers[i];
@@ -64,6 +65,7 @@ class Pass {
       count(thread, kRest);
       gate(team, thread, layer);
       add_product(team, thread, layer.down, space_.gated);
+      hand_out(team, thread, i + 1);
       count(thread, kProducts);
     }
     if (pass_.num_logits == 0) return;
@@ -99,6 +101,15 @@ class Pass {
         space_.sines(m)[d] = std::sin(angle) * model_.rotary_scale;
       }
     });
+  }
+
+  // Without a barrier: the stream is next written to when all have been to others.
+  void hand_out(const Team& team, int thread, int boundary) {
+    for (int64_t b = 0; b < pass_.num_boundaries; ++b) {
+      if (pass_.boundaries[b] != boundary) continue;
+      for (int m = thread; m < num_rows_; m += team.size())
+        std::copy_n(space_.hidden(m), model_.hidden_size, pass_.states[m] + b * model_.hidden_size);
+    }
   }
 
   void norm(Team& team, int thread, const float* weight, bool with_codes) {

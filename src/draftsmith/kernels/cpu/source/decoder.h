@@ -49,6 +49,10 @@ struct DsPass {
   int64_t* nanoseconds;        // [3]: products, attention, the rest; null for none
   const int32_t* parents;      // of each token: which of its sequence's it follows, less than its
                                // own index, -1 for what the cache holds; null for the one before
+  const int32_t* boundaries;   // [num_boundaries]: at 0 the residual stream is the embeddings, at b
+                               // what is behind b layers
+  int64_t num_boundaries;
+  float* const* states;        // of each token: [num_boundaries, hidden_size]
 };
 
 }  // extern "C"
