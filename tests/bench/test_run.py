@@ -13,6 +13,7 @@ from draftsmith.drafters import (
     Draft,
     DraftContext,
     Drafter,
+    FreeDrafter,
     ModelDrafter,
     PromptLookupDrafter,
     RandomDrafter,
@@ -239,3 +240,20 @@ def test_a_run_without_a_batch_is_still_a_document() -> None:
     bench = _bench(_free())
     bench.cells.append(CellRun(Cell("w", 0.0, 1), ["w/0"], []))
     assert _document(bench, is_complete=False)["cells"][0]["arms"] == []
+
+
+def test_a_draft_that_learns_begins_anew_in_every_round_and_arm() -> None:
+    # Greedy texts are the same in each round: what it remembered of the first would be copied.
+    bench = _bench({"free": FreeDrafter()}, gammas=(3, 4), num_rounds=3, max_tokens=24)
+    bench.run([(Cell("w", 0.0, 1), _WORKLOAD)], _ignore)
+    drafted = [
+        [
+            [one.statistics.num_rounds for one in track.batches[round_, number].requests]
+            for number in range(len(_TEXTS))
+        ]
+        for track in bench.cells[0].tracks[1:]
+        for round_ in range(3)
+    ]
+    assert drafted[0] == drafted[1] == drafted[2]
+    assert drafted[3] == drafted[4] == drafted[5]
+    assert sum(map(sum, drafted[0])) > 30, "nothing is recalled that was not seen"

@@ -8,7 +8,7 @@ from draftsmith.bench.batch import Batch, run_batch
 from draftsmith.bench.clock import Clock, ClockedController, ClockedModel
 from draftsmith.bench.prompts import encode
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters import Drafter, FreeDrafter
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
 from draftsmith.workloads import Workload
@@ -110,6 +110,9 @@ class Bench:
         for number, round_, index in self._order(len(batches)):
             # The order turns, so that whatever comes and goes meets every arm alike.
             track, engine = tracks[index], engines[index]
+            if number == 0 and isinstance(engine.draft, FreeDrafter):
+                # Else it would recall the very texts that it is measured on.
+                engine.draft.forget()
             on_step(cell, track.arm, False)
             seeded = [replace(one, seed=self.seed + round_) for one in params]
             if track.error is None:
@@ -127,6 +130,7 @@ class Bench:
         """An engine of its own for each arm: a controller learns."""
         arm = track.arm
         draft = None if arm.draft is None else self.drafters[arm.draft]
+        draft = draft.fresh() if isinstance(draft, FreeDrafter) else draft
         engine = Engine(
             ClockedModel(self.engine.target, track.clock),
             self.engine.tokenizer,

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,7 @@ from draftsmith.cli.options import (
     listed,
 )
 from draftsmith.cli.progress import steps
+from draftsmith.cli.remember import DEFAULT_REMEMBERING, RememberOptions
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.sampling import refuse_cut_offs
 from draftsmith.cli.stdout import write_json, write_text
@@ -155,6 +156,7 @@ def bench(
     *,
     files: FileOptions = DEFAULT_FILES,
     arms: ArmOptions = _DEFAULT_ARMS,
+    remembering: RememberOptions = DEFAULT_REMEMBERING,
     requests: RequestOptions = _DEFAULT_REQUESTS,
     messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
@@ -163,6 +165,7 @@ def bench(
     from draftsmith.bench.arms import make_arms
 
     check_drafts(arms.draft)
+    arms = replace(arms, draft=remembering.named(arms.draft))
     params, plan = requests.params(), _plan(arms, requests)
     compared = make_arms(arms.draft, arms.gamma)
     files.check()

@@ -9,6 +9,7 @@ from draftsmith.cli.exits import INTERRUPTED
 from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import System
 from draftsmith.cli.prompt import check_unicode
+from draftsmith.cli.remember import DEFAULT_REMEMBERING, RememberOptions
 from draftsmith.cli.runtime import DEFAULT_MEMORY, DEFAULT_MODELS, MemoryOptions, ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions
 from draftsmith.cli.stdout import write_text
@@ -44,6 +45,7 @@ def chat(
     *,
     models: ModelOptions = DEFAULT_MODELS,
     memory: MemoryOptions = DEFAULT_MEMORY,
+    remembering: RememberOptions = DEFAULT_REMEMBERING,
     sampling: SamplingOptions = DEFAULT_SAMPLING,
     system: System | None = None,
     messages: MessageOptions = DEFAULT_MESSAGES,
@@ -61,11 +63,13 @@ def chat(
     params = sampling.params(max_tokens=_MAX_TOKENS)
     sampling.check_drawn()
     system = check_unicode(system or "", "--system")
-    talk = _Talk(Conversation(_load(models, memory), params, system))
+    engine = _load(remembering.applied(models), memory)
+    talk = _Talk(Conversation(engine, params, system))
     print_lossy(params)
     if is_terminal():
         talk.tell(f"{models.target} · /help lists the commands, Ctrl-D leaves")
-    talk.go_on_to_the_end()
+    with remembering.kept(engine):
+        talk.go_on_to_the_end()
 
 
 def _load(models: ModelOptions, memory: MemoryOptions) -> "Engine":

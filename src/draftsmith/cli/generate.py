@@ -15,6 +15,7 @@ from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
 from draftsmith.cli.options import PROMPT, TextPrompt
 from draftsmith.cli.progress import working
 from draftsmith.cli.prompt import Asked, PromptOptions
+from draftsmith.cli.remember import DEFAULT_REMEMBERING, RememberOptions
 from draftsmith.cli.runtime import DEFAULT_MEMORY, DEFAULT_MODELS, MemoryOptions, ModelOptions
 from draftsmith.cli.sampling import DEFAULT_SAMPLING, SamplingOptions, seeded
 from draftsmith.errors import DraftsmithError, InvalidRequestError
@@ -38,6 +39,7 @@ def generate(
     output: OutputOptions = _DEFAULT_OUTPUT,
     models: ModelOptions = DEFAULT_MODELS,
     memory: MemoryOptions = DEFAULT_MEMORY,
+    remembering: RememberOptions = DEFAULT_REMEMBERING,
     sampling: SamplingOptions = DEFAULT_SAMPLING,
     beams: BeamOptions = _DEFAULT_BEAMS,
     messages: MessageOptions = DEFAULT_MESSAGES,
@@ -51,6 +53,7 @@ def generate(
     """
     messages.apply()
     params = sampling.params(n=output.num_samples, logprobs=output.logprobs)
+    models = remembering.applied(models)
     models.check()
     source.check()
     beams.check(sampling, output.num_samples, output.of_a_sample)
@@ -67,7 +70,8 @@ def generate(
     engine = models.load(memory)
     _log.info("seed %s, verifier %s", requests[0].seed, requests[0].verifier_name)
     answers = Answers(engine, models, output, asked, requests)
-    results = _follow(answers)
+    with remembering.kept(engine):
+        results = _follow(answers)
     answers.finish(results)
     _exit(asked, results)
 

@@ -22,6 +22,7 @@ from draftsmith.cli.options import (
     Strings,
     Whole,
 )
+from draftsmith.cli.remember import DEFAULT_REMEMBERING, RememberOptions
 from draftsmith.cli.runtime import DEFAULT_MEMORY, DEFAULT_MODELS, MemoryOptions, ModelOptions
 from draftsmith.errors import InvalidRequestError
 
@@ -200,6 +201,7 @@ def serve(
     *,
     models: ModelOptions = DEFAULT_MODELS,
     memory: MemoryOptions = DEFAULT_MEMORY,
+    remembering: RememberOptions = DEFAULT_REMEMBERING,
     serving: ServingOptions = _DEFAULT_SERVING,
     limits: LimitOptions = _DEFAULT_LIMITS,
     config: Annotated[FilePath | None, Parameter(group=SERVING)] = None,
@@ -214,7 +216,7 @@ def serve(
     """
     messages.apply()
     settings = serving.settings(models.target, limits)
-    models = _as_served(models)
+    models = remembering.applied(_as_served(models))
     models.check()
     _check_installed(*(("ray",) if serving.is_replicated else ()))
 
@@ -226,6 +228,10 @@ def serve(
         )
 
     if serving.is_replicated:
+        if remembering.remember is not None:
+            raise InvalidRequestError(
+                f"--remember {remembering.remember} is of one process: leave it or --replicas out"
+            )
         _serve_replicas(models, memory, serving, settings, tell)
         return
     engine = models.load(memory, serving.max_batch_size)
@@ -233,7 +239,7 @@ def serve(
     from draftsmith.serve.logs import log_to
     from draftsmith.serve.server import serve as run
 
-    with log_to(serving.log_file):
+    with log_to(serving.log_file), remembering.kept(engine):
         run(create_app(engine, settings), tell)
 
 

@@ -76,6 +76,17 @@ class FreeDrafter(StatefulDrafter):
             )
         return _Free(self._memory)
 
+    def fresh(self) -> "FreeDrafter":
+        """Another drafter, for a measurement of its own.
+
+        Returns:
+            One that knows what the file says and no more.
+        """
+        other = FreeDrafter(self._path)
+        other._target = self._target
+        other.forget()
+        return other
+
     def meet(self, target: LanguageModel, tokenizer: Tokenizer | None) -> None:
         """Say what it drafts for, and read the file of that; `load_engine` does.
 
