@@ -17,6 +17,7 @@ from draftsmith.models.contract import CacheSettings, Rows
 from draftsmith.models.follower import Follower
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.cpu_cache import TILE, CpuCache
+from draftsmith.testing import check_model
 from tests import tiny
 from tests.models.native.test_cpu import TOKENS, difference, fast, plain
 from tests.models.native.test_poison import bits, poisoned
@@ -202,3 +203,29 @@ def test_a_tree_that_is_fed_as_a_chain_is_caught() -> None:
     model._pass = all_at_depth_of_slot(model)
     with pytest.raises(AssertionError):
         check(model, text_of(17), BUSH, 5, bits)
+
+
+class Earlier:
+    """The library as it was built from earlier sources."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "ds_pass_bytes":
+            raise AttributeError(name)
+        return getattr(cpu.library(), name)
+
+
+class Shorter(Earlier):
+    """One that knows of a pass, but not of all that this one says of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda: 88) if name == "ds_pass_bytes" else getattr(cpu.library(), name)
+
+
+@pytest.mark.parametrize("library", [Earlier, Shorter])
+def test_a_library_that_was_built_earlier_is_given_chains_alone(library: type) -> None:
+    with mock.patch("draftsmith.models.native.cpu.library", library):
+        model = fast("llama")
+    assert (model.takes_trees, model.num_boundaries) == (False, 0)
+    check_model(model)
+    now = fast("llama")
+    assert (now.takes_trees, now.num_boundaries) == (True, 3)

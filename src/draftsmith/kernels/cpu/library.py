@@ -54,6 +54,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_store": (None, [_POINTER, _POINTER, *[_INT] * 4, _POINTER, _POINTER]),
     "ds_attend": (None, [*[_POINTER] * 3, *[_INT] * 3, _FLOAT, _INT, *[_POINTER] * 3]),
     "ds_decoder_forward": (None, [_POINTER, _POINTER]),
+    "ds_pass_bytes": (_INT, []),
     "ds_points": (None, [_POINTER, _POINTER, _INT, _INT, _POINTER]),
     "ds_top_ids": (_INT, [_POINTER, _POINTER, _INT, _INT, _INT, _POINTER]),
     "ds_laws": (None, [_POINTER, _POINTER, _INT, _INT, *[_POINTER] * 5]),
@@ -65,7 +66,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
 }
 """Result and arguments of every function, as the sources declare them."""
 
-_LATE = frozenset({"ds_top_ids"})
+_LATE = frozenset({"ds_top_ids", "ds_pass_bytes"})
 """What a library that was built earlier lacks: who calls it asks whether it is there."""
 
 Library = ctypes.CDLL

@@ -18,6 +18,7 @@ from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, Scales
 from draftsmith.models.native.cpu_cache import TILE, CpuCache, CpuRow
 from draftsmith.models.native.cpu_structs import (
+    PASS_BYTES,
     DecoderStruct,
     PassStruct,
     SequenceStruct,
@@ -59,7 +60,6 @@ class CpuDecoder(LanguageModel):
     """
 
     uses_torch_threads = False
-    takes_trees = True
 
     def __init__(
         self,
@@ -89,7 +89,11 @@ class CpuDecoder(LanguageModel):
         self._struct, self._kept = decoder_struct(weights, config, is_half, exact_activations)
         self.has_reducible_head = True
         self.num_head_ids = num_head_ids
-        self.num_boundaries, self.hidden_size = config.num_layers + 1, config.hidden_size
+        self.hidden_size = config.hidden_size
+        # A library that was built earlier knows of chains alone, and would run a tree as one.
+        is_current = hasattr(loaded, "ds_pass_bytes") and loaded.ds_pass_bytes() >= PASS_BYTES
+        self.takes_trees = is_current
+        self.num_boundaries = config.num_layers + 1 if is_current else 0
         self.num_threads = num_threads() if threads is None else threads
         self._nanoseconds = (ctypes.c_int64 * 3)()
 

@@ -11,6 +11,7 @@ from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
 __all__ = [
+    "PASS_BYTES",
     "DecoderStruct",
     "PassStruct",
     "SequenceStruct",
@@ -102,6 +103,9 @@ class PassStruct(ctypes.Structure):
         ("num_boundaries", ctypes.c_int64),
         ("states", ctypes.c_void_p),
     )
+
+
+PASS_BYTES = ctypes.sizeof(PassStruct)
 
 
 def decoder_struct(

@@ -330,6 +330,13 @@ class Pass {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) void ds_decoder_forward(const DsDecoder* model, const DsPass* pass) {
-  Pass(*model, *pass).run();
-}
+#pragma GCC visibility push(default)
+extern "C" {
+
+void ds_decoder_forward(const DsDecoder* model, const DsPass* pass) { Pass(*model, *pass).run(); }
+
+// How much of a pass is read: a caller that says more is newer than this library.
+int ds_pass_bytes() { return sizeof(DsPass); }
+
+}  // extern "C"
+#pragma GCC visibility pop
