@@ -13,6 +13,7 @@ from draftsmith.core.gamma import Gamma
 from draftsmith.engine.engine import Engine
 from draftsmith.models.hf.load import wrap_tokenizer
 from draftsmith.serve.calling import calling_of
+from draftsmith.serve.schemas.answers import ChatChunk
 from draftsmith.serve.schemas.chat import ChatRequest
 from draftsmith.serve.tools import CallReader, calls_in
 from tests import tiny
@@ -149,6 +150,8 @@ def test_a_stream_tells_calls_in_pieces(pair: Pair) -> None:
         body = _BODY | {"tool_choice": choice, "n": 2, "max_tokens": 200}
         answer = pair.drafting.post(_PATH, **body)
         chunks = pair.drafting.stream(_PATH, **body)
+        for chunk in chunks[:-1]:
+            ChatChunk.model_validate(chunk)
         for number in range(2):
             assert _put_together(chunks, number) == _calls(answer, number)
             ends = [one for chunk in chunks[:-1] for one in chunk["choices"]]

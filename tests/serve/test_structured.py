@@ -16,6 +16,9 @@ _SCHEMA = {
     "required": ["fox", "dog"],
     "additionalProperties": False,
 }
+_NAMED: dict[str, Any] = {"name": "odd"}
+_ODD = {"not": {}}
+_BIG = {"description": "x" * 300_000}
 _BODY: dict[str, Any] = {"seed": 3, "max_tokens": 300}
 _FORMS: list[dict[str, Any]] = [
     {"json": _SCHEMA, "disable_any_whitespace": True},
@@ -63,6 +66,10 @@ def test_openais_fields_ask_for_the_same(server: Live) -> None:
         "/v1/responses", input="the quick brown", text=flat, max_output_tokens=300, **sent
     )
     assert answer.body["output"][0]["content"][0]["text"] == own
+    assert answer.body["text"] == flat
+    odd = {"format": {"type": "json_schema", "name": "odd", "schema": _ODD}}
+    refused = server.post("/v1/responses", input="the quick brown", text=odd)
+    assert (refused.status, refused.error["param"]) == (400, "text.format.schema")
 
 
 def _no_blanks(server: Live) -> dict[str, float]:
@@ -84,7 +91,15 @@ def test_any_object_is_an_object(server: Live) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"structured_outputs": {"regex": "("}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": _NAMED | {"schema": _ODD}}},
+            "response_format.json_schema.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": _NAMED | {"schema": _BIG}}},
+            "response_format.json_schema.schema",
+        ),
         ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
         ({"structured_outputs": {"rgex": "a"}}, "structured_outputs.rgex"),
         ({"structured_outputs": {}}, "structured_outputs"),
@@ -122,3 +137,13 @@ def test_forced_tokens_are_drafted_for_free(plain: Live) -> None:
         answer = other.chat(**body)
         assert answer.texts == plain.chat(**(body | {"speculation": None})).texts
         assert answer.body["usage"]["speculation"]["tokens_per_pass"] > 1.5
+
+
+def test_forced_tokens_are_no_predicted_ones(server: Live) -> None:
+    form = {"structured_outputs": {"choice": ["the quick brown fox jumps over the lazy dog"]}}
+    wrong = {"type": "content", "content": "nothing of this"}
+    details = [
+        server.chat(**_BODY, **form, **more).body["usage"]["completion_tokens_details"]
+        for more in ({}, {"prediction": wrong})
+    ]
+    assert {one["accepted_prediction_tokens"] for one in details} == {0}

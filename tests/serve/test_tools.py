@@ -104,6 +104,8 @@ def test_calls_and_their_results_go_to_the_template(told: tuple[str, Live]) -> N
     text = server.post("/detokenize", tokens=ids).body["prompt"]
     assert "lazy" in text
     assert "42" in text
+    turns[1]["content"] = [{"type": "text", "text": "well"}]
+    assert server.post("/tokenize", messages=turns).status == 200
     call["function"] = {"name": "add", "arguments": "{"}
     answer = server.post(_PATH, messages=turns, max_tokens=2)
     assert answer.status == 400

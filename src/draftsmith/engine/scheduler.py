@@ -13,7 +13,7 @@ from draftsmith.drafters.contract import Drafter
 from draftsmith.engine.baton import Baton
 from draftsmith.engine.caches import Caches
 from draftsmith.engine.control.account import Account
-from draftsmith.engine.control.contract import Choice, Controller, RoundReport
+from draftsmith.engine.control.contract import NO_FORCED, Choice, Controller, RoundReport
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.control.own import common_gammas, with_own
 from draftsmith.engine.requests.sequence import Sequence as Sample
@@ -328,11 +328,12 @@ class Scheduler:
         if has_own:
             choice = with_own(choice, samples)
         decided = self._decided(target, samples, choice, has_own)
-        for sample, outcome in zip(samples, decided.outcomes, strict=True):
+        forced = decided.forced or [NO_FORCED] * len(samples)
+        for sample, outcome, free in zip(samples, decided.outcomes, forced, strict=True):
             tokens, drafted, num_accepted, *_ = outcome
             logprobs = logprobs_of(outcome, sample.params.logprobs)
             tested = None if outcome.kept is None else outcome.num_tested
-            sample.commit_round(tokens, drafted, num_accepted, logprobs, tested)
+            sample.commit_round(tokens, drafted, num_accepted, logprobs, tested, free)
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
         records = [sample.records[-1] for sample in samples]

@@ -145,19 +145,20 @@ def _check_parameters(place: int, tool: ToolBody) -> None:
         raise refused(name, f"must be the schema of an object, got type {kind!r:.60}")
 
 
-def refusal_of_tools(
-    engine: Engine, calling: Calling, why: InvalidRequestError
-) -> ApiError | InvalidRequestError:
+def refusal_of_tools(engine: Engine, calling: Calling, why: InvalidRequestError) -> ApiError | None:
     """A refusal of the form of calls, as one of the tool whose schema is to blame.
 
     Args:
         engine: For which the form was to be compiled.
         calling: Whose form it is.
         why: The engine's refusal of all of it.
+
+    Returns:
+        None where the engine refuses something else.
     """
     told = str(why)
     if not told.startswith("structured_outputs.grammar "):
-        return why
+        return None
     told = told.removeprefix("structured_outputs.grammar ")
     # To look for the one that takes too long would take as long again.
     for place, tool in () if "to compile: make it" in told else calling.tools:

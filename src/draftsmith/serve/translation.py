@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.structured import StructuredOutputs
 from draftsmith.engine.engine import Engine
+from draftsmith.engine.generation import Job
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.tokenizer import Message, Tokenizer
 from draftsmith.serve.calling import Calling, calling_of, check_choice, refusal_of_tools
 from draftsmith.serve.errors import refused
-from draftsmith.serve.forms import form_of
+from draftsmith.serve.forms import AskedForm, form_of
 from draftsmith.serve.schemas.chat import (
     ChatRequest,
     ToolCallMessage,
@@ -77,10 +78,10 @@ def chat_work(engine: Engine, body: ChatRequest, limits: Limits) -> Work:
     if form is not None:
         raise refused(calling.held_by, "and another field both ask for a form: give one")
     try:
-        asked = asked._replace(form=calling.form())
+        asked = asked._replace(calls=calling.form())
         return _work(engine, [prompt], asked)._replace(calling=calling)
     except InvalidRequestError as error:
-        raise refusal_of_tools(engine, calling, error) from error
+        raise refusal_of_tools(engine, calling, error) or error from None
 
 
 def _chat_prompt(tokenizer: Tokenizer, body: ChatRequest) -> tuple[list[int], Calling | None]:
@@ -188,7 +189,8 @@ def _call_turn(message: ToolCallMessage) -> Message:
             raise refused(where, f"must be JSON, got {call.function.arguments!r:.60}") from error
         function = {"name": call.function.name, "arguments": arguments}
         calls.append({"id": call.id, "type": "function", "function": function})
-    turn: Any = {"role": "assistant", "content": message.content or "", "tool_calls": calls}
+    content = joined_text(message.content or "")
+    turn: Any = {"role": "assistant", "content": content, "tool_calls": calls}
     return turn
 
 
@@ -213,22 +215,38 @@ class _Asked(NamedTuple):
     logprobs: int | None
     n: int = 1
     prediction: Prediction | None = None
-    form: StructuredOutputs | None = None
+    form: AskedForm | None = None
+    calls: StructuredOutputs | None = None
+    """What holds the text to calls of tools, in the place of a form."""
+
+    @property
+    def structured(self) -> StructuredOutputs | None:
+        """What the text must follow."""
+        return self.calls if self.form is None else self.form.form
 
 
 def _work(engine: Engine, prompts: Sequence[list[int]], asked: _Asked) -> Work:
     """The samples of some prompts that share their parameters."""
     _check_limits(asked, len(prompts))
-    own = own_draft(engine, asked.body.speculation, asked.prediction, asked.form, asked.limits)
+    own = own_draft(
+        engine, asked.body.speculation, asked.prediction, asked.structured, asked.limits
+    )
     samples: list[Sample] = []
     num_prompt_tokens = 0
     for prompt in prompts:
-        job = engine.prepare(prompt, _params(asked, _length(engine, prompt, asked)))
+        job = _prepared(engine, prompt, asked)
         num_prompt_tokens += len(job.prompt)
         samples += job.samples
     for sample in samples:
         sample.own_draft = own
     return Work(samples, num_prompt_tokens, [""] * len(samples), asked.n)
+
+
+def _prepared(engine: Engine, prompt: list[int], asked: _Asked) -> Job:
+    try:
+        return engine.prepare(prompt, _params(asked, _length(engine, prompt, asked)))
+    except InvalidRequestError as error:
+        raise (asked.form and asked.form.refusal(error)) or error from None
 
 
 def _check_limits(asked: _Asked, num_prompts: int) -> None:
@@ -281,6 +299,6 @@ def _params(asked: _Asked, longest: int) -> SamplingParams:
         "min_tokens": body.min_tokens,
         "max_tokens": longest,
         "logprobs": asked.logprobs,
-        "structured_outputs": asked.form,
+        "structured_outputs": asked.structured,
     }
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})

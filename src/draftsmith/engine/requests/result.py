@@ -95,6 +95,10 @@ class Completion:
     """The last tokens before the output, which `Detokenizer` needs to read it piece by piece."""
     num_cached_tokens: int = 0
     """Tokens of the prompt that were not read, as another text's cache held them already."""
+    num_guessed: int = 0
+    """Drafted tokens that the drafter guessed; the others were forced by `structured_outputs`."""
+    num_guesses_kept: int = 0
+    """How many of those were kept."""
 
     def __str__(self) -> str:
         return self.text

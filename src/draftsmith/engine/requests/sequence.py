@@ -15,7 +15,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import RoundRecord, SpeculationStatistics
 from draftsmith.core.verify import Verifier
 from draftsmith.drafters.contract import SequenceView
-from draftsmith.engine.control.contract import Ledger
+from draftsmith.engine.control.contract import NO_FORCED, Forced, Ledger, without
 from draftsmith.engine.control.own import OwnDraft
 from draftsmith.engine.requests.result import Completion, FinishReason, with_trace_of
 from draftsmith.engine.requests.text import OutputText
@@ -72,6 +72,9 @@ class Sequence:
     id: int = field(default_factory=_ids.__next__)
     tokens: list[int] = field(init=False)
     records: list[RoundRecord] = field(default_factory=list)
+    num_guessed: int = 0
+    """Drafted tokens that no grammar forced."""
+    num_guesses_kept: int = 0
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     error: str | None = None
@@ -161,6 +164,7 @@ class Sequence:
         num_accepted: int = 0,
         logprobs: Tokens[Logprobs] = (),
         num_tested: int | None = None,
+        forced: Forced = NO_FORCED,
     ) -> None:
         """Append a round's tokens up to the one that ends the sequence, and note the round.
 
@@ -171,6 +175,7 @@ class Sequence:
             logprobs: Of `tokens`, if asked for.
             num_tested: How many were held against the target, one behind another; None says that
                 the first that was not kept is the last of them.
+            forced: What of the draft nobody guessed.
         """
         num_before = len(self.tokens)
         self._append(tokens)
@@ -185,7 +190,11 @@ class Sequence:
             num_kept = num_tested = num_committed
         elif num_accepted < num_tested:
             rejected = drafted[num_accepted]
-        self.records.append(_record(num_drafted, num_tested, num_kept, num_committed))
+        record = _record(num_drafted, num_tested, num_kept, num_committed)
+        self.records.append(record)
+        guessed = without(record, forced) if any(forced) else record
+        self.num_guessed += guessed.num_drafted
+        self.num_guesses_kept += guessed.num_accepted
         self._rejected.append(rejected)
         self._logprobs += logprobs[:num_committed]
 
@@ -224,6 +233,8 @@ class Sequence:
             ledger=self.ledger,
             prompt_tail=self.output.prompt_tail,
             num_cached_tokens=self.num_cached_tokens or 0,
+            num_guessed=self.num_guessed,
+            num_guesses_kept=self.num_guesses_kept,
         )
         return with_trace_of(completion, rounds.traces)
 

@@ -28,7 +28,9 @@ def usage_of(
     """
     num_tokens = sum(len(one.token_ids) for one in completions)
     counts = sum((one.statistics for one in completions), SpeculationStatistics())
-    accepted, drafted = counts.num_accepted, counts.num_drafted
+    # Tokens that a form forces are drafted as well, but not from a prediction.
+    drafted = sum(one.num_guessed for one in completions)
+    accepted = sum(one.num_guesses_kept for one in completions)
     usage: dict[str, Any] = {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_tokens,

@@ -48,7 +48,7 @@ def _told_again(body: ResponseRequest) -> dict[str, Any]:
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "top_logprobs": body.top_logprobs or 0,
-        "text": {"format": {"type": "text"}},
+        "text": {"format": _format(body)},
         "tools": [],
         "tool_choice": body.tool_choice or "auto",
         "parallel_tool_calls": body.parallel_tool_calls is not False,
@@ -60,3 +60,10 @@ def _told_again(body: ResponseRequest) -> dict[str, Any]:
         "metadata": body.metadata or {},
         "user": body.user,
     }
+
+
+def _format(body: ResponseRequest) -> dict[str, Any]:
+    asked = None if body.text is None else body.text.format
+    return (
+        {"type": "text"} if asked is None else asked.model_dump(by_alias=True, exclude_unset=True)
+    )

@@ -114,10 +114,13 @@ class CallAnswer(Answer):
     function: dict[str, str]
 
 
-class CallDelta(CallAnswer):
-    """A call of a tool, whole, in a stream."""
+class CallDelta(Answer):
+    """What is new of a call in a stream; its id, type and name come first."""
 
     index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: dict[str, str]
 
 
 class ChatMessageAnswer(Answer):

@@ -70,7 +70,7 @@ class ToolCallMessage(Body):
 
     role: Literal["assistant"]
     tool_calls: Annotated[list[ToolCall], Field(min_length=1)]
-    content: str | None = None
+    content: str | list[TextPart] | None = None
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
