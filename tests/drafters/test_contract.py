@@ -19,6 +19,8 @@ from draftsmith.drafters import (
     RandomDrafter,
     SequenceView,
 )
+from draftsmith.drafters.contract import _Certain  # pyright: ignore[reportPrivateUsage]
+from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.errors import DraftError, InvalidRequestError
 from draftsmith.testing import check_drafter
@@ -341,3 +343,31 @@ def test_a_certain_draft_is_padded_and_a_point_mass(rows: list[list[int]]) -> No
         laws = draft.dense_probs(VOCAB)[row, : len(tokens)]
         assert laws.argmax(-1).tolist() == tokens
         assert laws.sum(-1).tolist() == [1.0] * len(tokens)
+
+
+# --- drafts that were given as lists ----------------------------------------------------------
+
+
+def test_a_certain_draft_has_lists_and_tensors_that_agree() -> None:
+    draft = Draft.certain([[5, 6], [], [7]], torch.device("cpu"), [[0.5, 0.4], [], [1.0]])
+    twin = Draft(draft.tokens, draft.num_drafted, None)
+    assert draft.is_listed
+    assert not twin.is_listed
+    assert draft.lists() == twin.lists() == [[5, 6], [], [7]]
+    assert draft.tokens.tolist() == [[5, 6], [-1, -1], [7, -1]]
+    assert draft.of([2, 0]).lists() == twin.of([2, 0]).lists() == [[7], [5, 6]]
+    assert draft.of([0, 1, 2]) is draft
+    assert draft.cut([1, 0, 1]).lists() == twin.cut([1, 0, 1]).lists() == [[5], [], [7]]
+    changed = replace(draft, num_drafted=torch.tensor([1, 0, 1]))
+    assert changed.lists() == changed.of([0, 1, 2]).lists() == [[5], [], [7]]
+    assert changed.confidences == draft.confidences
+
+
+def test_a_greedy_round_makes_no_tensor_of_a_certain_draft(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(self: Draft) -> Tensor:
+        raise AssertionError("nobody asks for it")
+
+    monkeypatch.setattr(_Certain, "tokens", property(never))
+    engine = Engine(tiny.model("llama", 3), draft=PromptLookupDrafter(min_ngram=1), gamma=3)
+    [result] = engine.generate([5, 6, 7, 5, 6], max_tokens=20)
+    assert result.statistics.num_drafted > 0

@@ -19,6 +19,10 @@ class Round:
 
     sequences: Sequence[SequenceView]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    takes_trees: bool = False
+
+    def states(self, row: int) -> Tensor:
+        raise AssertionError("prompt lookup reads no states")
 
     def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         raise AssertionError("prompt lookup draws nothing")

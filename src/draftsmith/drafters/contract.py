@@ -7,6 +7,7 @@ law that it reports is the law that its tokens were drawn from. `DraftContext.dr
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
@@ -97,15 +98,22 @@ class Draft:
             odd = [t for row in tokens for t in row if type(t) is not int and not is_whole(t)]
             if odd:
                 raise DraftError(f"a draft is made of token ids, got {odd[0]!r:.80}")
-        width = max((len(row) for row in tokens), default=0)
-        table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in tokens]
-        return cls(
-            torch.tensor(table, dtype=torch.long, device=device).view(len(tokens), width),
-            torch.tensor([len(row) for row in tokens], dtype=torch.long, device=device),
-            None,
-            parents,
-            confidences,
-        )
+            tokens = [[int(token) for token in row] for row in tokens]
+        return _Certain.given([list(row) for row in tokens], device, parents, confidences)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether `lists` is there without a look at a tensor."""
+        return False
+
+    def lists(self) -> list[list[int]]:
+        """The drafted ids of each sequence, on the host.
+
+        Returns:
+            As many as `num_drafted` says, or fewer where `tokens` has not so many.
+        """
+        lengths = self.num_drafted.tolist()
+        return [row[:length] for row, length in zip(self.tokens.tolist(), lengths, strict=True)]
 
     def of(self, rows: Sequence[int]) -> "Draft":
         """The drafts of some sequences.
@@ -149,6 +157,62 @@ class Draft:
         index = self.tokens.clamp(min=0).unsqueeze(-1)
         masses = torch.zeros(*self.tokens.shape, vocab, device=self.tokens.device)
         return masses.scatter_(-1, index, 1.0)
+
+
+class _Certain(Draft):
+    """A draft that was given as lists: its tensors are made for whoever asks for them.
+
+    A check of greedy texts asks for none, and each would cost 20 us behind a pass. One that
+    `dataclasses.replace` has made of it has tensors and no lists, as any other draft.
+    """
+
+    @classmethod
+    def given(
+        cls,
+        rows: list[list[int]],
+        device: torch.device,
+        parents: Sequence[Sequence[int]] | None,
+        confidences: Sequence[Sequence[float]] | None,
+    ) -> "_Certain":
+        """A draft of these lists."""
+        draft = cls.__new__(cls)
+        # A frozen class is filled behind its own back.
+        vars(draft).update(
+            _rows=rows, _device=device, probs=None, parents=parents, confidences=confidences
+        )
+        return draft
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, "batch gamma"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        rows: list[list[int]] = vars(self)["_rows"]
+        width = max(map(len, rows), default=0)
+        table = [[*row, *[PAD_TOKEN] * (width - len(row))] for row in rows]
+        found = torch.tensor(table, dtype=torch.long, device=vars(self)["_device"])
+        return found.view(len(rows), width)
+
+    @cached_property
+    def num_drafted(self) -> Int[Tensor, " batch"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        rows, device = vars(self)["_rows"], vars(self)["_device"]
+        return torch.tensor(list(map(len, rows)), dtype=torch.long, device=device)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it was given as lists."""
+        return "_rows" in vars(self)
+
+    def lists(self) -> list[list[int]]:
+        """The drafted ids of each sequence, as they were given."""
+        return vars(self)["_rows"] if self.is_listed else super().lists()
+
+    def of(self, rows: Sequence[int]) -> Draft:
+        """The drafts of some sequences."""
+        if not self.is_listed:
+            return super().of(rows)
+        own = self.lists()
+        if list(rows) == list(range(len(own))):
+            return self
+        parents = None if self.parents is None else [self.parents[row] for row in rows]
+        return _Certain.given([own[row] for row in rows], vars(self)["_device"], parents, None)
 
 
 @runtime_checkable

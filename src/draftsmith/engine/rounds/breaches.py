@@ -48,7 +48,11 @@ def breaches(
         DraftError: If the whole has a wrong form, so that no sequence's part can be told.
     """
     _check_form(draft, turns, vocab_size, name)
-    lengths, tokens = draft.num_drafted.tolist(), draft.tokens.tolist()
+    if draft.is_listed:
+        tokens = draft.lists()
+        lengths = list(map(len, tokens))
+    else:
+        lengths, tokens = draft.num_drafted.tolist(), draft.tokens.tolist()
     masses = None if are_laws_known else _masses(draft)
     found: dict[int, str] = {}
     for row, (turn, length) in enumerate(zip(turns, lengths, strict=True)):
@@ -70,10 +74,11 @@ def _check_form(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str)
         raise DraftError(f"drafter {name} proposed a {kind}: return a Draft (Draft.certain)")
     if draft.parents is not None and draft.probs is not None:
         raise DraftError(f"drafter {name} proposed a tree with laws: draw chains, or be certain")
-    if len(draft.num_drafted) != len(turns) or len(draft.tokens) != len(turns):
-        raise DraftError(
-            f"drafter {name} gave {len(draft.num_drafted)} drafts for {len(turns)} sequences"
-        )
+    counts = (
+        {len(draft.lists())} if draft.is_listed else {len(draft.num_drafted), len(draft.tokens)}
+    )
+    if counts != {len(turns)}:
+        raise DraftError(f"drafter {name} gave {max(counts)} drafts for {len(turns)} sequences")
     if draft.confidences is not None and len(draft.confidences) != len(turns):
         raise DraftError(f"drafter {name} gave confidences that do not fit its drafts")
     if draft.parents is not None and len(draft.parents) != len(turns):

@@ -264,7 +264,7 @@ def propose(
     for turn, confidences in zip(turns, sure, strict=True):
         turn.confidences += confidences
     if proposal.parents is not None:
-        return _cut_trees(proposal, turns, pace)
+        return _cut_trees(proposal, turns, pace, target.device)
     lengths = pace.lengths(sure)
     tokens = [row[:length] for row, length in zip(proposal.tokens, lengths, strict=True)]
     return Proposal(Draft.certain(tokens, target.device), tokens)
@@ -277,7 +277,9 @@ def _takes_tree(turn: Turn) -> bool:
     return is_plain and turn.verifier.takes_trees
 
 
-def _cut_trees(proposal: Proposal, turns: Sequence[Turn], pace: Pace) -> Proposal:
+def _cut_trees(
+    proposal: Proposal, turns: Sequence[Turn], pace: Pace, device: torch.device
+) -> Proposal:
     """The tokens that are worth checking, of drafts of which some are trees."""
     every = [
         proposal.parents_of(index) or list(range(-1, len(tokens) - 1))
@@ -292,8 +294,7 @@ def _cut_trees(proposal: Proposal, turns: Sequence[Turn], pace: Pace) -> Proposa
         parents.append([number[above[node]] for node in taken])
         left = sorted(set(range(len(drafted))) - set(taken))
         turn.confidences = [turn.confidences[node] for node in (*taken, *left)]
-    draft = Draft.certain(tokens, proposal.draft.tokens.device, parents=parents)
-    return Proposal(draft, tokens, _trees(parents))
+    return Proposal(Draft.certain(tokens, device, parents=parents), tokens, _trees(parents))
 
 
 def _trees(parents: Sequence[Sequence[int]]) -> list[list[int] | None] | None:
@@ -320,10 +321,8 @@ def checked(draft: Draft, context: RoundContext, name: str) -> Proposal:
     )
     for row, why in found.items():
         turns[row].fault = why
-    lengths, table = draft.num_drafted.tolist(), draft.tokens.tolist()
     tokens = [
-        [] if turn.fault else drafted[:length]
-        for turn, length, drafted in zip(turns, lengths, table, strict=True)
+        [] if turn.fault else drafted for turn, drafted in zip(turns, draft.lists(), strict=True)
     ]
     if draft.parents is None:
         return Proposal(draft, tokens)
