@@ -305,6 +305,11 @@ def test_strict_texts_are_the_same_whoever_drafts(pair: Pair) -> None:
             "tools",
             "262144",
         ),
+        (
+            {"tool_choice": "required", "tools": [*_TOOLS, _tool("a", {"enum": ["\ud800"]})]},
+            "tools[2].function.parameters",
+            "hex escape",
+        ),
         ({"tool_choice": "required", "ignore_eos": True}, "ignore_eos", "ignore_eos"),
     ],
 )

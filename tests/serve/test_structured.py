@@ -29,6 +29,13 @@ _FORMS: list[dict[str, Any]] = [
 ]
 
 
+def _nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
 def _fits(form: dict[str, Any], text: str) -> bool:
     if "json" in form:
         found = json.loads(text)
@@ -100,6 +107,8 @@ def test_any_object_is_an_object(server: Live) -> None:
             {"response_format": {"type": "json_schema", "json_schema": _NAMED | {"schema": _BIG}}},
             "response_format.json_schema.schema",
         ),
+        ({"structured_outputs": {"json": {"enum": ["\ud800"]}}}, "structured_outputs.json"),
+        ({"structured_outputs": {"json": _nested(150)}}, "structured_outputs.json"),
         ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
         ({"structured_outputs": {"rgex": "a"}}, "structured_outputs.rgex"),
         ({"structured_outputs": {}}, "structured_outputs"),

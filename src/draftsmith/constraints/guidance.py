@@ -156,7 +156,13 @@ def _json_grammar(form: StructuredOutputs) -> str:
     if form.whitespace_pattern is not None:
         options["whitespace_pattern"] = form.whitespace_pattern
     schema = _ANY_OBJECT if form.json is None else str(form.json)
-    return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=options)
+    try:
+        return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=options)
+    # What Python reads as JSON, and llguidance does not: half of a surrogate pair, deep nesting.
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"structured_outputs.{form.kind} does not compile: {_one_line(str(error))}"
+        ) from error
 
 
 # --- tokenizers -------------------------------------------------------------------------------
