@@ -8,6 +8,7 @@ from tests.serve import live
 from tests.serve.live import Live
 
 _TURNS = [{"role": "user", "content": "hi"}]
+_LOGPROBS = "message.output_text.logprobs"
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"temperature": 3}, "temperature"),
     ("chat", {"temperature": "hot"}, "temperature"),
@@ -26,9 +27,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"logit_bias": {"99999": 1}}, "logit_bias"),
     ("chat", {"logit_bias": {"4": 101}}, "logit_bias['4']"),
     ("chat", {"top_logprobs": 3}, "top_logprobs"),
-    ("chat", {"logprobs": True, "top_logprobs": 30}, "logprobs"),
+    ("chat", {"logprobs": True, "top_logprobs": 30}, "top_logprobs"),
     ("chat", {"max_tokens": 0}, "max_tokens"),
     ("chat", {"max_tokens": 100000}, "max_tokens"),
+    ("chat", {"max_completion_tokens": 100000}, "max_completion_tokens"),
     ("chat", {"max_tokens": 500, "min_tokens": 501}, "min_tokens"),
     ("chat", {"messages": []}, "messages"),
     ("chat", {"messages": [{"role": "user"}]}, "messages[0].content"),
@@ -43,6 +45,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"speculation": {"draft": "none", "gamma": 3}}, "speculation.draft"),
     ("chat", {"timeout": 0.5}, "timeout"),
     ("completions", {"best_of": 2}, "best_of"),
+    ("completions", {"logprobs": 30}, "logprobs"),
     ("completions", {"suffix": "x"}, "suffix"),
     ("completions", {"prompt": ""}, "prompt"),
     ("completions", {"prompt": []}, "prompt"),
@@ -54,6 +57,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("responses", {"text": {"format": {"type": "yaml"}}}, "text.format"),
     ("responses", {"tools": [{"type": "web_search"}]}, "tools"),
     ("responses", {"n": 2}, "n"),
+    ("responses", {"max_output_tokens": 100000}, "max_output_tokens"),
+    ("responses", {"top_logprobs": 30, "include": [_LOGPROBS]}, "top_logprobs"),
 ]
 _PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"messages": _TURNS}),

@@ -257,13 +257,22 @@ def _check_limits(asked: _Asked, num_prompts: int) -> None:
         ("n", num_prompts * asked.n, limits.max_choices),
         ("stop", len(body.stop_strings), limits.max_stop),
         ("logit_bias", len(body.logit_bias or ()), limits.max_bias),
-        ("logprobs", asked.logprobs or 0, limits.max_logprobs),
-        ("max_tokens", asked.longest or 0, limits.max_output_tokens),
+        (_sent(body, *_LOGPROBS), asked.logprobs or 0, limits.max_logprobs),
+        (_sent(body, *_LENGTHS), asked.longest or 0, limits.max_output_tokens),
     ):
         if value > most:
             what = "texts" if name == "n" else "entries" if name in ("stop", "logit_bias") else ""
             told = f"{value} {what}".rstrip()
             raise refused(name, f"asks {told}, and this server bears {most}: ask less")
+
+
+_LOGPROBS = ("top_logprobs", "logprobs")
+_LENGTHS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
+
+def _sent(body: SamplingBody, *names: str) -> str:
+    """By which of a field's names it was sent; the last one where by none."""
+    return next((name for name in names if getattr(body, name, None) is not None), names[-1])
 
 
 def _length(engine: Engine, prompt: list[int], asked: _Asked) -> int:
