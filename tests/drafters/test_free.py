@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from draftsmith.drafters import Draft, FreeDrafter, PromptLookupDrafter, SequenceView
+from draftsmith.drafters.best_first import Sources, grow
 from draftsmith.drafters.contract import CheckedText, DraftState
+from draftsmith.drafters.evidence import FIRST_WEIGHTS, Place, guesses_at, next_place
+from draftsmith.drafters.odds import Odds
+from draftsmith.drafters.suffix_automaton import NOWHERE, SuffixAutomaton
+from draftsmith.drafters.token_recycling import SuccessorTable
 from draftsmith.testing import check_drafter
 
 
@@ -231,3 +237,44 @@ def test_confidences_are_how_often_guesses_come_true(chance: float) -> None:
     assert count > 300
     assert right / count > 0.05
     assert said / count == pytest.approx(right / count, abs=0.05)
+
+
+def test_nothing_is_copied_where_nothing_is_wanted() -> None:
+    text = [*LONG, 7, *LONG]
+    for gamma in (0, 1):
+        (found,) = ask(FreeDrafter().open(), view(text, gamma))
+        assert len(found.tokens) == gamma
+    automaton = SuffixAutomaton()
+    automaton.add(LONG)
+    assert automaton.copied(automaton.find(LONG[:4]), 0) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(small, st.integers(1, 9))
+def test_a_tree_is_what_a_search_over_all_paths_finds(text: list[int], size: int) -> None:
+    own = SuffixAutomaton()
+    for token in text:
+        own.append(token)
+    table = SuccessorTable()
+    for before, token in pairwise(text):
+        table.note(before, token, [(token + 1) % 5, (before + token) % 5, 4])
+    odds = Odds(FIRST_WEIGHTS)
+    sources = Sources(own, None, table, odds, 0.3)
+    place = Place(-1, text[-1], own.shorter((own.last, len(text))), NOWHERE)
+    found = grow(sources, place, size)
+    paths: dict[tuple[int, ...], float] = {}
+    open_places = [((), 1.0, place)]
+    for _ in range(size):
+        deeper: list[tuple[tuple[int, ...], float, Place]] = []
+        for path, chance, at in open_places:
+            for token, known in guesses_at(at, own, None, table).items():
+                longer = chance * odds.chance(known, 0.3)
+                paths[(*path, token)] = longer
+                if longer >= 0.02:
+                    deeper.append(((*path, token), longer, next_place(at, token, own, None)))
+        open_places = deeper
+    likeliest = sorted((one for one in paths.values() if one >= 0.02), reverse=True)[:size]
+    tree = Tree(found.tokens, found.parents, found.confidences)
+    chances = [tree.chance(node) for node in range(len(found.tokens))]
+    assert chances == pytest.approx(likeliest)
+    assert chances == pytest.approx([paths[tree.path(node)] for node in range(len(chances))])

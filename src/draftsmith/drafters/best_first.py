@@ -1,10 +1,10 @@
 """The likeliest guesses as a tree, best first, or as a chain."""
 
 import heapq
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from draftsmith.drafters.evidence import Known, Place, copy_known, guesses_at, next_place
-from draftsmith.drafters.odds import Odds
+from draftsmith.drafters.odds import Odds, chance_of
 from draftsmith.drafters.suffix_automaton import Cursor, SuffixAutomaton
 from draftsmith.drafters.token_recycling import SuccessorTable
 
@@ -44,46 +44,33 @@ class Sources(NamedTuple):
 def grow(sources: Sources, place: Place, size: int) -> Grown:
     """The `size` likeliest nodes, best first; a node's chance is the product along its path."""
     grown = Grown([], [], [], [])
-    own, shared, table, odds, shift = sources
-    heap: list[tuple[float, int, int, int, float, Known, Place]] = []
-    order, parent, chance = 0, -1, 1.0
-    while True:
-        if len(grown.tokens) < size:
-            for token, known in guesses_at(place, own, shared, table).items():
-                sure = odds.chance(known, shift)
-                if chance * sure >= _LEAST_CHANCE:
-                    heapq.heappush(heap, (-chance * sure, order, parent, token, sure, known, place))
-                    order += 1
-        if not heap or len(grown.tokens) >= size:
-            return grown
-        chance, _, above, token, sure, known, place = heapq.heappop(heap)
-        chance, parent = -chance, len(grown.tokens)
-        grown.add(token, above, sure, known)
-        if parent + 1 < size:
-            place = next_place(place, token, own, shared)
+    heap: list[_Waiting] = []
+    _wait(heap, _Siblings(_ranked(sources, place), -1, 1.0, place), 0)
+    while heap and len(grown.tokens) < size:
+        chance, _, sure, siblings = heapq.heappop(heap)
+        _, token, known = siblings.ranked.pop()
+        node = len(grown.tokens)
+        grown.add(token, siblings.parent, sure, known)
+        if node + 1 < size:
+            _wait(heap, siblings, 2 * node + 1)
+            place = next_place(siblings.place, token, sources.own, sources.shared)
+            children = _Siblings(_ranked(sources, place), node, -chance, place)
+            _wait(heap, children, 2 * node + 2)
+    return grown
 
 
 def grow_chain(sources: Sources, place: Place, size: int) -> Grown:
     """The likeliest next token, and so on."""
     grown = Grown([], [], [], [])
-    own, shared, table, odds, shift = sources
     chance = 1.0
-    while len(grown.tokens) < size:
-        best = max(
-            (
-                (odds.chance(known, shift), -order, token, known)
-                for order, (token, known) in enumerate(
-                    guesses_at(place, own, shared, table).items()
-                )
-            ),
-            default=None,
-        )
-        if best is None or chance * best[0] < _LEAST_CHANCE:
-            break
-        sure, _, token, known = best
+    while len(grown.tokens) < size and (ranked := _ranked(sources, place)):
+        log_odds, token, known = ranked[-1]
+        sure = chance_of(log_odds)
         chance *= sure
+        if chance < _LEAST_CHANCE:
+            break
         grown.add(token, len(grown.tokens) - 1, sure, known)
-        place = next_place(place, token, own, shared)
+        place = next_place(place, token, sources.own, sources.shared)
     return grown
 
 
@@ -93,3 +80,33 @@ def copy(sources: Sources, automaton: SuffixAutomaton, match: Cursor, size: int)
     known = [copy_known(match[1] + step) for step in range(len(tokens))]
     confidences = [sources.odds.chance(one, sources.shift) for one in known]
     return Grown(tokens, list(range(-1, len(tokens) - 1)), confidences, known)
+
+
+def _ranked(sources: Sources, place: Place) -> list[tuple[float, int, Known]]:
+    """All guesses at a place, the likeliest last."""
+    own, shared, table, odds, shift = sources
+    return odds.ranked(guesses_at(place, own, shared, table), shift)
+
+
+def _wait(heap: "list[_Waiting]", siblings: "_Siblings", order: int) -> None:
+    """Let the likeliest of some siblings wait for its turn; the others are less likely."""
+    if siblings.ranked:
+        sure = chance_of(siblings.ranked[-1][0])
+        chance = siblings.chance * sure
+        if chance >= _LEAST_CHANCE:
+            heapq.heappush(heap, (-chance, order, sure, siblings))
+
+
+class _Siblings(NamedTuple):
+    """Guesses at one place that have not had their turn."""
+
+    ranked: list[tuple[float, int, Known]]
+    """Log-odds, token and classes, the likeliest last."""
+    parent: int
+    chance: float
+    """Of the parent."""
+    place: Place
+
+
+_Waiting: TypeAlias = tuple[float, int, float, _Siblings]
+"""The chance, negative; which comes first of equals; how sure the guess is; whose turn it is."""

@@ -1,15 +1,25 @@
 """How likely a guess is right, from what each source says of it: learnt as guesses come true."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
-__all__ = ["Odds"]
+__all__ = ["Odds", "chance_of"]
 
 _RATE = 0.5
 _CAUTION = 4.0
 """Squared errors that a weight is trusted with from the start: it moves slowly at first."""
 _SHIFT_RATE = 0.06
 _LEAST, _MOST = 1e-3, 1 - 1e-3
+
+
+def chance_of(log_odds: float) -> float:
+    """The chance that log-odds stand for, never quite 0 or 1."""
+    chance = 1 / (1 + math.exp(-log_odds))
+    return min(max(chance, _LEAST), _MOST)
+
+
+_log_odds = itemgetter(0)
 
 
 class Odds:
@@ -45,8 +55,28 @@ class Odds:
         weights = self.weights
         for index in known:
             shift += weights[index]
-        chance = 1 / (1 + math.exp(-shift))
-        return min(max(chance, _LEAST), _MOST)
+        return chance_of(shift)
+
+    def ranked(
+        self, guesses: Mapping[int, tuple[int, ...]], shift: float
+    ) -> list[tuple[float, int, tuple[int, ...]]]:
+        """Rank some guesses.
+
+        Args:
+            guesses: What is known of each.
+            shift: Of the sequence's own.
+
+        Returns:
+            Log-odds, guess and what is known of it, the likeliest last; of equals the first is.
+        """
+        weights = self.weights
+        found = [
+            (shift + sum([weights[index] for index in known]), token, known)
+            for token, known in guesses.items()
+        ]
+        found.reverse()
+        found.sort(key=_log_odds)
+        return found
 
     def learn(self, known: Sequence[int], is_right: bool, shift: float = 0.0) -> float:
         """Learn whether a guess was right.

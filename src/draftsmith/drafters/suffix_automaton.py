@@ -154,7 +154,7 @@ class SuffixAutomaton:
         tokens = self._text[start : start + count].tolist()
         if _END in tokens:
             return tokens[: tokens.index(_END)]
-        repeated = -(-count // len(tokens))
+        repeated = -(-count // max(1, len(tokens)))
         return (tokens * repeated)[:count]
 
     def occurrences(self, cursor: Cursor) -> int:
