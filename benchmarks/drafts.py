@@ -5,10 +5,11 @@ r"""Every draft beside plain decoding: speed, tokens a pass, and whether the tex
         --drafts prompt-lookup free qwen2.5-coder-0.5b-instruct --prompts 4
     python -m benchmarks.drafts --resume                             # goes on where the JSON ends
 
-One loaded target serves an engine for each draft. Each prompt is run by all of them in turn, in an
-order that changes from prompt to prompt; the time is a whole request's, its prompt included. A
-speed-up is plain decoding's time for all prompts over the draft's. The JSON is written after
-each prompt.
+One loaded target serves an engine for each draft; a draft that learns begins each workload with
+nothing, and keeps from prompt to prompt what they have taught it. Each prompt is run by all of them
+in turn, in an order that changes from prompt to prompt; the time is a whole request's, its prompt
+included. A speed-up is plain decoding's time for all prompts over the draft's. The JSON is written
+after each prompt.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 from benchmarks.common import RESULTS, environment, write_result
 from draftsmith.api import load_drafter, load_engine
 from draftsmith.core.params import SamplingParams
+from draftsmith.drafters import FreeDrafter
 from draftsmith.engine.engine import Engine
 from draftsmith.workloads import Item, load_workload
 
@@ -36,6 +38,7 @@ def main() -> None:
     engines = _engines(options)
     for temperature in options.temperatures:
         for workload in options.workloads:
+            _forget(engines)
             for number, item in enumerate(load_workload(workload).first(options.prompts).items):
                 place = {"workload": workload, "temperature": temperature, "prompt": number}
                 if any(row.items() >= place.items() for row in rows):
@@ -65,12 +68,18 @@ def _engines(options: argparse.Namespace) -> dict[str, Engine]:
     engines = {"plain": plain}
     for name in options.drafts:
         draft = load_drafter(name, plain)
-        # As in a served day: what one request has taught is there in the next.
         engines[name] = Engine(
             plain.target, plain.tokenizer, draft, gamma=gamma, prefix_caching=False
         )
     engines["plain"] = Engine(plain.target, plain.tokenizer, gamma=0, prefix_caching=False)
     return engines
+
+
+def _forget(engines: dict[str, Engine]) -> None:
+    """Nothing is learnt of one workload for the next, in which the same prompts may come again."""
+    for engine in engines.values():
+        if isinstance(engine.draft, FreeDrafter):
+            engine.draft.forget()
 
 
 def _in_turn(

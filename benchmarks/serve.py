@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target", default="smollm2-135m-instruct")
     parser.add_argument("--draft", default="prompt-lookup", help="a model, or prompt-lookup")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--ours", nargs="+", default=["off", "fixed", "auto"])
+    parser.add_argument("--ours", nargs="+", default=["off", "fixed", "auto", "free"])
     parser.add_argument("--peers", nargs="*", default=list(_PEERS), help="the first is plain")
     parser.add_argument("--rounds", type=int, default=4, help="requests of each stream")
     parser.add_argument("--repeats", type=int, default=3)

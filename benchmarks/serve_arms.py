@@ -79,10 +79,13 @@ def all_arms(served: Served) -> list[Arm]:
     """Ours, and every setting of llama.cpp's that is worth trying."""
     # As llama.cpp's: every request reads its own prompt.
     draft = ("--no-prefix-caching", "--draft", served.draft)
+    free = ("--no-prefix-caching", "--draft", "free")
     ours = [
         Arm("off", ("--no-prefix-caching", "--draft", "none")),
         Arm("fixed", (*draft, "--gamma", "4")),
         Arm("auto", (*draft, "--gamma", "auto")),
+        Arm("free fixed", (*free, "--gamma", "4")),
+        Arm("free", (*free, "--gamma", "auto")),
     ]
     configs = peer_configs(served.draft_path)
     return [*ours, *(Arm(f"llama.cpp {one.name}", peer=one.name) for one in configs)]
