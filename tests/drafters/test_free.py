@@ -278,3 +278,15 @@ def test_a_tree_is_what_a_search_over_all_paths_finds(text: list[int], size: int
     chances = [tree.chance(node) for node in range(len(found.tokens))]
     assert chances == pytest.approx(likeliest)
     assert chances == pytest.approx([paths[tree.path(node)] for node in range(len(chances))])
+
+
+def test_a_replay_is_not_told_what_is_to_come() -> None:
+    drafter = FreeDrafter()
+    for number in range(3):
+        for end in (3, 10, 30):
+            draft = drafter.propose(Round([view(LONG[:end], 4, id=number)], takes_trees=False))
+            assert draft.num_drafted.tolist() == [0]
+    text = [*LONG[:16], 0, *LONG[:13]]
+    draft = drafter.propose(Round([view(text, 3, id=9)], takes_trees=False))
+    assert draft.tokens.tolist() == [LONG[13:16]]
+    assert ask(drafter.open(), view(LONG[:5], 4))[0].tokens == []

@@ -62,6 +62,7 @@ class FreeDrafter(StatefulDrafter):
         self._memory = SharedMemory()
         self._path = None if memory is None else Path(memory)
         self._target: Identity | None = None
+        self._alone = _Alone()
 
     def open(self) -> "_Free":
         """No text yet; what was learnt from others is shared.
@@ -75,6 +76,20 @@ class FreeDrafter(StatefulDrafter):
                 "drafter: hand it to load_engine, or call its meet first"
             )
         return _Free(self._memory)
+
+    def propose(self, context: DraftContext) -> Draft:
+        """Draft from the very texts of the round: what was learnt of others is not asked.
+
+        Engines ask the state that `open` gives; here a replay asks, which shows the same text again
+        and again, and must not be told what is to come.
+
+        Args:
+            context: The round.
+
+        Returns:
+            A proposal for each sequence.
+        """
+        return self._alone.propose(context)
 
     def fresh(self) -> "FreeDrafter":
         """Another drafter, for a measurement of its own.
@@ -128,6 +143,13 @@ class FreeDrafter(StatefulDrafter):
             load_memory(self._memory, self._path, self._target)
 
 
+class _Alone(StatefulDrafter):
+    """Each text by itself, and nothing of it kept."""
+
+    def open(self) -> "_Free":
+        return _Free(SharedMemory(), is_kept=False)
+
+
 class _Sequence:
     """One text, and its last draft."""
 
@@ -164,8 +186,9 @@ class _Free(DraftState):
 
     num_top_ids = NUM_SUCCESSORS
 
-    def __init__(self, memory: SharedMemory) -> None:
+    def __init__(self, memory: SharedMemory, *, is_kept: bool = True) -> None:
         self._memory = memory
+        self._is_kept = is_kept
         self._sequences: dict[int, _Sequence] = {}
 
     def propose(self, context: DraftContext) -> Draft:
@@ -193,7 +216,7 @@ class _Free(DraftState):
     def release(self, sequence: int) -> None:
         """Keep the text of a sequence for those that come."""
         one = self._sequences.pop(sequence, None)
-        if one is not None:
+        if one is not None and self._is_kept:
             with self._memory.lock:
                 self._memory.add(one.text.tokens)
 
