@@ -52,6 +52,12 @@ _BODY: dict[str, Any] = {
 }
 
 
+def _some(mode: str, *names: str) -> dict[str, Any]:
+    """The choice of some of the tools."""
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 class Pair(NamedTuple):
     """Two servers of one model."""
 
@@ -234,6 +240,22 @@ def test_strict_arguments_fit_where_a_call_is_chosen(pair: Pair) -> None:
             assert _taken(engine, one, text, kind) == (most == 1)
 
 
+def test_of_some_tools_the_others_are_not_called(pair: Pair) -> None:
+    kind, engine = pair.kind, pair.plain.service.engine
+    nothing, fox = ("nothing", "{}"), ("fox", '{"dog": "lazy", "age": 3}')
+    for mode, texts in (("auto", True), ("required", False)):
+        some = {"tool_choice": _some(mode, "fox")}
+        assert _taken(engine, some, "a fox", kind) == texts
+        assert _taken(engine, some, _written(kind, fox), kind)
+        assert not _taken(engine, some, _written(kind, nothing), kind)
+    body = _BODY | {"tool_choice": _some("required", "fox"), "parallel_tool_calls": False}
+    answer = pair.drafting.post(_PATH, **body)
+    [(name, arguments)] = _calls(answer)
+    assert name == "fox"
+    assert _fits(name, arguments)
+    assert answer.body["choices"][0]["finish_reason"] == "tool_calls"
+
+
 def test_strict_texts_are_the_same_whoever_drafts(pair: Pair) -> None:
     strict = _BODY | {"tools": [_tool("fox", _FOX, strict=True)], "max_tokens": 80}
     for seed in range(3):
@@ -253,6 +275,13 @@ def test_strict_texts_are_the_same_whoever_drafts(pair: Pair) -> None:
     ("fields", "param", "words"),
     [
         ({"tool_choice": "required", "tools": None}, "tool_choice", "there are no tools"),
+        ({"tool_choice": _some("auto", "cat")}, "tool_choice", "got 'cat'"),
+        ({"tool_choice": _some("auto")}, "tool_choice.allowed_tools.tools", "at least 1 item"),
+        (
+            {"tool_choice": _some("auto", "fox"), "response_format": {"type": "json_object"}},
+            "tool_choice",
+            "both ask for a form",
+        ),
         ({"tool_choice": "required", "tools": []}, "tool_choice", "there are no tools"),
         (
             {"tool_choice": {"type": "function", "function": {"name": "cat"}}},
@@ -262,8 +291,8 @@ def test_strict_texts_are_the_same_whoever_drafts(pair: Pair) -> None:
         ({"tool_choice": "never"}, "tool_choice", "never"),
         (
             {"tool_choice": {"type": "custom", "custom": {"name": "fox"}}},
-            "tool_choice.custom",
-            "unknown",
+            "tool_choice",
+            "'custom'",
         ),
         (
             {"tool_choice": "required", "response_format": {"type": "json_object"}},

@@ -8,6 +8,8 @@ from tests.serve import live
 from tests.serve.live import Live
 
 _TURNS = [{"role": "user", "content": "hi"}]
+_CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+_CALLS = {"role": "assistant", "tool_calls": [_CALL]}
 _LOGPROBS = "message.output_text.logprobs"
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"temperature": 3}, "temperature"),
@@ -36,6 +38,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("chat", {"messages": [{"role": "user"}]}, "messages[0].content"),
     ("chat", {"messages": [{"role": "pope", "content": "x"}]}, "messages[0].role"),
     ("chat", {"messages": [{"role": "user", "content": "x", "mood": 1}]}, "messages[0].mood"),
+    ("chat", {"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+    ("chat", {"messages": [_CALLS | {"tool_calls": [{}]}]}, "messages[0].tool_calls[0].id"),
+    ("chat", {"messages": [_CALLS | {"mood": 1}]}, "messages[0].mood"),
+    ("chat", {"messages": [3]}, "messages[0]"),
     ("chat", {"response_format": {"type": "yaml"}}, "response_format"),
     ("chat", {"reasoning_effort": "low"}, "reasoning_effort"),
     ("chat", {"stream_options": {"include_usge": True}}, "stream_options.include_usge"),

@@ -36,6 +36,7 @@ class StateLog:
         boundaries: Which.
 
     Example:
+        >>> import torch
         >>> log = StateLog((0, 4))
         >>> log.note(7, 0, torch.zeros(3, 2, 8))
         >>> log.take(7, 2).shape, log.take(7, 3).shape, log.take(7, 3).shape

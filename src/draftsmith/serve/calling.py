@@ -8,7 +8,7 @@ from draftsmith.core.structured import StructuredOutputs
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError
 from draftsmith.serve.errors import ApiError, refused
-from draftsmith.serve.schemas.chat import ChatRequest, NamedTool, ToolBody
+from draftsmith.serve.schemas.chat import ChatRequest, NamedTool, SomeTools, ToolBody
 from draftsmith.serve.tools import Format, format_of
 
 __all__ = ["Calling", "calling_of", "check_choice", "refusal_of_tools"]
@@ -38,11 +38,13 @@ class Calling(NamedTuple):
     """The text is calls and nothing else; of a named tool, one call."""
     is_parallel: bool
     """Whether there may be several calls."""
+    is_choice: bool = False
+    """Whether the model was told of others, which it may not call."""
 
     @property
     def held_by(self) -> str | None:
         """The field that asks for a form; None where any text will do."""
-        if self.forced is not None:
+        if self.forced is not None or self.is_choice:
             return "tool_choice"
         strict = (place for place, tool in self.tools if tool.function.strict)
         place = next(strict, None)
@@ -101,16 +103,25 @@ def check_choice(body: ChatRequest) -> None:
     Raises:
         ApiError: If a call is forced without tools, or of none of them.
     """
-    choice = body.tool_choice
-    if choice is None or choice in ("auto", "none"):
+    if body.tool_choice in (None, "auto", "none"):
         return
     names = [tool.function.name for tool in body.tools or ()]
     if not names:
-        raise refused("tool_choice", "forces a call, and there are no tools: give tools")
-    if isinstance(choice, NamedTool) and choice.function.name not in names:
+        raise refused("tool_choice", "is about calls, and there are no tools: give tools")
+    odd = next((name for name in _named(body) if name not in names), None)
+    if odd is not None:
         here = ", ".join(dict.fromkeys(names))
-        name = choice.function.name
-        raise refused("tool_choice", f"must name one of tools ({here:.120}), got {name!r:.80}")
+        raise refused("tool_choice", f"must name one of tools ({here:.120}), got {odd!r:.80}")
+
+
+def _named(body: ChatRequest) -> list[str]:
+    """The functions that a choice names."""
+    choice = body.tool_choice
+    if isinstance(choice, NamedTool):
+        return [choice.function.name]
+    if isinstance(choice, SomeTools):
+        return [tool.function.name for tool in choice.allowed_tools.tools]
+    return []
 
 
 def calling_of(body: ChatRequest, prompt: str) -> Calling:
@@ -124,18 +135,18 @@ def calling_of(body: ChatRequest, prompt: str) -> Calling:
         ApiError: If the arguments that a tool is held to are no object.
     """
     tools = list(enumerate(body.tools or ()))
-    choice, forced = body.tool_choice, None
-    if isinstance(choice, NamedTool):
-        tools = [one for one in tools if one[1].function.name == choice.function.name]
-        forced = "named"
-    elif choice == "required":
-        forced = "required"
+    choice, names = body.tool_choice, _named(body)
+    if names:
+        tools = [one for one in tools if one[1].function.name in names]
+    mode = choice.allowed_tools.mode if isinstance(choice, SomeTools) else choice
+    forced = "required" if mode == "required" else None
+    forced = "named" if isinstance(choice, NamedTool) else forced
     # A named function is called once, as OpenAI has it.
     is_parallel = body.parallel_tool_calls is not False and forced != "named"
     for place, tool in tools:
         if forced is not None or tool.function.strict:
             _check_parameters(place, tool)
-    return Calling(format_of(prompt), tools, forced, is_parallel)
+    return Calling(format_of(prompt), tools, forced, is_parallel, is_choice=bool(names))
 
 
 def _check_parameters(place: int, tool: ToolBody) -> None:

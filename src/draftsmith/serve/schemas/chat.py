@@ -1,8 +1,8 @@
 """Requests of `/v1/chat/completions`."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from draftsmith.serve.schemas.common import WHOLE, Body, ChoicesBody, Length, Off, TextPart
 
@@ -12,6 +12,7 @@ __all__ = [
     "JsonObjectForm",
     "NamedTool",
     "ResponseFormat",
+    "SomeTools",
     "TextForm",
     "ToolBody",
     "ToolCallMessage",
@@ -48,6 +49,23 @@ class NamedTool(Body):
 
     type: Literal["function"]
     function: FunctionName
+
+
+class AllowedTools(Body):
+    """Functions, and whether one must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1)]
+
+
+class SomeTools(Body):
+    """Those of the functions that the model may call."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+ToolChoice: TypeAlias = Annotated[NamedTool | SomeTools, Field(discriminator="type")]
 
 
 class CalledFunction(Body):
@@ -100,7 +118,21 @@ class ChatMessage(Body):
     tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
-Turn: TypeAlias = ChatMessage | ToolCallMessage | ToolResultMessage
+def _kind(turn: object) -> str:
+    """Which kind of turn it is meant to be, so that a fault is told of that kind alone."""
+    given = vars(turn) if isinstance(turn, Body) else turn
+    fields = cast(dict[Any, Any], given) if isinstance(given, dict) else {}
+    if fields.get("role") == "tool":
+        return "result"
+    return "calls" if fields.get("role") == "assistant" and fields.get("tool_calls") else "text"
+
+
+Turn: TypeAlias = Annotated[
+    Annotated[ChatMessage, Tag("text")]
+    | Annotated[ToolCallMessage, Tag("calls")]
+    | Annotated[ToolResultMessage, Tag("result")],
+    Discriminator(_kind),
+]
 
 
 class TextForm(Body):
@@ -141,7 +173,7 @@ class ChatRequest(ChoicesBody):
 
     messages: Annotated[list[Turn], Field(min_length=1)]
     tools: Annotated[list[ToolBody], Field(max_length=128)] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     max_tokens: Length | None = None
     """The longest answer; by default what the context and the server leave."""
     max_completion_tokens: Length | None = None
