@@ -8,6 +8,7 @@ from draftsmith.core.demands import NO_DEMANDS
 from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.free import FreeDrafter
+from draftsmith.drafters.heads.load import head_folder, load_head
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.ngram import NgramDrafter, NgramTable
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
@@ -98,7 +99,15 @@ def draft_words(
 
     Raises:
         VocabularyMismatchError: If it is another one, and no translation is to be had.
+        InvalidRequestError: If the draft is a head, whose ids are the target's, and one is given.
     """
+    if named is not None and head_folder(named) is not None:
+        if given is not None:
+            raise InvalidRequestError(
+                f"draft_tokenizer is for a draft model, and {named!r} is a head, whose ids are the "
+                "target's: leave it out"
+            )
+        return None
     theirs = as_tokenizer(named if given is None else given, "draft_tokenizer", on_progress)
     if theirs is None or words is None:
         return theirs
@@ -134,12 +143,26 @@ def as_drafter(
         if isinstance(draft, FreeDrafter):
             draft.meet(target, words)
         return draft
+    folder = None if named is None else head_folder(named)
+    if folder is not None:
+        return _head(folder, str(named), target, words, loading)
     if named is not None:
         return drafter_of(_load_draft_model(named, target, loading), target, words, theirs)
     if isinstance(draft, str):
         return _free_drafter(draft, target, words)
     # What a draft's own files ask is no rule of the text: the target's are.
     return drafter_of(as_loaded_model(draft, NO_DEMANDS), target, words, theirs)
+
+
+def _head(
+    folder: Path, named: str, target: LanguageModel, words: Tokenizer | None, loading: DraftLoading
+) -> Drafter:
+    if loading.num_head_ids is not None:
+        raise InvalidRequestError(
+            f"draft_vocab_size={loading.num_head_ids} is for a draft model, and {named!r} is a "
+            "head with ids of its own: leave it out"
+        )
+    return load_head(folder, target, words, loading.settings.dtype)
 
 
 def drafter_of(

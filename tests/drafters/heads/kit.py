@@ -85,7 +85,7 @@ def plain_laws(
     config: HeadConfig, weights: HeadWeights, tokens: Sequence[int], drawn: Sequence[int]
 ) -> Tensor:
     """Logits over the target's ids of each token that is drafted behind a text, by the twin."""
-    head = PlainHead(config, weights.tensors, table(6))
+    head = PlainHead(config, weights.tensors, target().logits)
     embedding = weights.tensors["embedding"] if config.has_embedding else table(5)
     features = head.feature(states_of(tokens, config)[:-1].unsqueeze(0))
     read, found = list(tokens[1:]), list[Tensor]()

@@ -11,9 +11,9 @@ from draftsmith.errors import ModelFormatError
 from draftsmith.models.native.checkpoint import open_checkpoint
 from draftsmith.models.native.stored import ID_TYPES
 
-__all__ = ["read_tensors"]
+__all__ = ["PICKLE", "read_tensors"]
 
-_PICKLE = "pytorch_model.bin"
+PICKLE = "pytorch_model.bin"
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -26,7 +26,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelFormatError: A file is missing, cut off, or holds something else.
     """
-    path = folder / _PICKLE
+    path = folder / PICKLE
     if path.is_file() and not any(folder.glob("model.safetensors*")):
         return _from_pickle(path)
     return {

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from draftsmith.drafters.heads.config import FeatureNorm, HeadConfig
-from draftsmith.drafters.heads.files import read_tensors
+from draftsmith.drafters.heads.files import PICKLE, read_tensors
 from draftsmith.drafters.heads.keys import check_keys, layer_keys
 from draftsmith.drafters.heads.names import drafted_ids, our_names
 from draftsmith.drafters.heads.tables import TargetTables
@@ -20,7 +20,7 @@ from draftsmith.errors import ModelFormatError
 from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.config import number_option, size_option
 
-__all__ = ["is_head", "read_head"]
+__all__ = ["PICKLE", "is_head", "is_head_config", "read_head"]
 
 _ARCHITECTURES = {
     "LlamaForCausalLMEagle3",
@@ -46,8 +46,16 @@ def is_head(folder: Path) -> bool:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return False  # whoever reads it next says what is wrong
-    if not isinstance(config, dict):
-        return False
+    return isinstance(config, dict) and is_head_config(config)
+
+
+def is_head_config(config: Mapping[str, object]) -> bool:
+    """The same of a parsed config.json.
+
+    Example:
+        >>> is_head_config({"architectures": ["LlamaForCausalLMEagle3"]})
+        True
+    """
     names = _architectures(config)
     is_marked = "speculators_model_type" in config or "draft_vocab_size" in config
     return is_marked or any(kind in name for name in names for kind in _KINDS)

@@ -29,14 +29,14 @@ class PlainHead:
     Args:
         config: Its conventions.
         tensors: By the names of `weights.shapes`; they may want gradients.
-        shared_head: The target's output matrix, where the head has none of its own.
+        shared_head: The target's output matrix as a product, where the head has none of its own.
     """
 
     def __init__(
         self,
         config: HeadConfig,
         tensors: Mapping[str, Tensor],
-        shared_head: Float[Tensor, "vocab hidden"] | None = None,
+        shared_head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.config = config
         self.tensors = tensors
@@ -82,9 +82,11 @@ class PlainHead:
 
     def logits(self, stream: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
         """Of the drafted ids, after what `run` gave."""
-        head = self.tensors["head"] if self.config.has_head else self._shared_head
-        assert head is not None
-        return linear(self._norm(stream, "norm"), head)
+        normed = self._norm(stream, "norm")
+        if self.config.has_head:
+            return linear(normed, self.tensors["head"])
+        assert self._shared_head is not None
+        return self._shared_head(normed.flatten(0, -2)).unflatten(0, normed.shape[:-1])
 
     def fed_back(self, stream: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """The next step's feature."""

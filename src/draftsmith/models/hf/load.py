@@ -4,7 +4,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,15 @@ def load_adapted(
     return wrap_model(model.to(device), name=source.reference)
 
 
-def hub_folder(source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool]) -> Path | None:
+def hub_folder(
+    source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool], more: Sequence[str] = ()
+) -> Path | None:
     """Fetch config and safetensors of a Hub model whose config is wanted; None if it is not.
+
+    Args:
+        source: With the model's id.
+        is_wanted: Asked of the parsed config.json.
+        more: Names of further files that are fetched where they are there.
 
     Raises:
         ModelNotFoundError: If it cannot be reached.
@@ -80,6 +87,7 @@ def hub_folder(source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool])
             "generation_config.json",
             "*.safetensors",
             "*.safetensors.index.json",
+            *more,
         ]
         return Path(snapshot_download(allow_patterns=wanted, **options))
 
