@@ -69,7 +69,11 @@ def target(**changes: Any) -> TargetTables:
     def logits(inputs: Tensor) -> Tensor:
         return inputs @ head.T
 
-    whole = TargetTables("the target", LAYERS, WIDTH, VOCAB, embed, logits)
+    def rows(ids: Sequence[int]) -> Tensor:
+        return head[list(ids)]
+
+    norm = torch.ones(WIDTH), 1e-5
+    whole = TargetTables("the target", LAYERS, WIDTH, VOCAB, embed, logits, rows, norm)
     return whole._replace(**changes)
 
 

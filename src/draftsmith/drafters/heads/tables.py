@@ -25,6 +25,10 @@ class TargetTables(NamedTuple):
     """The embeddings of some ids."""
     logits: Callable[[Float[Tensor, "rows hidden"]], Float[Tensor, "rows vocab"]]
     """The output matrix alone, without the final norm."""
+    head_rows: Callable[[Sequence[int]], Float[Tensor, "ids hidden"]]
+    """Rows of the output matrix."""
+    final_norm: tuple[Float[Tensor, " hidden"], float]
+    """The weight and the epsilon of the final norm."""
 
 
 def tables_of(target: LanguageModel) -> TargetTables:
@@ -52,8 +56,11 @@ def tables_of(target: LanguageModel) -> TargetTables:
             "known to say whether it does: use another draft"
         )
     if isinstance(target, CpuDecoder):
-        embed, logits = target.weights.embedding.rows, target.weights.head.multiply
+        weights = target.weights
+        embed, rows, logits = weights.embedding.rows, weights.head.rows, weights.head.multiply
+        norm = weights.final_norm.float()
     else:
-        embed, logits = target.embedded, target.head_product
+        embed, rows, logits = target.embedded, target.head_rows, target.head_product
+        norm = target.final_norm
     sizes = config.num_layers, config.hidden_size, config.vocab_size
-    return TargetTables(name, *sizes, embed, logits)
+    return TargetTables(name, *sizes, embed, logits, rows, (norm, config.norm_epsilon))

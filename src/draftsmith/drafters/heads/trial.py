@@ -106,10 +106,10 @@ def try_head(
         if rates[0] >= FLOOR and not is_about_later:
             continue
         theirs = rates_of(other, weights, target, texts)
-        place = 1 if is_about_later else 0
+        place = 2 if is_about_later else 0
         # A reading that is only a little better may be chance.
         if theirs[place] >= max(FLOOR, _BETTER * rates[place]):
-            share = f"{100 * theirs[place]:.0f} % of its {('first', 'second')[place]} tokens"
+            share = f"{100 * theirs[place]:.0f} % of its {'third' if place else 'first'} tokens"
             cause = f"{why} it would be right in {share}: correct its config.json"
             break
     return Trial(rates, count, cause)

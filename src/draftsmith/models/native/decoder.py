@@ -85,6 +85,15 @@ class TorchDecoder(LanguageModel):
         """The output matrix alone, without the final norm, in float32."""
         return linear(inputs.to(self.dtype), self._weights.head).float()
 
+    def head_rows(self, ids: Sequence[int]) -> Float[Tensor, "ids hidden"]:
+        """Rows of the output matrix, in float32."""
+        return self._weights.head[torch.tensor(ids, device=self.device)].float()
+
+    @property
+    def final_norm(self) -> Float[Tensor, " hidden"]:
+        """The weight of the norm before the output matrix, in float32."""
+        return self._weights.final_norm.float()
+
     def open_cache(self) -> TorchCache:
         """An empty cache of this model."""
         return TorchCache(self.config, self.device, self._weights.embedding.dtype)

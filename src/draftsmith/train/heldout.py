@@ -1,0 +1,184 @@
+"""What a head would be worth: acceptance on held-out text, by place, and the speed from it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from draftsmith.drafters.heads.drafter import HeadDrafter
+from draftsmith.drafters.heads.eagle3 import Span
+from draftsmith.drafters.heads.plain import PlainHead
+from draftsmith.drafters.heads.unroll import unrolled
+from draftsmith.models.contract import LanguageModel, Rows
+from draftsmith.train.teacher import Lesson, Teacher, batches
+from draftsmith.train.texts import Text
+
+__all__ = ["Acceptance", "Costs", "Gain", "acceptance", "foretold", "measured_costs"]
+
+_MOST_GAMMA = 8
+_CONTEXT = 64
+_REPEATS = 7
+_MOST_TOKENS = 30_000
+"""Of held-out text that one trial looks at."""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Of a drafted token by its place in the draft, if all before it were kept."""
+
+    greedy: Sequence[float]
+    """At temperature 0: how often the two likeliest tokens are one."""
+    sampled: Sequence[float]
+    """At the training's temperature: the overlap of the two laws, the sum of their minimum."""
+    num_tokens: int
+
+    @property
+    def score(self) -> float:
+        """One number to compare by: tokens a pass beyond the first, both temperatures' mean."""
+        return (_tokens(self.greedy, len(self.greedy)) + _tokens(self.sampled, 0)) / 2 - 1
+
+
+class Costs(NamedTuple):
+    """Seconds, measured on this machine."""
+
+    plain_s: float
+    """Of a target pass over one token."""
+    checks_s: Sequence[float]
+    """Of one over 1, 2, 3, … tokens."""
+    draft_s: float
+    """Of a draft step."""
+
+
+class Gain(NamedTuple):
+    """What is to be expected of a chain of drafts."""
+
+    gamma: int
+    tokens_per_pass: float
+    speed_up: float
+
+
+@torch.no_grad()
+def acceptance(
+    head: PlainHead,
+    teacher: Teacher,
+    texts: Sequence[Text],
+    ids: Tensor | None,
+    temperature: float,
+    num_steps: int,
+) -> Acceptance:
+    """Hold a head's laws against the target's on texts that it was not trained on.
+
+    Args:
+        head: In plain torch.
+        teacher: With the target.
+        texts: Held out.
+        ids: Of each drafted id the target's.
+        temperature: Of the sampled rates; 0 counts as 1.
+        num_steps: Places in the draft.
+    """
+    right, overlap = torch.zeros(num_steps), torch.zeros(num_steps)
+    counts = torch.zeros(num_steps)
+    some, size = list[Text](), 0
+    for text in texts:
+        some.append(text)
+        size += len(text.tokens)
+        if size > _MOST_TOKENS:
+            break
+    for part in batches(some, 2048, 0, 0):
+        lesson = teacher.lesson(part)
+        laws = _laws(teacher, lesson, temperature)
+        steps = unrolled(head, lesson.states, lesson.embedded, num_steps)
+        for step, stream in enumerate(steps):
+            width = lesson.following.shape[1] - 1 - step
+            if width < 1:
+                break
+            wanted = lesson.is_own[:, 1 + step :]
+            law = laws[:, 1 + step :][wanted]
+            logits = head.logits(stream[:, :width][wanted]).float()
+            draft = (logits / (temperature or 1.0)).softmax(-1)
+            best = draft.argmax(-1)
+            inside = law if ids is None else law[:, ids]
+            right[step] += ((best if ids is None else ids[best]) == law.argmax(-1)).sum()
+            overlap[step] += torch.minimum(inside, draft).sum()
+            counts[step] += len(law)
+    greedy, sampled = ((one / counts.clamp(min=1)).tolist() for one in (right, overlap))
+    return Acceptance(greedy, sampled, int(counts[0]))
+
+
+def _laws(teacher: Teacher, lesson: Lesson, temperature: float) -> Tensor:
+    batch, length, width = lesson.final.shape
+    logits = teacher.tables.logits(lesson.final.view(-1, width))
+    return (logits.view(batch, length, -1) / (temperature or 1.0)).softmax(-1)
+
+
+def _tokens(rates: Sequence[float], gamma: int) -> float:
+    """Expected tokens of a pass with a chain of so many drafts; 0 is as many as there are rates."""
+    kept, total = 1.0, 1.0
+    for place in range(gamma or len(rates)):
+        # Beyond what was tried a place is taken to be as good as the last one.
+        kept *= rates[min(place, len(rates) - 1)]
+        total += kept
+    return total
+
+
+def foretold(rates: Sequence[float], costs: Costs) -> Gain:
+    """The chain that should bring the most tokens per second.
+
+    Args:
+        rates: Of `Acceptance`.
+        costs: Of this machine.
+
+    Returns:
+        Its length, what a pass brings, and the speed beside plain decoding.
+
+    Example:
+        >>> foretold([0.8, 0.7], Costs(10.0, [10.0, 11.0, 12.0], 0.5)).gamma
+        2
+    """
+    gains = [
+        Gain(
+            gamma, tokens, tokens * costs.plain_s / (costs.checks_s[gamma] + gamma * costs.draft_s)
+        )
+        for gamma in range(1, len(costs.checks_s))
+        for tokens in (_tokens(rates, gamma),)
+    ]
+    return max(gains, key=lambda gain: gain.speed_up)
+
+
+@torch.inference_mode()
+def measured_costs(drafter: HeadDrafter, target: LanguageModel) -> Costs:
+    """Time target passes of 1 to 9 tokens, and a draft step.
+
+    Args:
+        drafter: Loaded as it would run.
+        target: What it drafts for.
+    """
+    head, cache = drafter.head, target.open_cache()
+    held, row = head.open_row(), cache.add()
+    target.prefill(cache, row, [1] * _CONTEXT)
+    states = torch.zeros(_CONTEXT, len(head.config.boundaries), head.config.target_hidden_size)
+    head.run([Span(held, [1] * _CONTEXT, 0)], head.feature(states))
+    feature = torch.zeros(1, head.config.hidden_size)
+
+    def check(width: int) -> None:
+        target.forward(cache, Rows([row], [[1] * width]))
+        cache.rollback(row, _CONTEXT)
+
+    def step() -> None:
+        head.finish(head.run([Span(held, [1], _CONTEXT)], feature))
+        held.length = _CONTEXT
+
+    checks = [_least(lambda width=width: check(width)) for width in range(1, _MOST_GAMMA + 2)]
+    return Costs(checks[0], checks, _least(step))
+
+
+def _least(run: Callable[[], None]) -> float:
+    times: list[float] = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)

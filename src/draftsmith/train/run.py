@@ -1,0 +1,264 @@
+"""The whole of a training: texts, ids, steps, trials, files."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from draftsmith import __version__
+from draftsmith.drafters.heads.config import HeadConfig
+from draftsmith.drafters.heads.export import write_speculators
+from draftsmith.drafters.heads.load import made_drafter
+from draftsmith.drafters.heads.plain import PlainHead
+from draftsmith.drafters.heads.tables import tables_of
+from draftsmith.drafters.heads.weights import HeadWeights
+from draftsmith.engine.engine import Engine
+from draftsmith.errors import InvalidRequestError
+from draftsmith.models.native.config import DecoderConfig, Scales
+from draftsmith.models.written import written_whole
+from draftsmith.train.heldout import Acceptance, Gain, acceptance, foretold, measured_costs
+from draftsmith.train.options import TrainOptions
+from draftsmith.train.state import TrainState, load_state, refusing_full_disks, save_state
+from draftsmith.train.student import (
+    chosen_ids,
+    loss_of,
+    new_config,
+    new_weights,
+    split,
+    trained,
+    usual_boundaries,
+)
+from draftsmith.train.teacher import Teacher, batches
+from draftsmith.train.texts import Text, own_texts
+
+__all__ = ["Outcome", "Report", "train_head"]
+
+_LARGEST_GRADIENT = 1.0
+_BETTER = 0.002
+"""Tokens a pass by which a trial must be better to count as a gain."""
+
+
+class Report(NamedTuple):
+    """What there is to tell at a time."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str
+    trial: Acceptance | None = None
+    loss: float | None = None
+
+
+OnReport = Callable[[Report], None]
+
+
+class Outcome(NamedTuple):
+    """What came of it."""
+
+    folder: Path
+    config: HeadConfig
+    acceptance: Acceptance
+    greedy: Gain
+    """Foretold at temperature 0."""
+    sampled: Gain
+    """At the training's temperature."""
+    num_steps: int
+    why: str
+    """Why it ended."""
+
+
+@dataclass
+class _Course:
+    """A training in progress."""
+
+    teacher: Teacher
+    options: TrainOptions
+    folder: Path
+    config: HeadConfig
+    ids: Tensor | None
+    texts: list[Text]
+    held: list[Text]
+    state: TrainState
+    on_report: OnReport
+
+    def __post_init__(self) -> None:
+        self.parameters = {
+            name: tensor.clone().requires_grad_() for name, tensor in self.state.tensors.items()
+        }
+        self.head = PlainHead(self.config, self.parameters)
+        ids = range(self.config.vocab_size) if self.ids is None else self.ids.tolist()
+        self.rows = self.teacher.tables.head_rows(list(ids)).clone()
+        self.optimiser = torch.optim.AdamW(
+            self.parameters.values(), lr=self.options.learning_rate, betas=(0.9, 0.95)
+        )
+        if self.state.optimiser:
+            self.optimiser.load_state_dict(self.state.optimiser)
+        batch_tokens = self.options.batch_tokens
+        self.per_epoch = sum(1 for _ in batches(self.texts, batch_tokens, 0, 0))
+        self.total = self.per_epoch * self.options.max_epochs
+        self.per_trial = max(1, self.per_epoch // self.options.trials_per_epoch)
+
+    @property
+    def of(self) -> dict[str, object]:
+        """What a checkpoint must be of."""
+        return _of(self.teacher, self.options)
+
+    def run(self) -> Acceptance:
+        """Go on until the end; what the best trial found."""
+        state, options = self.state, self.options
+        while not state.is_done:
+            order = list(batches(self.texts, options.batch_tokens, options.seed, state.epoch))
+            while state.batch < len(order) and not state.is_done:
+                loss = self._step(order[state.batch])
+                state.batch, state.step = state.batch + 1, state.step + 1
+                self.on_report(Report("training", state.step, self.total, "steps", loss=loss))
+                if state.step % self.per_trial == 0 or state.step == self.total:
+                    self._try()
+            if not state.is_done:
+                state.epoch, state.batch = state.epoch + 1, 0
+        best = max(state.trials, key=lambda trial: trial["score"])
+        return Acceptance(best["greedy"], best["sampled"], best["num_tokens"])
+
+    def _step(self, texts: Sequence[Text]) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.options.learning_rate * _share(self.state.step, self.total)
+        lesson, options = self.teacher.lesson(texts), self.options
+        is_half = options.precision == "bfloat16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            loss, _ = loss_of(self.head, lesson, self.rows, options.temperature, options.num_steps)
+        if not loss.requires_grad:  # no text of the target's own in it is long enough
+            return 0.0
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), _LARGEST_GRADIENT)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def _try(self) -> None:
+        """Try the head on held-out text, keep it if it is the best, and write everything down."""
+        state, options = self.state, self.options
+        found = acceptance(
+            self.head, self.teacher, self.held, self.ids, options.temperature, options.num_steps
+        )
+        state.trials.append({"step": state.step, "score": found.score, **asdict(found)})
+        if found.score > state.best + _BETTER:
+            state.best, state.num_stale = found.score, 0
+            weights = HeadWeights(trained(self.parameters), self.ids)
+            write_speculators(self.folder, self.config, weights)
+        else:
+            state.num_stale += 1
+        if state.num_stale >= options.patience:
+            state.is_done, state.why = True, f"{options.patience} trials without a gain"
+        elif state.step >= self.total:
+            state.is_done, state.why = True, f"{options.max_epochs} epochs are over"
+        state.tensors = trained(self.parameters)
+        state.optimiser = self.optimiser.state_dict()
+        save_state(self.folder / "training" / "state.pt", state, self.of)
+        self.on_report(Report("training", state.step, self.total, "steps", trial=found))
+
+
+def _of(teacher: Teacher, options: TrainOptions) -> dict[str, object]:
+    return {"target": teacher.tables.name, **asdict(options)}
+
+
+def _share(step: int, total: int) -> float:
+    """Of the highest learning rate: a short rise, then a cosine down to a twentieth."""
+    rise = max(1, total // 50)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def train_head(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    folder: Path,
+    options: TrainOptions,
+    on_report: OnReport = lambda report: None,
+) -> Outcome:
+    """Train a head for a target, or go on with a training that was ended early.
+
+    The folder is a head in the layout of speculators as soon as there is a first trial; beside it,
+    `training/` holds the texts and the last checkpoint.
+
+    Args:
+        engine: Of the target, plain.
+        prompts: That the target answers, as token ids.
+        folder: Made where it is missing.
+        options: The rest.
+        on_report: Told how it gets on.
+
+    Returns:
+        What the head is worth, and why the training ended.
+
+    Raises:
+        DraftsmithError: The target has no states, a prompt has no text, the folder is another
+            training's or cannot be written to.
+    """
+    target, tables = engine.target, tables_of(engine.target)
+    shape = getattr(target, "config", None)
+    assert isinstance(shape, DecoderConfig)
+    if shape.scales != Scales():
+        raise InvalidRequestError(
+            f"{tables.name} scales its numbers in ways that no head's layout can say: "
+            "train for another target"
+        )
+    teacher = Teacher(target, tables, usual_boundaries(tables.num_layers))
+    beside = folder / "training"
+    with refusing_full_disks(folder):
+        beside.mkdir(parents=True, exist_ok=True)
+        # Before hours of text: another training's checkpoint is refused at once.
+        state = load_state(beside / "state.pt", _of(teacher, options))
+
+        def told(count: int) -> None:
+            on_report(Report("text of the target's", count, options.num_tokens, "tokens"))
+
+        texts = own_texts(engine, prompts, options, beside / "texts.jsonl", told)
+        ids = chosen_ids(texts, tables.vocab_size, options.vocab_size)
+        config = new_config(
+            shape, tables.name, tables.vocab_size if ids is None else len(ids), options
+        )
+        if state is None:
+            state = TrainState(new_weights(config, ids, tables, options.seed).tensors)
+        learnt, held = split(texts, options.held_out, options.seed)
+        course = _Course(teacher, options, folder, config, ids, learnt, held, state, on_report)
+        found = course.run()
+        return _finish(course, found)
+
+
+def _finish(course: _Course, found: Acceptance) -> Outcome:
+    """Measure what drafts and checks cost here, and write the recipe."""
+    weights = HeadWeights(course.state.tensors, course.ids)
+    target = course.teacher.target
+    costs = measured_costs(made_drafter(course.config, weights, target), target)
+    outcome = Outcome(
+        course.folder,
+        course.config,
+        found,
+        foretold(found.greedy, costs),
+        foretold(found.sampled, costs),
+        course.state.step,
+        course.state.why,
+    )
+    recipe = {
+        "made_by": f"draftsmith {__version__} train",
+        "target": course.teacher.tables.name,
+        "options": asdict(course.options),
+        "texts": len(course.texts) + len(course.held),
+        "tokens": sum(text.num_own for text in (*course.texts, *course.held)),
+        "conventions": course.config.described(),
+        "acceptance": asdict(found),
+        "foretold": {"greedy": outcome.greedy._asdict(), "sampled": outcome.sampled._asdict()},
+        "costs": costs._asdict(),
+        "steps": outcome.num_steps,
+        "ended": outcome.why,
+        "trials": course.state.trials,
+    }
+    with written_whole(course.folder / "recipe.json") as place:
+        place.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+    return outcome
