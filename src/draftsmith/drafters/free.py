@@ -8,6 +8,7 @@ guesses come true.
 from collections.abc import Sequence
 from pathlib import Path
 
+from draftsmith.core.values import require
 from draftsmith.drafters.best_first import Grown, Sources, copy, grow, grow_chain
 from draftsmith.drafters.contract import (
     CheckedText,
@@ -47,6 +48,9 @@ class FreeDrafter(StatefulDrafter):
         memory: A file that what was learnt is read from, if it is there, and that `save` writes;
             None keeps it while the drafter lives. It holds tokens of the texts that passed through.
 
+    Raises:
+        InvalidRequestError: If `memory` is no path.
+
     Example:
         >>> import draftsmith
         >>> engine = draftsmith.load_engine("smollm2-135m-instruct", FreeDrafter(), gamma=4)
@@ -60,7 +64,7 @@ class FreeDrafter(StatefulDrafter):
 
     def __init__(self, memory: str | Path | None = None) -> None:
         self._memory = SharedMemory()
-        self._path = None if memory is None else Path(memory)
+        self._path = None if memory is None else _as_path(memory)
         self._target: Identity | None = None
         self._alone = _Alone()
 
@@ -254,3 +258,9 @@ def _learn(odds: Odds, drafted: Grown, came: Sequence[int], shift: float) -> flo
         shift = odds.learn(known, is_right, shift)
         depths.append(depth + 1 if is_right else -1)
     return shift
+
+
+def _as_path(given: object) -> Path:
+    is_place = isinstance(given, Path | str) and given != ""
+    require(is_place, "memory", "the path of a file, or None", given)
+    return Path(str(given))
