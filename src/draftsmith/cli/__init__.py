@@ -50,6 +50,11 @@ _HELP = {
         "For every drafter: how often it is right, what it costs, the best gamma, the speed to "
         "expect, and the batch size at which it stops paying. Takes about a minute."
     ),
+    "train:train": (
+        "Train a draft head for a target, on text that the target writes itself.\n\n"
+        "The folder that it writes is what --draft takes. A training that was ended goes on when "
+        "the same command is run again."
+    ),
     "serve:app": (
         "Serve a model over OpenAI's API, every parameter exact under speculation.\n\n"
         "With --gamma auto, the default here, drafts are those that pay. docs/serve.md lists every "

@@ -20,6 +20,7 @@ __all__ = [
     "SERVING",
     "STOPPING",
     "FilePath",
+    "FilePaths",
     "Flag",
     "GammaChoice",
     "GammaChoices",
@@ -103,9 +104,13 @@ def _draft_length(value: str) -> Gamma:
         raise ValueError(f"must be a whole number or auto, got {value!r}") from error
 
 
-def _path(kind: object, tokens: Sequence[Token]) -> Path:
-    """Read a path; an empty one would be the folder that one stands in."""
-    value = tokens[0].value
+def _path(kind: object, tokens: Sequence[Token]) -> Path | tuple[Path, ...]:
+    """Read paths; an empty one would be the folder that one stands in."""
+    paths = tuple(_place(token.value) for token in tokens)
+    return paths if kind == tuple[Path, ...] else paths[0]
+
+
+def _place(value: str) -> Path:
     if not value or "\0" in value:
         raise ValueError(f"must be a path, got {value!r}")
     return Path(value)
@@ -136,6 +141,8 @@ Ids: TypeAlias = Annotated[tuple[int, ...], Parameter(converter=_whole), _SEVERA
 
 FilePath: TypeAlias = Annotated[Path, Parameter(converter=_path)]
 """A file or a folder."""
+FilePaths: TypeAlias = Annotated[tuple[Path, ...], Parameter(converter=_path), _SEVERAL_OR_NONE]
+"""Several files."""
 StreamPath: TypeAlias = Annotated[Path, Parameter(converter=_path, allow_leading_hyphen=True)]
 """A file, or - for standard input; without the hyphen allowed, it would be taken for an option."""
 

@@ -190,8 +190,9 @@ class ModelOptions:
         A catalogue name (see `draftsmith models list`), `org/name` on the Hub, a folder, or a
         `.gguf` file.
     draft
-        What guesses: the same for a draft model, or `prompt-lookup`, `free`, `random`,
-        `unigram:FILE`, `bigram:FILE`, `none`; by default prompt-lookup, and none in a beam search.
+        What guesses: the same for a draft model or a trained head, or `prompt-lookup`, `free`,
+        `random`, `unigram:FILE`, `bigram:FILE`, `none`; by default prompt-lookup, and none in a
+        beam search.
     gamma
         Drafted tokens per round, 0 to 32; 0 is plain decoding, auto is what pays; by default 4.
     """

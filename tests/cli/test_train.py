@@ -1,0 +1,82 @@
+"""`draftsmith train`: from prompts to a draft, in one command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.outcome import Cli
+from tests.train.kit import save_easy_target
+
+QUICK = ("--num-tokens", "300", "--max-length", "24", "--max-epochs", "1", "--batch-tokens", "128")
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_easy_target(tmp_path_factory.mktemp("target")))
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> str:
+    path = tmp_path / "asked.jsonl"
+    lines = [{"prompt": f"fox {number} over"} for number in range(30)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_a_head_is_trained_and_told_of(cli: Cli, target: str, asked: str, tmp_path: Path) -> None:
+    command = ("train", "--target", target, "--prompts", asked, "--out", str(tmp_path / "head"))
+    outcome = cli(*command, *QUICK)
+    assert outcome.status == 0, outcome.stderr
+    assert "foretold" in outcome.stdout
+    assert f"--draft {tmp_path / 'head'}" in outcome.stdout
+    assert "held-out acceptance by place" in outcome.stderr
+    # The same command again has nothing left to do.
+    again = cli(*command, *QUICK, "--json")
+    document = again.document()
+    assert "held-out" not in again.stderr
+    assert document["conventions"]["layout"] == "made here"
+    assert len(document["acceptance"]["greedy"]) == 3
+
+
+def test_a_text_file_gives_beginnings(cli: Cli, target: str, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 300)
+    out = tmp_path / "head"
+    outcome = cli("train", "--target", target, "--data", str(text), "--out", str(out), *QUICK)
+    assert outcome.status == 0, outcome.stderr
+    assert (out / "recipe.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to train on"),
+        (("--data", "nowhere.txt"), "text nowhere.txt cannot be read"),
+        (("--prompts", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--workload", "chat", "--num-tokens", "0"), "must be 1 or more, got 0"),
+        (("--workload", "chat", "--held-out", "2"), "between 0.001 and 0.5"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(
+    cli: Cli, target: str, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = cli("train", "--target", target, "--out", str(tmp_path / "head"), *arguments)
+    assert message in outcome.refusal()
+
+
+def test_an_empty_text_is_refused(cli: Cli, target: str, tmp_path: Path) -> None:
+    text = tmp_path / "empty.txt"
+    text.write_text("")
+    outcome = cli("train", "--target", target, "--data", str(text), "--out", str(tmp_path / "h"))
+    assert "there is no text in" in outcome.refusal()
+
+
+def test_a_head_that_is_no_draft_is_refused_in_one_line(
+    cli: Cli, target: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["DFlashDraftModel"]}))
+    outcome = cli("generate", "x", "--target", target, "--draft", str(tmp_path))
+    assert "architectures is 'DFlashDraftModel'" in outcome.refusal()
+    sized = ("--draft", str(tmp_path), "--draft-vocab-size", "5")
+    assert "is a head" in cli("generate", "x", "--target", target, *sized).refusal()
