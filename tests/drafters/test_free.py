@@ -146,6 +146,8 @@ def test_successors_of_rejected_rows_are_tried() -> None:
     state = FreeDrafter().open()
     assert ask(state, view([1, 2], 4))[0].tokens == []
     state.learn([CheckedText(0, [2, 50, 60], [-1, 0, 0], [[70, 71], [51, 52], [61, 62]])])
+    # Since then the tokens were read elsewhere: only the pairs tell them apart.
+    state.learn([CheckedText(7, [80, 50, 60], [-1, 0, 1], [[81], [82], [83]])])
     (found,) = ask(state, view([1, 2, 70, 2, 50], 8))
     assert found.tokens[0] == 51
     # Behind 2 the pair (2, 60) was checked as a sibling, and what follows is known of that, too.

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from draftsmith.drafters.evidence import Place, guesses_at
 from draftsmith.drafters.growing_text import GrowingText
 from draftsmith.drafters.odds import Odds
 from draftsmith.drafters.shared_memory import MemoryReader, SharedMemory
-from draftsmith.drafters.suffix_automaton import SuffixAutomaton
+from draftsmith.drafters.suffix_automaton import NOWHERE, SuffixAutomaton
 from draftsmith.drafters.token_recycling import SuccessorTable
 from draftsmith.errors import InvalidRequestError
 
@@ -69,6 +70,8 @@ def test_a_beginning_that_is_known_is_not_kept_twice() -> None:
     assert len(memory.newer) == size
     memory.add(range(1020))
     assert len(memory.newer) < size + 50
+    memory.add([5000, *range(1000)])
+    assert memory.newer.copied(memory.newer.find([5000]), 2) == [0, 1], "only the beginning counts"
     reader = MemoryReader(memory)
     reader.read(range(990, 1005))
     automaton, cursor = reader.match
@@ -136,6 +139,20 @@ def test_a_growing_text_forgets_its_older_half() -> None:
     growing.read(text[:20])
     growing.read([*text[:20], *text[5:10]])
     assert growing.automaton.copied(growing.match, 2) == text[10:12], "read anew"
+
+
+def test_one_row_behind_token_and_pair_is_two_equal_rows() -> None:
+    table = SuccessorTable()
+    table.note(1, 2, range(30, 38))
+    (pair, single) = table.after(1, 2)
+    assert pair is single
+    pairs, tokens = (
+        {key: (*row[:1], *row[1:]) for key, row in one.items()} for one in table.contexts()
+    )
+    apart = SuccessorTable.of(pairs, tokens)
+    own, place = SuffixAutomaton(), Place(1, 2, NOWHERE, NOWHERE)
+    assert guesses_at(place, own, None, table) == guesses_at(place, own, None, apart)
+    assert len(set(guesses_at(place, own, None, table).values())) == 5, "ranks 4 to 7 are alike"
 
 
 def test_odds_come_to_how_often_each_thing_comes_true() -> None:
