@@ -285,7 +285,7 @@ WITHOUT_MODELS = {
     "reproduce chen --temp -3": "--temp must be 0 or more, got -3.0",
     "-v": "unknown option -v: put it after the command",
     "--quiet generate hi": "unknown option --quiet: put it after the command",
-    "nonsense": 'unknown command "nonsense". Commands: generate, chat, models, theory, reproduce, certify, plan, serve, bench, completion, demo (see',
+    "nonsense": 'unknown command "nonsense". Commands: generate, chat, models, theory, reproduce, certify, plan, train, serve, bench, completion, demo (see',
     "--nope": 'unknown command "--nope".',
 }
 """Refused at a glance."""

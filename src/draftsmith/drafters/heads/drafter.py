@@ -20,6 +20,7 @@ from draftsmith.drafters.contract import (
     StatefulDrafter,
 )
 from draftsmith.drafters.heads.eagle3 import EagleHead, HeadRow, Span
+from draftsmith.kernels.cpu.pieces import has_kernels
 
 __all__ = ["HeadDrafter", "HeadState"]
 
@@ -39,6 +40,7 @@ class HeadDrafter(StatefulDrafter):
         self.head = head
         self.name = name
         self.boundaries = head.config.boundaries
+        self.uses_torch_threads = not has_kernels(head.device)
 
     def open(self) -> "HeadState":
         """A state without sequences."""

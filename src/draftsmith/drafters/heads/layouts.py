@@ -39,6 +39,7 @@ def is_head(folder: Path) -> bool:
     """Whether a folder holds a draft head, of whatever kind, and no model.
 
     Example:
+        >>> from pathlib import Path
         >>> is_head(Path("."))
         False
     """
