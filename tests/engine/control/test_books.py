@@ -1,5 +1,7 @@
 """The books: every round is in the ledger at once, and shared out before anybody reads it."""
 
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,11 +30,28 @@ def test_a_rest_is_in_the_ledger_before_and_after_it_is_entered() -> None:
     whole += Ledger(1.0, 0.875 + 2 * 0.875, 0.25, 0.125, 1, 1) + Ledger(2.0, 1.75, 0.25, 0.25, 1, 1)
     assert books.num_rounds == 2
     assert books.ledger == whole
-    assert books.end_rest() == Rest(2, 2, (3.0 - 0.375 - 0.125) / 2, 0.375 / 2)
+    # 0.875 and 1.625 are no neighbours: the machine has paused.
+    noise = 0.5 / math.sqrt(2)
+    assert books.end_rest() == Rest(2, 2, (3.0 - 0.375 - 0.125) / 2, 0.375 / 2, noise)
     assert books.num_rounds == 4
     assert books.ledger == whole
     assert books.end_rest() == Rest()
     assert books.ledger == whole
+
+
+def test_a_level_that_moves_is_no_noise() -> None:
+    """A machine that slows down by a third within a rest; and one whose rounds stray by 5 %."""
+    chance = random.Random(3)
+    for stray, expected in ((0.0, 0.001), (0.05, 0.04)):
+        books = Books()
+        for number in range(320):
+            round_s = (1 + number / 960) * math.exp(chance.gauss(0, stray))
+            books.rested.append((False, 0.0, round_s, 0.0, 0.0))
+        noise = books.end_rest().noise
+        assert noise is not None
+        assert noise == pytest.approx(expected, abs=0.005)
+    books.rested.append((False, 0.0, 1.0, 0.0, 0.0))
+    assert books.end_rest().noise is None
 
 
 def test_a_round_of_several_is_shared_whole() -> None:

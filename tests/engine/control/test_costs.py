@@ -115,3 +115,7 @@ def test_the_noise_of_plain_rounds_is_known() -> None:
         noisy.observe_plain(ONE, 0.02 * chance.uniform(0.8, 1.25))
     assert noisy.noise == pytest.approx(0.11, abs=0.04)
     assert steady.noise < 0.03
+    # Of rests whose level moves, what each knows of its rounds is believed.
+    for number in range(40):
+        steady.observe_plain(ONE, 0.02 * (1 + 0.1 * (number % 2)), 32, noise=0.01)
+    assert steady.noise < 0.02

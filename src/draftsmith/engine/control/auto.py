@@ -41,8 +41,9 @@ _CURIOSITY = 0.005
 find out is worth as much. So a cheap one is tried often, a dear one seldom."""
 _MOST_PATIENCE = 256.0
 """Plain rounds after which any draft is tried again, if the ledger bears it."""
-_FREE = 0.005
-"""A draft that takes less of a plain round is always asked for, and judged when it is there."""
+_FREE = 0.02
+"""A draft that takes less of a plain round is asked for as long as the ledger bears it, and judged
+when it is there: what followed before is worth the most where it is seldom there."""
 _CAPS = (MAX_GAMMA, 16, 8, 4)
 """The longest draft that a pace may let grow, if the ledger bears it."""
 _FIRST = 2
@@ -154,7 +155,7 @@ class AutoGamma:
             self._last_rest = rest
             size, held = self._load
             amid = Load(size, held + size * (rest.num_timed - 1) / 2)
-            self._check.observe_plain(amid, rest.round_s, rest.num_timed)
+            self._check.observe_plain(amid, rest.round_s, rest.num_timed, rest.noise)
             self._plain_at[size] = self._books.num_rounds
 
     def _plain_s_beside(self, report: RoundReport) -> float:

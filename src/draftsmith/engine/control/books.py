@@ -1,10 +1,15 @@
 """The ledger as it grows: rounds are entered, those of a plain rest all at once."""
 
+import math
+from itertools import pairwise
 from typing import NamedTuple
 
 from draftsmith.engine.control.contract import Ledger
 
 __all__ = ["Books", "Rest"]
+
+_PAUSE = 0.5
+"""The most that one round may differ from the next, in logs: a pause of the machine is no noise."""
 
 
 class Rest(NamedTuple):
@@ -17,6 +22,8 @@ class Rest(NamedTuple):
     """What plain decoding takes, without reading prompts."""
     own_s: float = 0.0
     """What the controller takes."""
+    noise: float | None = None
+    """How far a round is from those before and behind it, as a share; None where there is one."""
 
 
 class Books:
@@ -59,9 +66,11 @@ class Books:
         if not timed:
             return Rest(num_rounds)
         self.owed = 0.0
+        times = [total_s - read_s - own_s for _, _, total_s, own_s, read_s in timed]
         own_s = sum(own_s for *_, own_s, _ in timed)
-        plain_s = sum(total_s - read_s for _, _, total_s, _, read_s in timed) - own_s
-        return Rest(num_rounds, num_timed, plain_s / num_timed, own_s / num_timed)
+        plain_s = sum(times)
+        noise = _noise(times)
+        return Rest(num_rounds, num_timed, plain_s / num_timed, own_s / num_timed, noise)
 
     @property
     def _rested(self) -> Ledger:
@@ -78,3 +87,13 @@ class Books:
                 owed = 0.0
         number = len(self.rested)
         return Ledger(spent_s, plain_s, draft_s, all_own_s, number, number)
+
+
+def _noise(times: list[float]) -> float | None:
+    """The mean distance from a level that moves slowly: neighbours share it."""
+    if len(times) < 2:
+        return None
+    pairs = pairwise(max(one, 1e-9) for one in times)
+    steps = [min(abs(math.log(later / sooner)), _PAUSE) for sooner, later in pairs]
+    # Both ends of a step stray.
+    return sum(steps) / len(steps) / math.sqrt(2)

@@ -98,8 +98,17 @@ class CheckCost:
         """
         return self._observe_check(load, rows, max(seconds, 1e-9)) if self._plain else 1.0
 
-    def observe_plain(self, load: Load, seconds: float, num_rounds: int = 1) -> None:
-        """Learn from some plain rounds of one batch: their mean time, and the load amid them."""
+    def observe_plain(
+        self, load: Load, seconds: float, num_rounds: int = 1, noise: float | None = None
+    ) -> None:
+        """Learn from some plain rounds of one batch.
+
+        Args:
+            load: Amid them.
+            seconds: Their mean time.
+            num_rounds: How many.
+            noise: How far each is from its neighbours, as a share, where there are several.
+        """
         seconds = max(seconds, 1e-9)
         if not self._plain:
             self._level = seconds
@@ -116,8 +125,9 @@ class CheckCost:
         anchor.count += num_rounds
         surprise = _bounded(math.log(value / expected), anchor.count)
         kept = (1 - 1 / _MEMORY) ** num_rounds
-        # The mean of several strays by less than each.
-        self._strayed = kept * self._strayed + num_rounds**1.5 * abs(surprise)
+        # A level that has moved since the last rest is no noise: the next rounds share it.
+        stray = abs(surprise) if noise is None else noise
+        self._strayed = kept * self._strayed + num_rounds * stray
         self._num_strays = kept * self._num_strays + num_rounds
         step = 1 / min(anchor.count, _MEMORY)
         level, shape = _shares(step, num_rounds)
