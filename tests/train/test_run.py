@@ -160,6 +160,13 @@ def test_after_a_kill_it_ends_with_the_same_bits(engine: Engine, tmp_path: Path)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_products_in_bfloat16_learn_nearly_the_same(engine: Engine, tmp_path: Path) -> None:
+    whole = train_head(engine, prompts(), tmp_path / "whole", SMALL)
+    half = train_head(engine, prompts(), tmp_path / "half", replace(SMALL, precision="bfloat16"))
+    assert half.acceptance.sampled[0] == pytest.approx(whole.acceptance.sampled[0], abs=0.02)
+    assert half.acceptance != whole.acceptance
+
+
 def test_another_training_s_folder_is_refused(engine: Engine, tmp_path: Path) -> None:
     train_head(engine, prompts(), tmp_path, SMALL)
     for changes, message in (

@@ -113,7 +113,9 @@ class PlainHead:
         return linear(silu(linear(inputs, gate)) * linear(inputs, up), down)
 
     def _norm(self, states: Tensor, name: str) -> Tensor:
-        return rms_norm(states, states.shape[-1:], self.tensors[name], self.config.norm_epsilon)
+        weight = self.tensors[name]
+        # In the weight's precision, also where products are in bfloat16.
+        return rms_norm(states.to(weight.dtype), weight.shape, weight, self.config.norm_epsilon)
 
 
 def causal(number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
