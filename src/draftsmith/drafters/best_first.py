@@ -10,9 +10,6 @@ from draftsmith.drafters.token_recycling import SuccessorTable
 
 __all__ = ["Grown", "Sources", "copy", "grow", "grow_chain"]
 
-_LEAST_CHANCE = 0.02
-"""A node that is less likely to be reached and right is not worth a row anywhere."""
-
 
 class Grown(NamedTuple):
     """A drafted tree."""
@@ -39,23 +36,26 @@ class Sources(NamedTuple):
     table: SuccessorTable
     odds: Odds
     shift: float
+    least_chance: float = 0.02
+    """A node that is less likely to be reached and right is not worth a row."""
 
 
 def grow(sources: Sources, place: Place, size: int) -> Grown:
     """The `size` likeliest nodes, best first; a node's chance is the product along its path."""
     grown = Grown([], [], [], [])
     heap: list[_Waiting] = []
-    _wait(heap, _Siblings(_ranked(sources, place), -1, 1.0, place), 0)
+    least = sources.least_chance
+    _wait(heap, _Siblings(_ranked(sources, place), -1, 1.0, place), 0, least)
     while heap and len(grown.tokens) < size:
         chance, _, sure, siblings = heapq.heappop(heap)
         _, token, known = siblings.ranked.pop()
         node = len(grown.tokens)
         grown.add(token, siblings.parent, sure, known)
         if node + 1 < size:
-            _wait(heap, siblings, 2 * node + 1)
+            _wait(heap, siblings, 2 * node + 1, least)
             place = next_place(siblings.place, token, sources.own, sources.shared)
             children = _Siblings(_ranked(sources, place), node, -chance, place)
-            _wait(heap, children, 2 * node + 2)
+            _wait(heap, children, 2 * node + 2, least)
     return grown
 
 
@@ -67,7 +67,7 @@ def grow_chain(sources: Sources, place: Place, size: int) -> Grown:
         log_odds, token, known = ranked[-1]
         sure = chance_of(log_odds)
         chance *= sure
-        if chance < _LEAST_CHANCE:
+        if chance < sources.least_chance:
             break
         grown.add(token, len(grown.tokens) - 1, sure, known)
         place = next_place(place, token, sources.own, sources.shared)
@@ -84,16 +84,16 @@ def copy(sources: Sources, automaton: SuffixAutomaton, match: Cursor, size: int)
 
 def _ranked(sources: Sources, place: Place) -> list[tuple[float, int, Known]]:
     """All guesses at a place, the likeliest last."""
-    own, shared, table, odds, shift = sources
+    own, shared, table, odds, shift, _ = sources
     return odds.ranked(guesses_at(place, own, shared, table), shift)
 
 
-def _wait(heap: "list[_Waiting]", siblings: "_Siblings", order: int) -> None:
+def _wait(heap: "list[_Waiting]", siblings: "_Siblings", order: int, least: float) -> None:
     """Let the likeliest of some siblings wait for its turn; the others are less likely."""
     if siblings.ranked:
         sure = chance_of(siblings.ranked[-1][0])
         chance = siblings.chance * sure
-        if chance >= _LEAST_CHANCE:
+        if chance >= least:
             heapq.heappush(heap, (-chance, order, sure, siblings))
 
 

@@ -158,6 +158,7 @@ def _first_weights() -> list[float]:
     of_pair = (-1.5, -3.0, -0.5, -2.2, -2.8, -3.2, -4.0)
     of_single = (-0.5, -1.0, 0.0, -0.7, -1.0, -1.0, -1.2)
     rows = [one + other for one in of_pair for other in of_single]
+    rows[0] = -0.8  # no row at all says little
     return [*chain.from_iterable(matches * 2), *rows, 2.5, 2.8, 3.0, 3.2, 3.5]
 
 
