@@ -252,8 +252,10 @@ def test_nothing_is_copied_where_nothing_is_wanted() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(small, st.integers(1, 9))
-def test_a_tree_is_what_a_search_over_all_paths_finds(text: list[int], size: int) -> None:
+@given(small, st.integers(1, 9), st.sampled_from([0.02, 0.06, 0.2]))
+def test_a_tree_is_what_a_search_over_all_paths_finds(
+    text: list[int], size: int, least: float
+) -> None:
     own = SuffixAutomaton()
     for token in text:
         own.append(token)
@@ -261,7 +263,7 @@ def test_a_tree_is_what_a_search_over_all_paths_finds(text: list[int], size: int
     for before, token in pairwise(text):
         table.note(before, token, [(token + 1) % 5, (before + token) % 5, 4])
     odds = Odds(FIRST_WEIGHTS)
-    sources = Sources(own, None, table, odds, 0.3)
+    sources = Sources(own, None, table, odds, 0.3, least)
     place = Place(-1, text[-1], own.shorter((own.last, len(text))), NOWHERE)
     found = grow(sources, place, size)
     paths: dict[tuple[int, ...], float] = {}
@@ -272,14 +274,31 @@ def test_a_tree_is_what_a_search_over_all_paths_finds(text: list[int], size: int
             for token, known in guesses_at(at, own, None, table).items():
                 longer = chance * odds.chance(known, 0.3)
                 paths[(*path, token)] = longer
-                if longer >= 0.02:
+                if longer >= least:
                     deeper.append(((*path, token), longer, next_place(at, token, own, None)))
         open_places = deeper
-    likeliest = sorted((one for one in paths.values() if one >= 0.02), reverse=True)[:size]
+    likeliest = sorted((one for one in paths.values() if one >= least), reverse=True)[:size]
     tree = Tree(found.tokens, found.parents, found.confidences)
     chances = [tree.chance(node) for node in range(len(found.tokens))]
     assert chances == pytest.approx(likeliest)
     assert chances == pytest.approx([paths[tree.path(node)] for node in range(len(chances))])
+
+
+def test_a_node_must_be_worth_its_row_on_the_device() -> None:
+    """A text that goes six ways from one token: each way once, and none of them likely."""
+    text = [token for way in range(2, 8) for token in (1, way, 20 + way)] + [1]
+    counts: dict[str, int] = {}
+    for device in ("cpu", "meta"):
+        context = Round([view(text, 32)], device=torch.device(device))
+        draft = FreeDrafter().open().propose(context)
+        assert draft.parents is not None
+        assert draft.confidences is not None
+        (tokens,) = draft.lists()
+        tree = Tree(tokens, list(draft.parents[0]), list(draft.confidences[0]))
+        chances = [tree.chance(node) for node in range(len(tokens))]
+        assert min(chances) >= (0.06 if device == "cpu" else 0.02)
+        counts[device] = len(tokens)
+    assert 0 < counts["cpu"] < counts["meta"]
 
 
 def test_a_replay_is_not_told_what_is_to_come() -> None:
