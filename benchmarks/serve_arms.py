@@ -84,7 +84,7 @@ def all_arms(served: Served) -> list[Arm]:
         Arm("off", ("--no-prefix-caching", "--draft", "none")),
         Arm("fixed", (*draft, "--gamma", "4")),
         Arm("auto", (*draft, "--gamma", "auto")),
-        Arm("free fixed", (*free, "--gamma", "4")),
+        Arm("free fixed", (*free, "--gamma", "8")),
         Arm("free", (*free, "--gamma", "auto")),
     ]
     configs = peer_configs(served.draft_path)
