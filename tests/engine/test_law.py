@@ -117,6 +117,11 @@ class Doubtful(Pace):
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         raise AssertionError("a model's draft is not cut")
 
+    def nodes(
+        self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        raise AssertionError("a model drafts no trees")
+
 
 class Paced(FixedGamma):
     """Gamma tokens at most, or fewer."""
