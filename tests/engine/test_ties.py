@@ -26,6 +26,7 @@ NONE = torch.empty(0, dtype=torch.long)
 READS_VALUES_OR_REPORTS = {
     "core/beam.py",  # the smallest value that is kept; ids are sorted stably
     "core/laws.py",  # thresholds and masses, no ids
+    "core/sampling_table.py",  # what drafters learn; ties, at the cut too, by the lower id
     "engine/requests/traces.py",  # a report of alternatives
     "audit/attribution.py",  # a margin
     "audit/assisted.py",  # a threshold
