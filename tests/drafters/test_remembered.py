@@ -1,6 +1,7 @@
 """The file of a memory: what comes back, and what is refused in one line."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from draftsmith.drafters import FreeDrafter
 from draftsmith.drafters.contract import CheckedText
+from draftsmith.drafters.memory import Bounds, Memory
+from draftsmith.drafters.native_memory import NativeMemory, has_native
+from draftsmith.drafters.plain_memory import PlainMemory
 from draftsmith.drafters.remembered import Identity, identity_of, load_memory, save_memory
-from draftsmith.drafters.shared_memory import SharedMemory
 from draftsmith.errors import (
     DraftsmithError,
     InvalidRequestError,
@@ -20,44 +23,58 @@ from tests.drafters.test_free import LONG, ask, view
 from tests.engine.kit import target, text_model, text_tokenizer
 
 WHO = Identity("a-model", 200, "digest")
+SMALL = Bounds(tokens=50)
 
 
-def taught() -> SharedMemory:
-    memory = SharedMemory(most_tokens=50)
+@pytest.fixture(params=["plain", "native"])
+def empty(request: pytest.FixtureRequest) -> Callable[[], Memory]:
+    """Makes memories of one twin."""
+    if request.param == "plain":
+        return lambda: PlainMemory(SMALL)
+    if not has_native():
+        pytest.skip("without the library")
+    return lambda: NativeMemory(SMALL)
+
+
+def taught() -> PlainMemory:
+    memory = PlainMemory(SMALL)
+    shared = memory.shared
     for start in range(6):
-        memory.add([start, *LONG[start:]])
-    assert memory.older is not None
-    memory.table.note(1, 2, [3, 4])
-    memory.table.note(-1, 5, list(range(8)))
+        shared.add([start, *LONG[start:]])
+    assert shared.older is not None
+    shared.table.note(1, 2, [3, 4])
+    shared.table.note(-1, 5, list(range(8)))
     for _ in range(20):
-        memory.odds.learn((1, 2, 3), is_right=False)
+        shared.odds.learn((1, 2, 3), is_right=False)
     return memory
 
 
-def parts(memory: SharedMemory) -> object:
-    older = [] if memory.older is None else list(memory.older.text)
-    pairs, tokens = memory.table.contexts()
-    odds = memory.odds
-    return (
-        *(older, list(memory.newer.text), list(pairs.items()), list(tokens.items())),
-        *(odds.weights, odds.squares),
-    )
+def parts(memory: Memory) -> list[object]:
+    return [one.tolist() for one in memory.contents()]
 
 
-def test_what_was_saved_comes_back(tmp_path: Path) -> None:
-    memory, path = taught(), tmp_path / "memory"
+def test_what_was_saved_comes_back_to_either_twin(
+    empty: Callable[[], Memory], tmp_path: Path
+) -> None:
+    memory, path, again = taught(), tmp_path / "memory", tmp_path / "again"
     save_memory(memory, path, WHO)
-    found = SharedMemory(most_tokens=50)
+    found = empty()
     load_memory(found, path, WHO)
     assert parts(found) == parts(memory)
-    assert found.newer.copied(found.newer.find(LONG[5:9]), 4) == LONG[9:13]
+    drafted = found.open_text(()).propose(LONG[5:9], 4, 0.0, is_tree=False)
+    assert drafted.tokens == LONG[9:13]
+    save_memory(found, again, WHO)
+    assert again.read_bytes() == path.read_bytes()
+    again.unlink()
     assert os.listdir(tmp_path) == ["memory"]
 
 
-def test_a_file_that_is_not_there_is_an_empty_memory(tmp_path: Path) -> None:
-    found = SharedMemory()
+def test_a_file_that_is_not_there_is_an_empty_memory(
+    empty: Callable[[], Memory], tmp_path: Path
+) -> None:
+    found = empty()
     load_memory(found, tmp_path / "memory", WHO)
-    assert parts(found) == parts(SharedMemory())
+    assert parts(found) == parts(PlainMemory())
 
 
 def one_line(error: pytest.ExceptionInfo[DraftsmithError], *words: str) -> None:
@@ -71,7 +88,7 @@ def test_another_models_memory_is_refused(tmp_path: Path) -> None:
     save_memory(taught(), path, WHO)
     for other in (WHO._replace(digest="other"), Identity("another", 300, "other")):
         with pytest.raises(VocabularyMismatchError) as error:
-            load_memory(SharedMemory(), path, other)
+            load_memory(PlainMemory(), path, other)
         one_line(error, str(path), "a-model", other.name, "name another file")
 
 
@@ -81,11 +98,11 @@ def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in range(0, len(whole), 61):
         path.write_bytes(whole[:length])
-        found = SharedMemory()
+        found = PlainMemory()
         with pytest.raises(ModelFormatError) as error:
             load_memory(found, path, WHO)
         one_line(error, str(path), "not whole")
-        assert parts(found) == parts(SharedMemory()), "nothing of it is taken"
+        assert parts(found) == parts(PlainMemory()), "nothing of it is taken"
 
 
 def test_a_file_with_wrong_bytes_is_refused_or_was_padding(tmp_path: Path) -> None:
@@ -95,7 +112,7 @@ def test_a_file_with_wrong_bytes_is_refused_or_was_padding(tmp_path: Path) -> No
     whole = path.read_bytes()
     for place in range(0, len(whole), 37):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        found = SharedMemory(most_tokens=50)
+        found = PlainMemory(SMALL)
         try:
             load_memory(found, path, WHO)
         except (ModelFormatError, VocabularyMismatchError):
@@ -128,7 +145,7 @@ def test_what_no_memory_says_is_refused(tmp_path: Path, name: str, value: np.nda
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **(parts | {name: value}))
     with pytest.raises(ModelFormatError) as error:
-        load_memory(SharedMemory(), path, WHO)
+        load_memory(PlainMemory(), path, WHO)
     one_line(error, str(path), "name another file")
 
 
@@ -137,10 +154,10 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "memory"
     path.write_bytes(content)
     with pytest.raises(ModelFormatError) as error:
-        load_memory(SharedMemory(), path, WHO)
+        load_memory(PlainMemory(), path, WHO)
     one_line(error, str(path), "is none, or not whole")
     with pytest.raises(ModelFormatError):
-        load_memory(SharedMemory(), tmp_path, WHO)
+        load_memory(PlainMemory(), tmp_path, WHO)
 
 
 def test_a_disk_that_fills_leaves_the_old_file_whole(
@@ -156,7 +173,7 @@ def test_a_disk_that_fills_leaves_the_old_file_whole(
 
     monkeypatch.setattr(np, "savez", fills)
     with pytest.raises(InvalidRequestError) as error:
-        save_memory(SharedMemory(), path, WHO)
+        save_memory(PlainMemory(), path, WHO)
     one_line(error, str(path), "No space left on device")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["memory"]
@@ -173,15 +190,15 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_is_bounded(tmp_path: Path) -> None:
-    memory = SharedMemory()
+    memory = PlainMemory()
     for start in range(0, 120_000, 4_000):
-        memory.add(range(start, start + 4_000))
+        memory.shared.add(range(start, start + 4_000))
     for token in range(33_000):
-        memory.table.note(token, token, range(token, token + 8))
+        memory.shared.table.note(token, token, range(token, token + 8))
     path = tmp_path / "memory"
     save_memory(memory, path, WHO._replace(vocab_size=2**31))
     assert path.stat().st_size < 4 << 20
-    load_memory(SharedMemory(), path, WHO._replace(vocab_size=2**31))
+    load_memory(PlainMemory(), path, WHO._replace(vocab_size=2**31))
 
 
 def test_a_drafter_goes_on_where_it_stopped(tmp_path: Path) -> None:

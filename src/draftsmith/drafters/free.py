@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from draftsmith.core.values import require
-from draftsmith.drafters.best_first import Grown, Sources, copy, grow, grow_chain
 from draftsmith.drafters.contract import (
     CheckedText,
     Draft,
@@ -18,11 +17,10 @@ from draftsmith.drafters.contract import (
     SequenceView,
     StatefulDrafter,
 )
-from draftsmith.drafters.evidence import Place
-from draftsmith.drafters.growing_text import GrowingText
-from draftsmith.drafters.odds import Odds
+from draftsmith.drafters.memory import NOTHING, Memory, Proposed, Text
+from draftsmith.drafters.native_memory import NativeMemory, has_native
+from draftsmith.drafters.plain_memory import PlainMemory
 from draftsmith.drafters.remembered import Identity, identity_of, load_memory, save_memory
-from draftsmith.drafters.shared_memory import MemoryReader, SharedMemory
 from draftsmith.drafters.token_recycling import NUM_SUCCESSORS
 from draftsmith.errors import InvalidRequestError, VocabularyMismatchError
 from draftsmith.models.contract import LanguageModel
@@ -30,12 +28,9 @@ from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["FreeDrafter"]
 
-_LONG = 12
-"""A match of so many tokens is copied as it is: nothing else is asked."""
 _LEAST_CHANCES = {"cpu": 0.06}
 _LEAST_CHANCE = 0.02
 """Of a node: a row takes 6 to 9 % of a small model's plain pass on a CPU, and 1 to 2 % on a GPU."""
-_NOTHING = Grown([], [], [], [])
 _ANY = -2
 """A token that is not known yet."""
 
@@ -66,7 +61,7 @@ class FreeDrafter(StatefulDrafter):
     draws_from_law = False
 
     def __init__(self, memory: str | Path | None = None) -> None:
-        self._memory = SharedMemory()
+        self._memory = _new_memory()
         self._path = None if memory is None else _as_path(memory)
         self._target: Identity | None = None
         self._alone = _Alone()
@@ -154,31 +149,16 @@ class _Alone(StatefulDrafter):
     """Each text by itself, and nothing of it kept."""
 
     def open(self) -> "_Free":
-        return _Free(SharedMemory(), is_kept=False)
+        return _Free(_new_memory(), is_kept=False)
 
 
 class _Sequence:
-    """One text, and its last draft."""
+    """One text."""
 
-    def __init__(self, memory: SharedMemory) -> None:
-        self.text = GrowingText()
-        self.reader = MemoryReader(memory)
-        self.shift = 0.0
-        """Of this text's own, in log-odds."""
-        self.drafted = _NOTHING
-        self.num_before = 0
-        """Tokens of the text when that was drafted."""
+    def __init__(self, text: Text) -> None:
+        self.text = text
         self.last: tuple[int, int] = (-1, -1)
         """The last two tokens of a text that is to be checked."""
-
-    def read(self, view: SequenceView, odds: Odds) -> None:
-        """Take in what was committed, and learn from it what the last draft was worth."""
-        tokens = view.tokens
-        common = self.text.read(tokens, view.source)
-        self.reader.read(tokens, common)
-        if self.drafted.tokens and common >= self.num_before:
-            self.shift = _learn(odds, self.drafted, tokens[self.num_before :], self.shift)
-        self.drafted, self.num_before = _NOTHING, len(tokens)
 
     def before(self, checked: Sequence[int]) -> int:
         """The token before those that were checked; -1 where nobody knows."""
@@ -193,7 +173,7 @@ class _Free(DraftState):
 
     num_top_ids = NUM_SUCCESSORS
 
-    def __init__(self, memory: SharedMemory, *, is_kept: bool = True) -> None:
+    def __init__(self, memory: Memory, *, is_kept: bool = True) -> None:
         self._memory = memory
         self._is_kept = is_kept
         self._sequences: dict[int, _Sequence] = {}
@@ -203,65 +183,43 @@ class _Free(DraftState):
         takes_trees = context.takes_trees
         least = _LEAST_CHANCES.get(context.device.type, _LEAST_CHANCE)
         with self._memory.lock:
-            grown = [self._grow(view, least, is_tree=takes_trees) for view in context.sequences]
+            found = [self._propose(view, least, is_tree=takes_trees) for view in context.sequences]
         return Draft.certain(
-            [one.tokens for one in grown],
+            [one.tokens for one in found],
             context.device,
-            [one.confidences for one in grown],
-            [one.parents for one in grown] if takes_trees else None,
+            [one.confidences for one in found],
+            [one.parents for one in found] if takes_trees else None,
         )
 
     def learn(self, checked: Sequence[CheckedText]) -> None:
         """Keep the successors of every token that the target has read."""
-        table = self._memory.table
         with self._memory.lock:
             for one in checked:
                 known = self._sequences.get(one.sequence)
                 before = -1 if known is None else known.before(one.tokens)
-                for token, parent, ids in zip(one.tokens, one.parents, one.top_ids, strict=False):
-                    table.note(before if parent < 0 else one.tokens[parent], token, ids)
+                self._memory.note(before, one)
 
     def release(self, sequence: int) -> None:
         """Keep the text of a sequence for those that come."""
         one = self._sequences.pop(sequence, None)
         if one is not None and self._is_kept:
             with self._memory.lock:
-                self._memory.add(one.text.tokens)
+                self._memory.keep(one.text)
 
-    def _grow(self, view: SequenceView, least: float, *, is_tree: bool) -> Grown:
-        memory, tokens = self._memory, view.tokens
+    def _propose(self, view: SequenceView, least: float, *, is_tree: bool) -> Proposed:
+        tokens = view.tokens
         one = self._sequences.get(view.id)
         if one is None:
-            one = self._sequences[view.id] = _Sequence(memory)
+            text = self._memory.open_text(view.source)
+            one = self._sequences[view.id] = _Sequence(text)
         one.last = (tokens[-2] if len(tokens) > 1 else -1, tokens[-1])
         if not view.gamma:
-            return _NOTHING
-        one.read(view, memory.odds)
-        own, match = one.text.automaton, one.text.match
-        shared, shared_match = one.reader.match
-        sources = Sources(own, shared, memory.table, memory.odds, one.shift, least)
-        if match[1] >= _LONG and match[1] >= shared_match[1]:
-            one.drafted = copy(sources, own, match, view.gamma)
-        elif shared is not None and shared_match[1] >= _LONG:
-            one.drafted = copy(sources, shared, shared_match, view.gamma)
-        if not one.drafted.tokens:
-            place = Place(*one.last, match, shared_match)
-            one.drafted = (grow if is_tree else grow_chain)(sources, place, view.gamma)
-        return one.drafted
+            return NOTHING
+        return one.text.propose(tokens, view.gamma, least, is_tree=is_tree)
 
 
-def _learn(odds: Odds, drafted: Grown, came: Sequence[int], shift: float) -> float:
-    """Learn which nodes came true, of those behind nodes that did."""
-    depths: list[int] = []
-    for token, parent, known in zip(drafted.tokens, drafted.parents, drafted.known, strict=True):
-        depth = 0 if parent < 0 else depths[parent]
-        if not 0 <= depth < len(came):
-            depths.append(-1)
-            continue
-        is_right = came[depth] == token
-        shift = odds.learn(known, is_right, shift)
-        depths.append(depth + 1 if is_right else -1)
-    return shift
+def _new_memory() -> Memory:
+    return NativeMemory() if has_native() else PlainMemory()
 
 
 def _as_path(given: object) -> Path:

@@ -2,15 +2,10 @@
 
 from collections.abc import Sequence
 
+from draftsmith.drafters.memory import BOUNDS, common_with
 from draftsmith.drafters.suffix_automaton import Cursor, SuffixAutomaton
-from draftsmith.models.follower import common_prefix
 
 __all__ = ["GrowingText"]
-
-_TAIL = 64
-"""Tokens at the end that are compared."""
-_MOST_TOKENS = 65_536
-"""Of one text, before its older half is forgotten."""
 
 
 class GrowingText:
@@ -27,7 +22,7 @@ class GrowingText:
         [3, 1]
     """
 
-    def __init__(self, most_tokens: int = _MOST_TOKENS) -> None:
+    def __init__(self, most_tokens: int = BOUNDS.text) -> None:
         self._most = most_tokens
         self._read: list[int] = []
         self._begin([], [])
@@ -55,7 +50,7 @@ class GrowingText:
         Returns:
             How many tokens at the beginning are as they were.
         """
-        same = common = self._common(tokens)
+        same = common = common_with(self._read, tokens)
         is_new = not self._read or common < self._first
         if is_new or len(self.automaton) + len(tokens) - common > self._most:
             self._begin(tokens, source)
@@ -69,14 +64,6 @@ class GrowingText:
             states.append(automaton.last)
         self._read[common:] = tokens[common:]
         return same
-
-    def _common(self, tokens: Sequence[int]) -> int:
-        read = self._read
-        length = len(read)
-        # Mostly it has grown. That its beginning is as it was is taken on trust: it is but a guess.
-        if length and list(tokens[max(0, length - _TAIL) : length]) == read[-_TAIL:]:
-            return length
-        return common_prefix(read, tokens)
 
     def _begin(self, tokens: Sequence[int], source: Sequence[int]) -> None:
         half = self._most // 2

@@ -19,7 +19,7 @@ def chance_of(log_odds: float) -> float:
     return min(max(chance, _LEAST), _MOST)
 
 
-_log_odds = itemgetter(0)
+_first = itemgetter(0)
 
 
 class Odds:
@@ -52,10 +52,7 @@ class Odds:
             known: Indices of weights.
             shift: Of the sequence's own.
         """
-        weights = self.weights
-        for index in known:
-            shift += weights[index]
-        return chance_of(shift)
+        return chance_of(self._log_odds(known, shift))
 
     def ranked(
         self, guesses: Mapping[int, tuple[int, ...]], shift: float
@@ -69,13 +66,9 @@ class Odds:
         Returns:
             Log-odds, guess and what is known of it, the likeliest last; of equals the first is.
         """
-        weights = self.weights
-        found = [
-            (shift + sum([weights[index] for index in known]), token, known)
-            for token, known in guesses.items()
-        ]
+        found = [(self._log_odds(known, shift), token, known) for token, known in guesses.items()]
         found.reverse()
-        found.sort(key=_log_odds)
+        found.sort(key=_first)
         return found
 
     def learn(self, known: Sequence[int], is_right: bool, shift: float = 0.0) -> float:
@@ -95,3 +88,8 @@ class Odds:
             squares[index] += error * error
             weights[index] -= _RATE * error / math.sqrt(squares[index])
         return shift - _SHIFT_RATE * error
+
+    def _log_odds(self, known: Sequence[int], shift: float) -> float:
+        for index in known:
+            shift += self.weights[index]
+        return shift

@@ -8,18 +8,14 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from draftsmith.drafters.odds import Odds
-from draftsmith.drafters.shared_memory import MOST_TOKENS, SharedMemory
-from draftsmith.drafters.suffix_automaton import SuffixAutomaton
-from draftsmith.drafters.token_recycling import NUM_SUCCESSORS, SuccessorTable
+from draftsmith.drafters.evidence import FIRST_WEIGHTS
+from draftsmith.drafters.memory import BOUNDS, Contents, Memory
 from draftsmith.errors import InvalidRequestError, ModelFormatError, VocabularyMismatchError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.tokenizer import Tokenizer
@@ -30,10 +26,7 @@ __all__ = ["Identity", "identity_of", "load_memory", "save_memory"]
 _FORMAT = 1
 _MOST_BYTES = 64 << 20
 """Ten times what a full memory takes."""
-_NAMES = (
-    *("format", "name", "digest", "older", "newer"),
-    *("pairs", "pair_rows", "tokens", "token_rows", "weights", "squares"),
-)
+_NAMES = ("format", "name", "digest", *Contents._fields)
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError),
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
@@ -63,28 +56,20 @@ def identity_of(model: LanguageModel, words: Tokenizer | None) -> Identity:
     return Identity(name, size, hashlib.sha256(told.encode()).hexdigest())
 
 
-def save_memory(memory: SharedMemory, path: Path, identity: Identity) -> None:
+def save_memory(memory: Memory, path: Path, identity: Identity) -> None:
     """Write a memory beside its place, then put it there: a disk that fills leaves the old one.
 
     Raises:
         InvalidRequestError: If it cannot be written.
     """
     with memory.lock:
-        pairs, tokens = memory.table.contexts()
-        older = [] if memory.older is None else memory.older.text
-        arrays = {
-            "format": np.array(_FORMAT),
-            "name": np.array(identity.name),
-            "digest": np.array(identity.digest),
-            "older": np.array(older, dtype=np.int32),
-            "newer": np.array(memory.newer.text, dtype=np.int32),
-            "pairs": np.array(list(pairs), dtype=np.int64),
-            "pair_rows": _table(pairs.values()),
-            "tokens": np.array(list(tokens), dtype=np.int64),
-            "token_rows": _table(tokens.values()),
-            "weights": np.array(memory.odds.weights),
-            "squares": np.array(memory.odds.squares),
-        }
+        contents = memory.contents()
+    arrays = {
+        "format": np.array(_FORMAT),
+        "name": np.array(identity.name),
+        "digest": np.array(identity.digest),
+        **contents._asdict(),
+    }
     try:
         with written_whole(path) as place, place.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -95,7 +80,7 @@ def save_memory(memory: SharedMemory, path: Path, identity: Identity) -> None:
         ) from error
 
 
-def load_memory(memory: SharedMemory, path: Path, identity: Identity) -> None:
+def load_memory(memory: Memory, path: Path, identity: Identity) -> None:
     """Read what `save_memory` wrote; a file that is not there leaves the memory empty.
 
     Raises:
@@ -118,18 +103,13 @@ def load_memory(memory: SharedMemory, path: Path, identity: Identity) -> None:
                 f"memory {path} is of {str(arrays['name'])[:80]}, or of another tokenizer, and the "
                 f"target is {identity.name}: name another file"
             )
-        _check(arrays, identity.vocab_size, len(memory.odds.weights))
+        _check(arrays, identity.vocab_size)
     except _UNREADABLE as error:
         raise ModelFormatError(
             f"memory {path} is none, or not whole: name another file, or remove it"
         ) from error
     with memory.lock:
-        _fill(memory, arrays)
-
-
-def _table(rows: Iterable[Sequence[int]]) -> NDArray[np.int32]:
-    padded = [[*row, *[-1] * (NUM_SUCCESSORS - len(row))] for row in rows]
-    return np.array(padded, dtype=np.int32).reshape(len(padded), NUM_SUCCESSORS)
+        memory.hold(Contents._make(arrays[name] for name in Contents._fields))
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -142,7 +122,7 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
             return {name: arrays[name] for name in _NAMES}
 
 
-def _check(arrays: dict[str, NDArray[np.generic]], vocab_size: int, num_weights: int) -> None:
+def _check(arrays: dict[str, NDArray[np.generic]], vocab_size: int) -> None:
     """Refuse arrays that `save_memory` does not write.
 
     Raises:
@@ -150,7 +130,7 @@ def _check(arrays: dict[str, NDArray[np.generic]], vocab_size: int, num_weights:
     """
     for name in ("older", "newer"):
         _check_ids(arrays[name], 1, vocab_size)
-        if len(arrays[name]) > 2 * MOST_TOKENS:
+        if len(arrays[name]) > 2 * BOUNDS.tokens:
             raise ValueError(name)
     for keys, rows in (("pairs", "pair_rows"), ("tokens", "token_rows")):
         _check_ids(arrays[rows], 2, vocab_size)
@@ -159,7 +139,7 @@ def _check(arrays: dict[str, NDArray[np.generic]], vocab_size: int, num_weights:
             raise ValueError(keys)
     for name in ("weights", "squares"):
         numbers = arrays[name]
-        is_known = numbers.shape == (num_weights,) and numbers.dtype == np.float64
+        is_known = numbers.shape == (len(FIRST_WEIGHTS),) and numbers.dtype == np.float64
         if not is_known or not bool(np.isfinite(numbers.astype(np.float64)).all()):
             raise ValueError(name)
     if bool((arrays["squares"].astype(np.float64) <= 0).any()):
@@ -172,30 +152,3 @@ def _check_ids(ids: NDArray[np.generic], num_axes: int, vocab_size: int) -> None
     numbers = ids.astype(np.int64)
     if numbers.size and not -1 <= int(numbers.min()) <= int(numbers.max()) < vocab_size:
         raise ValueError("ids")
-
-
-def _fill(memory: SharedMemory, arrays: dict[str, NDArray[np.generic]]) -> None:
-    memory.forget()
-    older = _automaton(arrays["older"].tolist())
-    memory.older = older if len(older) else None
-    memory.newer = _automaton(arrays["newer"].tolist())
-    memory.table = SuccessorTable.of(
-        _contexts(arrays["pairs"], arrays["pair_rows"]),
-        _contexts(arrays["tokens"], arrays["token_rows"]),
-    )
-    memory.odds = Odds(arrays["weights"].tolist(), arrays["squares"].tolist())
-
-
-def _automaton(tokens: Sequence[int]) -> SuffixAutomaton:
-    automaton = SuffixAutomaton()
-    for is_end, document in groupby(tokens, key=lambda token: token < 0):
-        if not is_end:
-            automaton.add(document)
-    return automaton
-
-
-def _contexts(keys: NDArray[np.generic], rows: NDArray[np.generic]) -> dict[int, tuple[int, ...]]:
-    return {
-        key: tuple(one for one in row if one >= 0)
-        for key, row in zip(keys.tolist(), rows.tolist(), strict=True)
-    }

@@ -1,18 +1,16 @@
 """What an engine's texts leave behind for those that come: their words, and what was learnt."""
 
-import threading
 from collections.abc import Sequence
 
 from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.evidence import FIRST_WEIGHTS
+from draftsmith.drafters.memory import BOUNDS
 from draftsmith.drafters.odds import Odds
 from draftsmith.drafters.suffix_automaton import NOWHERE, Cursor, SuffixAutomaton
 from draftsmith.drafters.token_recycling import SuccessorTable
 
-__all__ = ["MOST_TOKENS", "MemoryReader", "SharedMemory"]
+__all__ = ["MemoryReader", "SharedMemory"]
 
-MOST_TOKENS = 32_768
-"""Of one generation of texts, by default."""
 _MOST_OF_TEXT = 4_096
 """Of one text, its end."""
 _OVERLAP = 16
@@ -29,9 +27,10 @@ class SharedMemory:
 
     Args:
         most_tokens: Of one generation.
+        most_contexts: Of each kind in the table.
 
     Raises:
-        InvalidRequestError: If `most_tokens` is less than 2.
+        InvalidRequestError: If one of them is less than 2.
 
     Example:
         >>> memory = SharedMemory()
@@ -43,18 +42,14 @@ class SharedMemory:
         [4]
     """
 
-    def __init__(self, most_tokens: int = MOST_TOKENS) -> None:
+    def __init__(
+        self, most_tokens: int = BOUNDS.tokens, most_contexts: int = BOUNDS.contexts
+    ) -> None:
         self.most_tokens = check_whole("most_tokens", most_tokens)
         require(self.most_tokens >= 2, "most_tokens", "2 or more", most_tokens)
-        self.lock = threading.Lock()
-        """Held by whoever reads or writes: engines of several threads may share a memory."""
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget everything."""
         self.older: SuffixAutomaton | None = None
         self.newer = SuffixAutomaton()
-        self.table = SuccessorTable()
+        self.table = SuccessorTable(most_contexts)
         self.odds = Odds(FIRST_WEIGHTS)
 
     def add(self, text: Sequence[int]) -> None:

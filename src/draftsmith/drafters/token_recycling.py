@@ -44,10 +44,13 @@ class SuccessorTable:
 
     @classmethod
     def of(
-        cls, pairs: Mapping[int, tuple[int, ...]], tokens: Mapping[int, tuple[int, ...]]
+        cls,
+        pairs: Mapping[int, tuple[int, ...]],
+        tokens: Mapping[int, tuple[int, ...]],
+        most_contexts: int = _MOST_CONTEXTS,
     ) -> "SuccessorTable":
         """A table that holds what `contexts` of another gave."""
-        table = cls()
+        table = cls(most_contexts)
         for kept, given in ((table._pairs, pairs), (table._tokens, tokens)):
             for key, row in given.items():
                 _put(kept, key, row, table._most)

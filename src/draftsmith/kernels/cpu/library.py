@@ -35,7 +35,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-_FLOAT = ctypes.c_float
+_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
 _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_isa": (ctypes.c_char_p, []),
     "ds_isa_name": (ctypes.c_char_p, [_INT]),
@@ -61,12 +61,28 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_race": (None, [_POINTER, *[_INT] * 3, *[_POINTER] * 3, _INT, _INT, _POINTER]),
     "ds_has_mass": (None, [_POINTER, _INT, _INT, _POINTER]),
     "ds_draw": (None, [_POINTER, _INT, _INT, _POINTER, _POINTER]),
+    "ds_memory_new": (_POINTER, [_LONG, _LONG, _LONG]),
+    "ds_memory_delete": (None, [_POINTER]),
+    "ds_memory_sizes": (None, [_POINTER, _POINTER]),
+    "ds_memory_write": (None, [_POINTER, _POINTER]),
+    "ds_memory_read": (_INT, [_POINTER, _POINTER]),
+    "ds_memory_note": (None, [_POINTER, _INT, *[_POINTER] * 3, _INT, _INT]),
+    "ds_memory_keep": (None, [_POINTER, _POINTER]),
+    "ds_text_new": (_POINTER, [_POINTER, _POINTER, _LONG]),
+    "ds_text_delete": (None, [_POINTER]),
+    "ds_text_propose": (
+        _INT,
+        [_POINTER, _POINTER, _LONG, _POINTER, _LONG, _INT, _DOUBLE, _INT, *[_POINTER] * 3],
+    ),
     "ds_philox": (None, [*[_POINTER] * 3, _INT, _LONG, _INT, _POINTER]),
     "ds_uniforms": (None, [*[_POINTER] * 3, _INT, _LONG, _INT, _POINTER]),
 }
 """Result and arguments of every function, as the sources declare them."""
 
-_LATE = frozenset({"ds_top_ids", "ds_pass_bytes"})
+_LATE = frozenset(
+    {"ds_top_ids", "ds_pass_bytes"}
+    | {name for name in _SIGNATURES if name.startswith(("ds_memory_", "ds_text_"))}
+)
 """What a library that was built earlier lacks: who calls it asks whether it is there."""
 
 Library = ctypes.CDLL
