@@ -22,6 +22,7 @@ __all__ = [
     "Tokens",
     "World",
     "coupled_text",
+    "draw_cells",
     "plain_law",
     "plain_text",
     "round_law",
@@ -270,18 +271,24 @@ def _emit(
     """Cut the last uniform into the cells of the emitted token, and sum."""
     cells = len(weight)
     first = verifier.decide(check, accept, torch.zeros(cells, dtype=torch.float64))
-    emitted = verifier.emitted_law(check, first.num_accepted)
-    vocab = emitted.shape[1]
-    middles = emitted.cumsum(-1) - emitted / 2
-    rows = torch.arange(cells).repeat_interleave(vocab)
-    verdict = verifier.decide(_take(check, rows), accept[rows], middles.flatten())
-    masses = (weight.unsqueeze(1) * emitted).flatten().tolist()
+    rows, middles, share = draw_cells(verifier.emitted_law(check, first.num_accepted))
+    verdict = verifier.decide(_take(check, rows), accept[rows], middles)
+    masses = (weight[rows] * share).tolist()
     law: TextLaw = {}
     for tokens, mass in zip(verdict.tokens.tolist(), masses, strict=True):
         if mass:
             key = tuple(token for token in tokens if token != PAD_TOKEN)
             law[key] = law.get(key, 0.0) + mass
     return law
+
+
+def draw_cells(
+    laws: Float[Tensor, "cells vocab"],
+) -> tuple[Int[Tensor, " draws"], Float[Tensor, " draws"], Float[Tensor, " draws"]]:
+    """Every token of every law: its row, a uniform that it is drawn at, and its mass."""
+    rows = torch.arange(len(laws)).repeat_interleave(laws.shape[1])
+    middles = laws.cumsum(-1) - laws / 2
+    return rows, middles.flatten(), laws.flatten()
 
 
 def _take(check: Check, rows: Int[Tensor, " cells"]) -> Check:

@@ -23,6 +23,13 @@ from torch import Tensor
 
 from draftsmith.core.noise import RoundNoise, Stream
 from draftsmith.core.sums import row_sums
+from draftsmith.core.tree_verify import (
+    RecursiveRule,
+    TraversalRule,
+    TreeCheck,
+    TreeRule,
+    TreeVerdict,
+)
 from draftsmith.core.verdict import Verdict, assemble, draw
 from draftsmith.errors import InvalidRequestError
 
@@ -60,7 +67,8 @@ class Verifier(ABC):
     needs_draft_probs: ClassVar[bool]
     """Whether `verify` reads `draft_probs`."""
     takes_trees: ClassVar[bool] = False
-    """Whether a tree of certain tokens may be walked with `choose`."""
+    """Whether a tree of certain tokens may be walked with `choose`, and one of drawn tokens be
+    given to `verify_tree` where the verifier needs draft laws."""
 
     @abstractmethod
     def draw(
@@ -78,6 +86,10 @@ class Verifier(ABC):
         """Draw the target's own token at `index` of this round, for a walk through a tree."""
         raise AssertionError(f"the verifier {self.name} checks chains only")
 
+    def verify_tree(self, check: TreeCheck, noise: RoundNoise) -> TreeVerdict:
+        """Keep a path of each tree of drawn tokens and emit one further token."""
+        raise AssertionError(f"the verifier {self.name} checks no tree by its laws")
+
 
 class ThresholdVerifier(Verifier):
     """A verifier that compares one uniform with one threshold for each drafted token."""
@@ -85,6 +97,8 @@ class ThresholdVerifier(Verifier):
     needs_draft_probs: ClassVar[bool] = True
     streams: ClassVar[tuple[int, int, int]] = (Stream.DRAFT, Stream.ACCEPT, Stream.EMIT)
     """Where drafted tokens, acceptance and the emitted token take their uniforms: all apart."""
+    tree_rule: ClassVar[TreeRule | None] = None
+    """How trees of drawn tokens are checked, by one who takes trees."""
 
     @abstractmethod
     def thresholds(self, check: Check) -> Float[Tensor, "batch gamma"]:
@@ -131,6 +145,29 @@ class ThresholdVerifier(Verifier):
         accept = noise.uniforms(self.streams[1], gamma)
         return self._decide(check, accept, lambda law: noise.draw(self.streams[2], 0, law))
 
+    def decide_tree(
+        self, check: TreeCheck, accept: Float[Tensor, "batch nodes"], emit: Float[Tensor, " batch"]
+    ) -> TreeVerdict:
+        """The verdict on trees for given uniforms: a pure function, as `decide`."""
+        return self._decide_tree(check, accept, lambda law: draw(law, emit))
+
+    def verify_tree(self, check: TreeCheck, noise: RoundNoise) -> TreeVerdict:
+        """Decide with this round's uniforms, of which each node has its own."""
+        accept = noise.uniforms(self.streams[1], len(check.parents))
+        return self._decide_tree(check, accept, lambda law: noise.draw(self.streams[2], 0, law))
+
+    def _decide_tree(
+        self,
+        check: TreeCheck,
+        accept: Float[Tensor, "batch nodes"],
+        emit: Callable[[Tensor], Tensor],
+    ) -> TreeVerdict:
+        assert self.tree_rule is not None
+        judged = self.tree_rule.judge(check)
+        ends = self.tree_rule.end(check.parents, self.passes(accept, judged.thresholds))
+        rows = torch.arange(len(ends), device=ends.device)
+        return TreeVerdict(ends, emit(judged.laws[rows, ends + 1]))
+
     def _decide(
         self, check: Check, accept: Float[Tensor, "batch gamma"], emit: Callable[[Tensor], Tensor]
     ) -> Verdict:
@@ -165,6 +202,7 @@ class RejectionVerifier(ThresholdVerifier):
 
     name: ClassVar[str] = "rejection"
     takes_trees: ClassVar[bool] = True
+    tree_rule: ClassVar[TreeRule | None] = RecursiveRule()
 
     def thresholds(self, check: Check) -> Float[Tensor, "batch gamma"]:
         """min(1, target(x) / draft(x)), 0 beyond the draft."""
@@ -197,6 +235,7 @@ class BlockVerifier(ThresholdVerifier):
 
     name: ClassVar[str] = "block"
     takes_trees: ClassVar[bool] = True
+    tree_rule: ClassVar[TreeRule | None] = TraversalRule()
 
     def thresholds(self, check: Check) -> Float[Tensor, "batch gamma"]:
         """The passing probability of each prefix, 0 beyond the draft."""
