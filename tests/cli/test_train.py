@@ -48,6 +48,15 @@ def test_a_text_file_gives_beginnings(cli: Cli, target: str, tmp_path: Path) -> 
     assert (out / "recipe.json").is_file()
 
 
+def test_the_target_invents_its_prompts(cli: Cli, target: str, tmp_path: Path) -> None:
+    out = tmp_path / "head"
+    invented = ("--self-prompts", "8", "--opening", "fox", "--max-minutes", "5")
+    outcome = cli("train", "--target", target, "--out", str(out), *invented, *QUICK)
+    assert outcome.status == 0, outcome.stderr
+    assert len((out / "training" / "prompts.jsonl").read_text().splitlines()) > 8
+    assert json.loads((out / "recipe.json").read_text())["minutes"] == 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -56,6 +65,10 @@ def test_a_text_file_gives_beginnings(cli: Cli, target: str, tmp_path: Path) -> 
         (("--prompts", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--workload", "chat", "--num-tokens", "0"), "must be 1 or more, got 0"),
         (("--workload", "chat", "--held-out", "2"), "between 0.001 and 0.5"),
+        (("--workload", "chat", "--opening", "Write"), "give --self-prompts, too"),
+        (("--self-prompts", "-1"), "--self-prompts must be 0 or more, got -1"),
+        (("--workload", "chat", "--max-minutes", "0"), "above 0 and at most 100000, got 0.0"),
+        (("--workload", "chat", "--device", "gpux"), "device 'gpux' is not available"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(

@@ -45,6 +45,7 @@ __all__ = [
     "ModelSettings",
     "load_adapted_model",
     "load_model",
+    "load_reader",
     "load_tokenizer",
 ]
 
@@ -177,6 +178,29 @@ def load_adapted_model(
     from draftsmith.models.hf.load import load_adapted
 
     return load_adapted(source, local_path(source, on_progress), dtype, place)
+
+
+def load_reader(reference: str, device: torch.device) -> TorchDecoder:
+    """Load a model in plain torch and float32, which reads whole texts at once on any device.
+
+    Args:
+        reference: As `load_model` takes it; fetched before.
+        device: Where it goes.
+
+    Raises:
+        InvalidRequestError: No decoder of ours runs it.
+        ModelFormatError: As `load_model` does.
+    """
+    source = resolve(reference)
+    path = local_path(source, None)
+    if source.kind is SourceKind.HUB:
+        path = _hub_folder(source, _is_native_decoder)
+    if path is None or not (path.is_file() or native_architecture(path) is not None):
+        raise InvalidRequestError(
+            f"{reference} hands out no hidden states: give a model that a native decoder runs"
+        )
+    config, weights = read_gguf(path) if path.is_file() else read_folder(path)
+    return TorchDecoder.from_weights(weights, config, device, torch.float32, source.reference)
 
 
 def load_tokenizer(reference: str, on_progress: OnProgress | None = None) -> Tokenizer:

@@ -79,8 +79,10 @@ def acceptance(
         temperature: Of the sampled rates; 0 counts as 1.
         num_steps: Places in the draft.
     """
-    right, overlap = torch.zeros(num_steps), torch.zeros(num_steps)
+    device = teacher.device
+    right, overlap = (torch.zeros(num_steps, device=device) for _ in range(2))
     counts = torch.zeros(num_steps)
+    ids = None if ids is None else ids.to(device)
     some, size = list[Text](), 0
     for text in texts:
         some.append(text)
@@ -92,26 +94,24 @@ def acceptance(
         laws = _laws(teacher, lesson, temperature)
         steps = unrolled(head, lesson.states, lesson.embedded, num_steps)
         for step, stream in enumerate(steps):
-            width = lesson.following.shape[1] - 1 - step
-            if width < 1:
+            rows, of_law = lesson.wanted(step)
+            if not len(rows):
                 break
-            wanted = lesson.is_own[:, 1 + step :]
-            law = laws[:, 1 + step :][wanted]
-            logits = head.logits(stream[:, :width][wanted]).float()
+            law = laws[of_law]
+            logits = head.logits(stream.flatten(0, 1)[rows]).float()
             draft = (logits / (temperature or 1.0)).softmax(-1)
             best = draft.argmax(-1)
             inside = law if ids is None else law[:, ids]
             right[step] += ((best if ids is None else ids[best]) == law.argmax(-1)).sum()
             overlap[step] += torch.minimum(inside, draft).sum()
             counts[step] += len(law)
-    greedy, sampled = ((one / counts.clamp(min=1)).tolist() for one in (right, overlap))
+    greedy, sampled = ((one.cpu() / counts.clamp(min=1)).tolist() for one in (right, overlap))
     return Acceptance(greedy, sampled, int(counts[0]))
 
 
 def _laws(teacher: Teacher, lesson: Lesson, temperature: float) -> Tensor:
-    batch, length, width = lesson.final.shape
-    logits = teacher.tables.logits(lesson.final.view(-1, width))
-    return (logits.view(batch, length, -1) / (temperature or 1.0)).softmax(-1)
+    logits = teacher.tables.logits(lesson.final.flatten(0, 1))
+    return (logits / (temperature or 1.0)).softmax(-1)
 
 
 def _tokens(rates: Sequence[float], gamma: int) -> float:

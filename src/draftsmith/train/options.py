@@ -25,6 +25,8 @@ class TrainOptions:
     """Tokens of one text, its prompt included."""
     temperature: float = 0.8
     """At which the target writes, and at which acceptance is foretold beside temperature 0."""
+    greedy_share: float = 0.0
+    """Of the texts, those that it writes at temperature 0."""
     vocab_size: int = 8192
     """Ids that the head drafts: the most frequent of the text; 0 is all of the target's."""
     num_layers: int = 1
@@ -63,6 +65,7 @@ class TrainOptions:
         require(self.precision in known, "precision", " or ".join(known), self.precision)
         for name, least, most in (
             ("temperature", 0.0, 10.0),
+            ("greedy_share", 0.0, 1.0),
             ("learning_rate", 1e-8, 1.0),
             ("held_out", 0.001, 0.5),
         ):
@@ -70,8 +73,17 @@ class TrainOptions:
             rule = f"between {least:g} and {most:g}"
             require(least <= check_number(name, value) <= most, name, rule, value)
 
+    def temperature_of(self, number: int) -> float:
+        """At which the target writes a text, by its number: greedy ones lie evenly among others.
+
+        Args:
+            number: From 0.
+        """
+        share = self.greedy_share
+        return 0.0 if int((number + 1) * share) > int(number * share) else self.temperature
+
     @property
     def of_texts(self) -> dict[str, object]:
         """Those that the texts depend on."""
-        names = ("max_length", "temperature", "seed")
+        names = ("max_length", "temperature", "greedy_share", "seed")
         return {name: value for name, value in asdict(self).items() if name in names}

@@ -8,7 +8,7 @@ from draftsmith.models.tokenizer import Message, Tokenizer
 from draftsmith.workloads import load_workload
 from draftsmith.workloads.workload import as_text
 
-__all__ = ["asked_by", "passages_of"]
+__all__ = ["asked_by", "passages_of", "spread"]
 
 _PASSAGE = 256
 """Tokens between two beginnings that are taken from one text."""
@@ -64,6 +64,24 @@ def passages_of(paths: Sequence[Path], tokenizer: Tokenizer, max_length: int) ->
             f"there is no text in {', '.join(map(str, paths))}: give files with text"
         )
     return found
+
+
+def spread(kinds: Sequence[Sequence[list[int]]]) -> list[list[int]]:
+    """Prompts of several kinds in one order, in which each kind lies evenly.
+
+    Args:
+        kinds: Of each its prompts.
+
+    Example:
+        >>> spread([[[1], [2], [3], [4]], [[9], [8]]])
+        [[1], [9], [2], [3], [8], [4]]
+    """
+    placed = [
+        ((place + 0.5) / len(prompts), number, prompt)
+        for number, prompts in enumerate(kinds)
+        for place, prompt in enumerate(prompts)
+    ]
+    return [prompt for _, _, prompt in sorted(placed, key=lambda one: one[:2])]
 
 
 def _read(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +21,10 @@ from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.native.config import DecoderConfig, Scales
+from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.written import written_whole
 from draftsmith.train.heldout import Acceptance, Gain, acceptance, foretold, measured_costs
+from draftsmith.train.limit import TimeLimit
 from draftsmith.train.options import TrainOptions
 from draftsmith.train.state import TrainState, load_state, refusing_full_disks, save_state
 from draftsmith.train.student import (
@@ -52,6 +55,7 @@ class Report(NamedTuple):
     unit: str
     trial: Acceptance | None = None
     loss: float | None = None
+    """Of a trial: the mean since the one before."""
 
 
 OnReport = Callable[[Report], None]
@@ -63,9 +67,9 @@ class Outcome(NamedTuple):
     folder: Path
     config: HeadConfig
     acceptance: Acceptance
-    greedy: Gain
-    """Foretold at temperature 0."""
-    sampled: Gain
+    greedy: Gain | None
+    """Foretold at temperature 0; None where heads do not draft on the device."""
+    sampled: Gain | None
     """At the training's temperature."""
     num_steps: int
     why: str
@@ -85,10 +89,12 @@ class _Course:
     held: list[Text]
     state: TrainState
     on_report: OnReport
+    limit: TimeLimit
 
     def __post_init__(self) -> None:
         self.parameters = {
-            name: tensor.clone().requires_grad_() for name, tensor in self.state.tensors.items()
+            name: tensor.to(self.teacher.device, copy=True).requires_grad_()
+            for name, tensor in self.state.tensors.items()
         }
         self.head = PlainHead(self.config, self.parameters)
         ids = range(self.config.vocab_size) if self.ids is None else self.ids.tolist()
@@ -102,42 +108,58 @@ class _Course:
         self.per_epoch = sum(1 for _ in batches(self.texts, batch_tokens, 0, 0))
         self.total = self.per_epoch * self.options.max_epochs
         self.per_trial = max(1, self.per_epoch // self.options.trials_per_epoch)
+        self.began = self.state.progress, self.limit.spent
+        self.loss, self.num_losses = torch.zeros((), device=self.teacher.device), 0
 
     @property
     def of(self) -> dict[str, object]:
         """What a checkpoint must be of."""
         return _of(self.teacher, self.options)
 
+    @property
+    def progress(self) -> float:
+        """The part of the way that is over, as the time tells it; 0 without a limit."""
+        before, spent = self.began
+        return before + (1 - before) * (self.limit.spent - spent) / max(1e-9, 1 - spent)
+
     def run(self) -> Acceptance:
         """Go on until the end; what the best trial found."""
         state, options = self.state, self.options
-        while not state.is_done:
+        is_late = False
+        while not (state.is_done or is_late):
             order = list(batches(self.texts, options.batch_tokens, options.seed, state.epoch))
-            while state.batch < len(order) and not state.is_done:
-                loss = self._step(order[state.batch])
+            while state.batch < len(order) and not (state.is_done or is_late):
+                self._step(order[state.batch])
                 state.batch, state.step = state.batch + 1, state.step + 1
-                self.on_report(Report("training", state.step, self.total, "steps", loss=loss))
-                if state.step % self.per_trial == 0 or state.step == self.total:
+                self.on_report(Report("training", state.step, self.total, "steps"))
+                is_late = self.limit.spent >= 1
+                if is_late or state.step % self.per_trial == 0 or state.step == self.total:
                     self._try()
-            if not state.is_done:
+            if state.batch == len(order) and not state.is_done:
                 state.epoch, state.batch = state.epoch + 1, 0
+        if is_late and not state.is_done:
+            # Not for good: the same command with more time goes on.
+            state.why = f"{self.limit.minutes:g} minutes are over"
         best = max(state.trials, key=lambda trial: trial["score"])
         return Acceptance(best["greedy"], best["sampled"], best["num_tokens"])
 
-    def _step(self, texts: Sequence[Text]) -> float:
+    def _step(self, texts: Sequence[Text]) -> None:
+        share = _share(self.state.step, self.total, self.progress)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * _share(self.state.step, self.total)
+            group["lr"] = self.options.learning_rate * share
         lesson, options = self.teacher.lesson(texts), self.options
         is_half = options.precision == "bfloat16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            loss, _ = loss_of(self.head, lesson, self.rows, options.temperature, options.num_steps)
+        with torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=is_half):
+            loss = loss_of(self.head, lesson, self.rows, options.temperature, options.num_steps)
         if not loss.requires_grad:  # no text of the target's own in it is long enough
-            return 0.0
+            return
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), _LARGEST_GRADIENT)
         self.optimiser.step()
-        return float(loss.detach())
+        # Added up on the device: reading it would wait for the step.
+        self.loss += loss.detach()
+        self.num_losses += 1
 
     def _try(self) -> None:
         """Try the head on held-out text, keep it if it is the best, and write everything down."""
@@ -145,7 +167,11 @@ class _Course:
         found = acceptance(
             self.head, self.teacher, self.held, self.ids, options.temperature, options.num_steps
         )
-        state.trials.append({"step": state.step, "score": found.score, **asdict(found)})
+        loss = float(self.loss) / max(1, self.num_losses)
+        self.loss, self.num_losses = torch.zeros_like(self.loss), 0
+        state.progress = self.progress
+        told = {"step": state.step, "score": found.score, "loss": loss}
+        state.trials.append({**told, **asdict(found)})
         if found.score > state.best + _BETTER:
             state.best, state.num_stale = found.score, 0
             weights = HeadWeights(trained(self.parameters), self.ids)
@@ -159,19 +185,23 @@ class _Course:
         state.tensors = trained(self.parameters)
         state.optimiser = self.optimiser.state_dict()
         save_state(self.folder / "training" / "state.pt", state, self.of)
-        self.on_report(Report("training", state.step, self.total, "steps", trial=found))
+        self.on_report(Report("training", state.step, self.total, "steps", found, loss))
 
 
 def _of(teacher: Teacher, options: TrainOptions) -> dict[str, object]:
     return {"target": teacher.tables.name, **asdict(options)}
 
 
-def _share(step: int, total: int) -> float:
-    """Of the highest learning rate: a short rise, then a cosine down to a twentieth."""
+def _share(step: int, total: int, progress: float) -> float:
+    """Of the highest learning rate: a short rise, then a cosine down to a twentieth.
+
+    Where the time will be over before the steps are, `progress` says how far it has come.
+    """
     rise = max(1, total // 50)
     if step < rise:
         return (step + 1) / rise
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+    way = max((step - rise) / max(1, total - rise), progress)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * way))
 
 
 def train_head(
@@ -180,6 +210,9 @@ def train_head(
     folder: Path,
     options: TrainOptions,
     on_report: OnReport = lambda report: None,
+    *,
+    reader: TorchDecoder | None = None,
+    limit: TimeLimit | None = None,
 ) -> Outcome:
     """Train a head for a target, or go on with a training that was ended early.
 
@@ -192,6 +225,10 @@ def train_head(
         folder: Made where it is missing.
         options: The rest.
         on_report: Told how it gets on.
+        reader: The target once more, in plain torch: it reads whole batches for their states, and
+            the training runs where it is. None reads with the engine's target, text by text.
+        limit: Of the time: half of it is for text, and the learning rate falls as it passes. None
+            has no end.
 
     Returns:
         What the head is worth, and why the training ended.
@@ -200,7 +237,8 @@ def train_head(
         DraftsmithError: The target has no states, a prompt has no text, the folder is another
             training's or cannot be written to.
     """
-    target, tables = engine.target, tables_of(engine.target)
+    target, limit = reader or engine.target, limit or TimeLimit()
+    tables = tables_of(target)
     shape = getattr(target, "config", None)
     assert isinstance(shape, DecoderConfig)
     if shape.scales != Scales():
@@ -208,9 +246,10 @@ def train_head(
             f"{tables.name} scales its numbers in ways that no head's layout can say: "
             "train for another target"
         )
-    teacher = Teacher(target, tables, usual_boundaries(tables.num_layers))
+    boundaries = usual_boundaries(tables.num_layers)
+    teacher = Teacher(target, tables, boundaries, reads_whole=reader is not None)
     beside = folder / "training"
-    with refusing_full_disks(folder):
+    with refusing_full_disks(folder), _fast_products(target.device):
         beside.mkdir(parents=True, exist_ok=True)
         # Before hours of text: another training's checkpoint is refused at once.
         state = load_state(beside / "state.pt", _of(teacher, options))
@@ -218,30 +257,48 @@ def train_head(
         def told(count: int) -> None:
             on_report(Report("text of the target's", count, options.num_tokens, "tokens"))
 
-        texts = own_texts(engine, prompts, options, beside / "texts.jsonl", told)
+        settled = 0 if state is None else state.num_texts
+        path = beside / "texts.jsonl"
+        texts = own_texts(engine, prompts, options, path, told, limit, settled)
         ids = chosen_ids(texts, tables.vocab_size, options.vocab_size)
         config = new_config(
             shape, tables.name, tables.vocab_size if ids is None else len(ids), options
         )
         if state is None:
-            state = TrainState(new_weights(config, ids, tables, options.seed).tensors)
+            weights = new_weights(config, ids, tables, options.seed)
+            state = TrainState(weights.tensors, num_texts=len(texts))
         learnt, held = split(texts, options.held_out, options.seed)
-        course = _Course(teacher, options, folder, config, ids, learnt, held, state, on_report)
+        course = _Course(
+            teacher, options, folder, config, ids, learnt, held, state, on_report, limit
+        )
         found = course.run()
         return _finish(course, found)
 
 
+@contextmanager
+def _fast_products(device: torch.device) -> Generator[None]:
+    """On a GPU multiply float32 on its matrix units, rounded to 10 bits of mantissa."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _finish(course: _Course, found: Acceptance) -> Outcome:
     """Measure what drafts and checks cost here, and write the recipe."""
-    weights = HeadWeights(course.state.tensors, course.ids)
+    weights, costs = HeadWeights(course.state.tensors, course.ids), None
     target = course.teacher.target
-    costs = measured_costs(made_drafter(course.config, weights, target), target)
+    if not course.teacher.reads_whole:
+        costs = measured_costs(made_drafter(course.config, weights, target), target)
     outcome = Outcome(
         course.folder,
         course.config,
         found,
-        foretold(found.greedy, costs),
-        foretold(found.sampled, costs),
+        costs and foretold(found.greedy, costs),
+        costs and foretold(found.sampled, costs),
         course.state.step,
         course.state.why,
     )
@@ -253,8 +310,12 @@ def _finish(course: _Course, found: Acceptance) -> Outcome:
         "tokens": sum(text.num_own for text in (*course.texts, *course.held)),
         "conventions": course.config.described(),
         "acceptance": asdict(found),
-        "foretold": {"greedy": outcome.greedy._asdict(), "sampled": outcome.sampled._asdict()},
-        "costs": costs._asdict(),
+        "foretold": {
+            "greedy": outcome.greedy and outcome.greedy._asdict(),
+            "sampled": outcome.sampled and outcome.sampled._asdict(),
+        },
+        "costs": costs and costs._asdict(),
+        "minutes": course.limit.minutes,
         "steps": outcome.num_steps,
         "ended": outcome.why,
         "trials": course.state.trials,

@@ -25,6 +25,10 @@ class TrainState:
     batch: int = 0
     """Within the epoch, the next one."""
     step: int = 0
+    progress: float = 0.0
+    """The part of the way that the learning rate has gone, where time decides it."""
+    num_texts: int = 0
+    """Texts that it began with."""
     best: float = -1.0
     """Score of the best trial so far."""
     num_stale: int = 0

@@ -9,6 +9,7 @@ the share of drafts that the rejection rule refuses (Leviathan et al., arXiv:221
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -127,8 +128,8 @@ def new_weights(
     # What adds to the residual begins small, so that the feature is heard.
     for name in [name for name in tensors if name.endswith((".output", ".down"))]:
         tensors[name] *= 0.1
-    rows = tables.head_rows(list(range(config.vocab_size)) if ids is None else ids.tolist())
-    rows = rows * tables.final_norm[0]
+    rows = tables.head_rows(list(range(config.vocab_size)) if ids is None else ids.tolist()).cpu()
+    rows = rows * tables.final_norm[0].cpu()
     # A stream that is not yet aligned with them must not be sure of anything.
     tensors["head"] = rows / rows.square().sum(-1).mean().sqrt()
     return HeadWeights(tensors, ids)
@@ -140,8 +141,8 @@ def loss_of(
     teacher_rows: Float[Tensor, "draft_vocab hidden"],
     temperature: float,
     num_steps: int,
-) -> tuple[Float[Tensor, ""], list[float]]:
-    """The loss of a batch, and the overlap of the two laws at each step.
+) -> Float[Tensor, ""]:
+    """The loss of a batch.
 
     Args:
         head: Over weights that want gradients.
@@ -151,25 +152,26 @@ def loss_of(
         num_steps: That are unrolled.
     """
     factor = 1.0 / (temperature or 1.0)
-    total, overlaps = torch.zeros(()), list[float]()
-    longest = lesson.following.shape[1]
+    device = lesson.final.device
+    total = torch.zeros((), device=device)
+    final = lesson.final.flatten(0, 1)
     for step, stream in enumerate(unrolled(head, lesson.states, lesson.embedded, num_steps)):
-        # Row t foretells token t+2+step, whose law the target has behind token t+1+step.
-        width = longest - 1 - step
-        if width < 1:
+        rows, of_law = lesson.wanted(step)
+        if not len(rows):
             break
-        wanted = lesson.is_own[:, 1 + step :]
-        if not bool(wanted.any()):
-            break
-        with torch.no_grad():
-            final = lesson.final[:, 1 + step :][wanted]
-            law = (final @ teacher_rows.T * factor).softmax(-1)
-        log_draft = (head.logits(stream[:, :width][wanted]).float() * factor).log_softmax(-1)
+        # A GPU multiplies float32 fast enough; its bfloat16 would round logits by a tenth.
+        with torch.no_grad(), _unrounded(device):
+            law = (final[of_law] @ teacher_rows.T * factor).softmax(-1)
+        logits = head.logits(stream.flatten(0, 1).index_select(0, rows))
+        log_draft = (logits.float() * factor).log_softmax(-1)
         entropy = -(law * log_draft).sum(-1).mean()
         overlap = torch.minimum(law, log_draft.exp()).sum(-1).mean()
         total = total + _DECAY**step * (entropy + 1.0 - overlap)
-        overlaps.append(float(overlap.detach()))
-    return total, overlaps
+    return total
+
+
+def _unrounded(device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast("cuda", enabled=False) if device.type == "cuda" else nullcontext()
 
 
 def split(texts: Sequence[Text], share: float, seed: int) -> tuple[list[Text], list[Text]]:
@@ -195,5 +197,8 @@ def trained(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         tensors: Parameters.
+
+    Returns:
+        On the host.
     """
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel
+from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.train.texts import Text
 
 __all__ = ["Lesson", "Teacher", "batches"]
@@ -29,7 +30,25 @@ class Lesson(NamedTuple):
     following: Int[Tensor, "batch n"]
     """Tokens 1 to n."""
     is_own: Bool[Tensor, "batch n"]
-    """Whether the target wrote that token."""
+    """Whether the target wrote that token; always on the host, which asks where."""
+
+    def wanted(self, step: int) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+        """Where the target's own tokens are foretold at a step of the draft.
+
+        Row t foretells token t+2+step, whose law the target has behind token t+1+step.
+
+        Args:
+            step: From 0.
+
+        Returns:
+            Rows of the stream, and of `final`, both with batch and rows as one; none where the
+            texts are too short.
+        """
+        length = self.is_own.shape[1]
+        text, row = self.is_own[:, 1 + step :].nonzero(as_tuple=True)
+        # Without a wait: what the device still computes goes on.
+        rows = (text * length + row).to(self.final.device, non_blocking=True)
+        return rows, rows + 1 + step
 
 
 class Teacher:
@@ -39,40 +58,71 @@ class Teacher:
         target: A native decoder.
         tables: Its tables.
         boundaries: Of the states that the head reads.
+        reads_whole: Whether it reads a batch of texts at once, as is fast on a GPU; else text by
+            text, as it will read when the head drafts.
     """
 
     def __init__(
-        self, target: LanguageModel, tables: TargetTables, boundaries: Sequence[int]
+        self,
+        target: LanguageModel,
+        tables: TargetTables,
+        boundaries: Sequence[int],
+        *,
+        reads_whole: bool = False,
     ) -> None:
         if not target.num_boundaries:
             raise InvalidRequestError(
                 f"{target.traits.name} hands out no hidden states, which a head is trained on: "
                 "give a model that a native decoder runs on a CPU"
             )
+        assert isinstance(target, TorchDecoder) or not reads_whole
         self.target, self.tables = target, tables
         self.boundaries = tuple(boundaries)
+        self.reads_whole = reads_whole
+
+    @property
+    def device(self) -> torch.device:
+        """Where states and laws are."""
+        return self.target.device
 
     @torch.no_grad()
     def lesson(self, texts: Sequence[Text]) -> Lesson:
         """Read some texts."""
-        longest = max(len(text.tokens) for text in texts) - 1
+        own = _padded([torch.arange(1, len(text.tokens)) >= text.num_prompt for text in texts])
+        if self.reads_whole:
+            return self._whole(texts, own)
         read = [self._read(text.tokens) for text in texts]
-
-        def padded(parts: Sequence[Tensor]) -> Tensor:
-            whole = parts[0].new_zeros(len(parts), longest, *parts[0].shape[1:])
-            for line, part in zip(whole, parts, strict=True):
-                line[: len(part)] = part
-            return whole
-
         following = [torch.tensor(text.tokens[1:]) for text in texts]
-        own = [torch.arange(1, len(text.tokens)) >= text.num_prompt for text in texts]
         return Lesson(
-            padded([states for states, _, _ in read]),
-            padded([embedded for _, embedded, _ in read]),
-            padded([final for _, _, final in read]),
-            padded(following),
-            padded(own),
+            _padded([states for states, _, _ in read]),
+            _padded([embedded for _, embedded, _ in read]),
+            _padded([final for _, _, final in read]),
+            _padded(following).to(self.device),
+            own,
         )
+
+    def _whole(self, texts: Sequence[Text], own: Bool[Tensor, "batch n"]) -> Lesson:
+        target = self.target
+        assert isinstance(target, TorchDecoder)
+        tokens = _padded([torch.tensor(text.tokens) for text in texts])
+        # Zeros behind the end of a text, as where texts are read one by one.
+        is_there = _padded([torch.ones(len(text.tokens) - 1, dtype=torch.bool) for text in texts])
+        tokens, is_there = (
+            one.to(self.device, non_blocking=True) for one in (tokens, is_there.unsqueeze(-1))
+        )
+        states = target.states_of(tokens[:, :-1], (*self.boundaries, target.num_boundaries - 1))
+        embedded = target.embedded(tokens[:, 1:].flatten()).view(*own.shape, -1)
+        return Lesson(
+            states[:, :, :-1] * is_there.unsqueeze(-1),
+            embedded * is_there,
+            self._final(states[:, :, -1]) * is_there,
+            tokens[:, 1:],
+            own,
+        )
+
+    def _final(self, stream: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        weight, epsilon = self.tables.final_norm
+        return rms_norm(stream, weight.shape, weight, epsilon)
 
     def _read(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         target, last = self.target, self.target.num_boundaries - 1
@@ -84,9 +134,16 @@ class Teacher:
         ]
         # A copy, since tensors of inference cannot take part in gradients.
         states = torch.cat(parts).clone()
-        weight, epsilon = self.tables.final_norm
-        final = rms_norm(states[:, -1], weight.shape, weight, epsilon)
-        return states[:, :-1], self.tables.embed(tokens[1:]).clone(), final
+        return states[:, :-1], self.tables.embed(tokens[1:]).clone(), self._final(states[:, -1])
+
+
+def _padded(parts: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "..."]:
+    """Parts as lines, zeros behind those that are shorter than the longest."""
+    longest = max(len(part) for part in parts)
+    whole = parts[0].new_zeros(len(parts), longest, *parts[0].shape[1:])
+    for line, part in zip(whole, parts, strict=True):
+        line[: len(part)] = part
+    return whole
 
 
 def batches(

@@ -10,11 +10,14 @@ from typing import NamedTuple
 from draftsmith.core.params import SamplingParams
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError, ModelFormatError
+from draftsmith.train.limit import TimeLimit
 from draftsmith.train.options import TrainOptions
 
-__all__ = ["Text", "own_texts"]
+__all__ = ["Text", "append", "digest", "own_texts", "resumed", "written"]
 
 _CHUNK = 64
+_BATCHES = 4
+"""Texts that are asked for at once, in batches of the engine: the last of them run alone."""
 _MOST_ROUNDS = 1000
 
 
@@ -36,6 +39,8 @@ def own_texts(
     options: TrainOptions,
     path: Path,
     on_progress: Callable[[int], None],
+    limit: TimeLimit | None = None,
+    num_settled: int = 0,
 ) -> list[Text]:
     """Let the target answer prompts until there is as much text as is wanted.
 
@@ -48,26 +53,37 @@ def own_texts(
         options: How much, and how.
         path: A file of texts, gone on with where it is there.
         on_progress: Told the number of tokens written.
+        limit: Of the time; None has no end.
+        num_settled: Texts that a training has begun with: no more are written; 0 where none has.
 
     Raises:
         InvalidRequestError: The file is another training's, or the target answers nothing.
     """
-    head = {"of": "draftsmith texts", **options.of_texts, "prompts": _digest(engine, prompts)}
-    texts = _resume(path, head)
-    written = sum(text.num_own for text in texts)
-    rounds = 1 if options.temperature == 0 else _MOST_ROUNDS
-    most = rounds * len(prompts)
-    while written < options.num_tokens and len(texts) < most:
+    head = {"of": "draftsmith texts", **options.of_texts, "prompts": digest(engine, prompts)}
+    texts = resumed(path, head)
+    size = sum(text.num_own for text in texts)
+    is_varied = options.temperature > 0 and options.greedy_share < 1
+    most = (_MOST_ROUNDS if is_varied else 1) * len(prompts)
+    limit = limit or TimeLimit()
+    chunk = max(_CHUNK, _BATCHES * engine.max_batch_size)
+
+    def is_enough() -> bool:
+        if num_settled:
+            return sum(map(_is_usable, texts)) >= num_settled
+        is_over = size >= options.num_tokens or len(texts) >= most
+        return is_over or (limit.is_text_over and len(texts) > 0)
+
+    while not is_enough():
         # As many as are still wanted, if texts go on being as long as they were.
-        usual = written / len(texts) if texts else options.max_length
-        wanted = math.ceil((options.num_tokens - written) / max(1.0, usual))
-        numbers = range(len(texts), min(most, len(texts) + min(_CHUNK, max(2, wanted))))
-        new = _answers(engine, [prompts[n % len(prompts)] for n in numbers], numbers, options)
-        _append(path, new)
+        usual = size / len(texts) if texts else options.max_length
+        wanted = math.ceil((options.num_tokens - size) / max(1.0, usual))
+        numbers = range(len(texts), min(most, len(texts) + min(chunk, max(2, wanted))))
+        new = _answers(engine, prompts, numbers, options)
+        append(path, new)
         texts += new
-        written += sum(text.num_own for text in new)
-        on_progress(min(written, options.num_tokens))
-    usable = [text for text in texts if text.num_own > 1]
+        size += sum(text.num_own for text in new)
+        on_progress(min(size, options.num_tokens))
+    usable = [text for text in texts if _is_usable(text)][: num_settled or None]
     if len(usable) < 2:
         raise InvalidRequestError(
             f"the target answered {len(usable)} of {len(prompts)} prompts with two tokens or more: "
@@ -76,21 +92,43 @@ def own_texts(
     return usable
 
 
+def _is_usable(text: Text) -> bool:
+    return text.num_own > 1
+
+
 def _answers(
     engine: Engine,
     prompts: Sequence[Sequence[int]],
     numbers: Sequence[int],
     options: TrainOptions,
 ) -> list[Text]:
-    longest = options.max_length
+    sampled = options.temperature
+    asked = [prompts[number % len(prompts)] for number in numbers]
     params = [
         SamplingParams(
-            max_tokens=longest - len(prompt),
-            temperature=options.temperature,
+            max_tokens=options.max_length - len(prompt),
+            # A prompt's second greedy text would be its first.
+            temperature=options.temperature_of(number) if number < len(prompts) else sampled,
             seed=options.seed * 1_000_003 + number,
         )
-        for prompt, number in zip(prompts, numbers, strict=True)
+        for prompt, number in zip(asked, numbers, strict=True)
     ]
+    return written(engine, asked, params)
+
+
+def written(
+    engine: Engine, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
+) -> list[Text]:
+    """What the target says to some prompts, side by side.
+
+    Args:
+        engine: Of the target, plain.
+        prompts: Token ids.
+        params: Of each.
+
+    Raises:
+        InvalidRequestError: It cannot answer one of them.
+    """
     # One prompt alone would raise where one of several says what is wrong.
     results = engine.generate([list(prompt) for prompt in prompts], params)
     texts: list[Text] = []
@@ -105,14 +143,30 @@ def _answers(
 # --- the file -----------------------------------------------------------------------------------
 
 
-def _digest(engine: Engine, prompts: Sequence[Sequence[int]]) -> str:
+def digest(engine: Engine, prompts: Sequence[Sequence[int]]) -> str:
+    """What tells some prompts to a target from others.
+
+    Args:
+        engine: Of the target.
+        prompts: Token ids.
+    """
     found = hashlib.sha256(engine.target.traits.name.encode())
     for prompt in prompts:
         found.update(json.dumps(list(prompt)).encode())
     return found.hexdigest()[:16]
 
 
-def _resume(path: Path, head: dict[str, object]) -> list[Text]:
+def resumed(path: Path, head: dict[str, object]) -> list[Text]:
+    """The texts of a file, which is begun where it is not there.
+
+    Args:
+        path: The place.
+        head: What the texts depend on.
+
+    Raises:
+        InvalidRequestError: They depend on something else.
+        ModelFormatError: It is no such file.
+    """
     if not path.exists():
         path.write_text(json.dumps(head) + "\n", encoding="utf-8")
         return []
@@ -134,7 +188,13 @@ def _resume(path: Path, head: dict[str, object]) -> list[Text]:
     return texts
 
 
-def _append(path: Path, texts: Sequence[Text]) -> None:
+def append(path: Path, texts: Sequence[Text]) -> None:
+    """Write texts behind those of a file.
+
+    Args:
+        path: The place.
+        texts: The new ones.
+    """
     lines = [json.dumps({"tokens": one.tokens, "num_prompt": one.num_prompt}) for one in texts]
     with path.open("a", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")

@@ -3,6 +3,7 @@
 # pyright: basic
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from draftsmith.kernels.cpu import library as cpu
 from draftsmith.models.contract import Rows
+from draftsmith.models.native.decoder import TorchDecoder
 from tests.models.native import test_decoder
 from tests.models.native.test_cpu import TOKENS, difference, fast, plain
 from tests.models.native.test_trees import BUSH
@@ -63,6 +65,20 @@ def test_streams_are_those_of_transformers(name: str, kind: str) -> None:
         normed = theirs.norm(ours[:, -1])
     assert difference(normed, found.last_hidden_state[0]) < 1e-4
     assert torch.equal(streams_of(model, [40], [1, 0, 1]), ours[:, [1, 0, 1]])
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "qwen2, sliding in one layer", "capped"])
+def test_whole_texts_have_the_streams_of_chunks(name: str) -> None:
+    model = plain("llama" if name == "capped" else name)
+    if name == "capped":
+        scales = replace(model.config.scales, attention_cap=0.5)
+        model = TorchDecoder(replace(model.config, scales=scales), model._weights, name)
+    every = list(range(model.num_boundaries))
+    texts = torch.tensor([TOKENS[:40], [*TOKENS[5:30], *[0] * 15]])
+    found = model.states_of(texts, every)
+    assert not found.is_inference()
+    assert difference(found[0], streams_of(model, [20, 20], every)) < 1e-5
+    assert difference(found[1, :25], model.states_of(texts[1:, :25], every)[0]) < 1e-5
 
 
 @needs_library

@@ -137,7 +137,8 @@ def rotated(
         The turned states.
     """
     rotary = config.rotary
-    angles = positions.unsqueeze(-1) * rotary.inverse_frequencies.to(positions.device)
+    frequencies = rotary.inverse_frequencies.to(positions.device, non_blocking=True)
+    angles = positions.unsqueeze(-1) * frequencies
     cosine, sine = angles.cos() * rotary.scale, angles.sin() * rotary.scale
     first, second = states.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

@@ -5,7 +5,6 @@ a residual around it (Touvron et al., arXiv:2302.13971), over a cache whose rows
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,12 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
 
-from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, RotaryConfig
+from draftsmith.models.native.dense import DenseLayer, DenseWeights, dense_weights
 from draftsmith.models.native.torch_cache import TorchCache
 from draftsmith.models.native.tree_places import tree_places
-from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
+from draftsmith.models.native.weights import DecoderWeights
 
 __all__ = ["TorchDecoder"]
 
@@ -31,7 +30,7 @@ class TorchDecoder(LanguageModel):
     def __init__(
         self,
         config: DecoderConfig,
-        weights: "_Weights",
+        weights: DenseWeights,
         name: str,
     ) -> None:
         self.num_boundaries = config.num_layers + 1
@@ -74,11 +73,13 @@ class TorchDecoder(LanguageModel):
             'llama'
         """
         place = torch.device(device)
-        return cls(config, _load(weights, place, dtype), name or config.architecture)
+        return cls(config, dense_weights(weights, place, dtype), name or config.architecture)
 
-    def embedded(self, tokens: Sequence[int]) -> Float[Tensor, "tokens hidden"]:
+    def embedded(
+        self, tokens: Sequence[int] | Int[Tensor, " tokens"]
+    ) -> Float[Tensor, "tokens hidden"]:
         """Rows of the embedding, unscaled, in float32."""
-        ids = torch.tensor(tokens, dtype=torch.long, device=self.device)
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
         return self._weights.embedding[ids].float()
 
     def head_product(self, inputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
@@ -120,6 +121,57 @@ class TorchDecoder(LanguageModel):
         states: dict[int, Tensor] = dict.fromkeys(boundaries, torch.empty(0))
         self._run(cache, Rows([row], [tokens]), states)
         return torch.stack([states[one][0] for one in boundaries], 1).float()
+
+    @torch.no_grad()
+    def states_of(
+        self, tokens: Int[Tensor, "batch rows"], boundaries: Sequence[int]
+    ) -> Float[Tensor, "batch rows boundaries hidden"]:
+        """The residual stream of whole texts, read at once and without a cache.
+
+        `forward_with_states` is its twin, text by text; the numbers differ by rounding alone.
+
+        Args:
+            tokens: Texts from their beginnings; padding at the end changes nothing before it.
+            boundaries: Of the streams that are wanted.
+        """
+        config, scales = self.config, self.config.scales
+        rows = torch.arange(tokens.shape[1], device=self.device).unsqueeze(0)
+        waves, found = _waves_by_window(config, rows), dict[int, Tensor]()
+        hidden = _scaled(self._weights.embedding[tokens], scales.embedding)
+        for number, layer in enumerate(self._weights.layers):
+            if number in boundaries:
+                found[number] = hidden
+            window = config.windows[number]
+            added = self._look_back(layer, hidden, waves[window], window)
+            hidden = hidden + self._to_add(added, layer.output_norm)
+            added = self._feed_forward(layer, hidden)
+            hidden = hidden + self._to_add(added, layer.down_norm)
+        found[config.num_layers] = hidden
+        return torch.stack([found[one] for one in boundaries], 2).float()
+
+    def _look_back(
+        self,
+        layer: DenseLayer,
+        hidden: Float[Tensor, "batch rows hidden"],
+        waves: "_Waves",
+        window: int | None,
+    ) -> Float[Tensor, "batch rows hidden"]:
+        """Attention within whole texts."""
+        config, (batch, width, _) = self.config, hidden.shape
+        query, key, value = self._projected(layer, hidden)
+        query, key = (_rotate(states, waves).transpose(1, 2) for states in (query, key))
+        group = config.num_heads // config.num_kv_heads
+        # Repeated here: not every kernel of a GPU shares heads.
+        key, value = (states.repeat_interleave(group, 1) for states in (key, value.transpose(1, 2)))
+        scale = config.scales.attention
+        if config.scales.attention_cap is None and (window is None or window >= width):
+            attended = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+        else:
+            rows = torch.arange(width, device=self.device)
+            mask = _seen(rows.unsqueeze(1) - rows, window).expand(batch, 1, -1, -1)
+            look = self._look if config.scales.attention_cap else scaled_dot_product_attention
+            attended = look(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+        return layer.output(attended.transpose(1, 2).reshape(batch, width, -1))
 
     def _logits(
         self, stream: Float[Tensor, "batch rows hidden"]
@@ -170,7 +222,7 @@ class TorchDecoder(LanguageModel):
 
     def _attend(
         self,
-        layer: "_Layer",
+        layer: DenseLayer,
         hidden: Float[Tensor, "batch rows hidden"],
         context: "_Context",
         number: int,
@@ -178,15 +230,10 @@ class TorchDecoder(LanguageModel):
     ) -> Float[Tensor, "batch rows hidden"]:
         """Write the new keys and values; look at all that a token may see."""
         config, (batch, width, _) = self.config, hidden.shape
-        inputs = _norm(hidden, layer.attention_norm, config.norm_epsilon)
-        query = layer.query(inputs).view(batch, width, config.num_heads, config.head_size)
-        key = layer.key(inputs).view(batch, width, config.num_kv_heads, config.head_size)
-        if layer.query_norm is not None and layer.key_norm is not None:
-            query = _norm(query, layer.query_norm, config.norm_epsilon)
-            key = _norm(key, layer.key_norm, config.norm_epsilon)
+        query, key, value = self._projected(layer, hidden)
         window = config.windows[number]
         waves = context.waves[window]
-        new = torch.stack((_rotate(key, waves), layer.value(inputs).view(key.shape)))
+        new = torch.stack((_rotate(key, waves), value))
         context.written.append(cache.write(number, context.places, new))
         mask, (keys, values, _) = context.masks[window], cache.layers[number]
         seen = slice(mask.shape[-1])
@@ -200,6 +247,23 @@ class TorchDecoder(LanguageModel):
             enable_gqa=True,
         )
         return layer.output(attended.transpose(1, 2).reshape(batch, width, -1))
+
+    def _projected(
+        self, layer: DenseLayer, hidden: Float[Tensor, "batch rows hidden"]
+    ) -> tuple[
+        Float[Tensor, "batch rows heads head"],
+        Float[Tensor, "batch rows kv_heads head"],
+        Float[Tensor, "batch rows kv_heads head"],
+    ]:
+        """Queries, keys and values, not yet rotated."""
+        config, (batch, width, _) = self.config, hidden.shape
+        inputs = _norm(hidden, layer.attention_norm, config.norm_epsilon)
+        query = layer.query(inputs).view(batch, width, config.num_heads, config.head_size)
+        key = layer.key(inputs).view(batch, width, config.num_kv_heads, config.head_size)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query = _norm(query, layer.query_norm, config.norm_epsilon)
+            key = _norm(key, layer.key_norm, config.norm_epsilon)
+        return query, key, layer.value(inputs).view(key.shape)
 
     def _look(
         self,
@@ -232,7 +296,7 @@ class TorchDecoder(LanguageModel):
         return _scaled(added, self.config.scales.residual)
 
     def _feed_forward(
-        self, layer: "_Layer", hidden: Float[Tensor, "batch rows hidden"]
+        self, layer: DenseLayer, hidden: Float[Tensor, "batch rows hidden"]
     ) -> Float[Tensor, "batch rows hidden"]:
         """SwiGLU or GEGLU (Shazeer, arXiv:2002.05202)."""
         inputs = _norm(hidden, layer.feed_forward_norm, self.config.norm_epsilon)
@@ -280,20 +344,29 @@ def _context(
         positions, distance = places, places.unsqueeze(2) - slots
     else:
         positions, distance = tree_places(batch, past, device)
-    masks = {
-        window: (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-        for window in {None, *config.windows}
-    }
-    waves = {
+    masks = {window: _seen(distance, window) for window in {None, *config.windows}}
+    waves = _waves_by_window(config, positions)
+    return _Context(rows, cache.places(rows, places), waves, masks, [])
+
+
+def _seen(distance: Int[Tensor, "*shape"], window: int | None) -> Bool[Tensor, "*shape"]:
+    """Whether a token sees one so many places before it."""
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+
+
+def _waves_by_window(
+    config: DecoderConfig, positions: Int[Tensor, "batch rows"]
+) -> "dict[int | None, _Waves]":
+    """Of the layers with each sliding window, and of those without."""
+    return {
         window: _waves(config.layer_rotary(layer), positions)
         for layer, window in enumerate(config.windows)
         if window not in config.windows[:layer]
     }
-    return _Context(rows, cache.places(rows, places), waves, masks, [])
 
 
 def _waves(rotary: RotaryConfig, positions: Int[Tensor, "batch rows"]) -> _Waves:
-    frequencies = rotary.inverse_frequencies.to(positions.device)
+    frequencies = rotary.inverse_frequencies.to(positions.device, non_blocking=True)
     angles = (positions.unsqueeze(-1) * frequencies).unsqueeze(2)
     return _Waves(angles.cos() * rotary.scale, angles.sin() * rotary.scale)
 
@@ -326,80 +399,3 @@ def _norm(
     wide = states.float()
     scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
     return weight * scaled.to(states.dtype)
-
-
-# --- weights ----------------------------------------------------------------------------------
-
-
-class _Linear(NamedTuple):
-    weight: Float[Tensor, "outputs inputs"]
-    bias: Float[Tensor, " outputs"] | None
-
-    def __call__(self, inputs: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        return linear(inputs, self.weight, self.bias)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """`LayerWeights` in one dtype, on one device."""
-
-    attention_norm: Float[Tensor, " hidden"]
-    query: _Linear
-    key: _Linear
-    value: _Linear
-    query_norm: Float[Tensor, " head"] | None
-    key_norm: Float[Tensor, " head"] | None
-    output: _Linear
-    feed_forward_norm: Float[Tensor, " hidden"]
-    gate: _Linear
-    up: _Linear
-    down: _Linear
-    output_norm: Float[Tensor, " hidden"] | None
-    down_norm: Float[Tensor, " hidden"] | None
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """`DecoderWeights` in one dtype, on one device."""
-
-    embedding: Float[Tensor, "vocab hidden"]
-    layers: tuple[_Layer, ...]
-    final_norm: Float[Tensor, " hidden"]
-    head: Float[Tensor, "vocab hidden"]
-
-
-def _load(weights: DecoderWeights, device: torch.device, dtype: torch.dtype) -> _Weights:
-    def dense(matrix: Matrix) -> Float[Tensor, "outputs inputs"]:
-        return matrix.dequantise().to(device, dtype)
-
-    def vector(values: Float[Tensor, " width"] | None) -> Float[Tensor, " width"] | None:
-        return None if values is None else values.to(device, dtype)
-
-    def one(projection: Projection) -> _Linear:
-        return _Linear(dense(projection.matrix), vector(projection.bias))
-
-    def layer(packed: LayerWeights) -> _Layer:
-        return _Layer(
-            attention_norm=packed.attention_norm.to(device, dtype),
-            query=one(packed.query),
-            key=one(packed.key),
-            value=one(packed.value),
-            query_norm=vector(packed.query_norm),
-            key_norm=vector(packed.key_norm),
-            output=one(packed.output),
-            feed_forward_norm=packed.feed_forward_norm.to(device, dtype),
-            gate=one(packed.gate),
-            up=one(packed.up),
-            down=one(packed.down),
-            output_norm=vector(packed.output_norm),
-            down_norm=vector(packed.down_norm),
-        )
-
-    embedding = dense(weights.embedding)
-    is_tied = weights.head is weights.embedding
-    return _Weights(
-        embedding=embedding,
-        layers=tuple(layer(packed) for packed in weights.layers),
-        final_norm=weights.final_norm.to(device, dtype),
-        head=embedding if is_tied else dense(weights.head),
-    )

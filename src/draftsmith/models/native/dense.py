@@ -1,0 +1,104 @@
+"""A decoder's weights dequantised: in one dtype, on one device."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import linear
+
+from draftsmith.kernels.matrix import Matrix
+from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
+
+__all__ = ["DenseLayer", "DenseLinear", "DenseWeights", "dense_weights"]
+
+
+class DenseLinear(NamedTuple):
+    """y = W x + b."""
+
+    weight: Float[Tensor, "outputs inputs"]
+    bias: Float[Tensor, " outputs"] | None
+
+    def __call__(self, inputs: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        """The product."""
+        return linear(inputs, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """`LayerWeights` in one dtype, on one device."""
+
+    attention_norm: Float[Tensor, " hidden"]
+    query: DenseLinear
+    key: DenseLinear
+    value: DenseLinear
+    query_norm: Float[Tensor, " head"] | None
+    key_norm: Float[Tensor, " head"] | None
+    output: DenseLinear
+    feed_forward_norm: Float[Tensor, " hidden"]
+    gate: DenseLinear
+    up: DenseLinear
+    down: DenseLinear
+    output_norm: Float[Tensor, " hidden"] | None
+    down_norm: Float[Tensor, " hidden"] | None
+
+
+@dataclass(frozen=True)
+class DenseWeights:
+    """`DecoderWeights` in one dtype, on one device."""
+
+    embedding: Float[Tensor, "vocab hidden"]
+    layers: tuple[DenseLayer, ...]
+    final_norm: Float[Tensor, " hidden"]
+    head: Float[Tensor, "vocab hidden"]
+
+
+def dense_weights(
+    weights: DecoderWeights, device: torch.device, dtype: torch.dtype
+) -> DenseWeights:
+    """Dequantise all weights of a model.
+
+    Args:
+        weights: Packed.
+        device: Where they go.
+        dtype: What they become.
+
+    Returns:
+        The weights; the head is the embedding itself where the two are tied.
+    """
+
+    def dense(matrix: Matrix) -> Float[Tensor, "outputs inputs"]:
+        return matrix.dequantise().to(device, dtype)
+
+    def vector(values: Float[Tensor, " width"] | None) -> Float[Tensor, " width"] | None:
+        return None if values is None else values.to(device, dtype)
+
+    def one(projection: Projection) -> DenseLinear:
+        return DenseLinear(dense(projection.matrix), vector(projection.bias))
+
+    def layer(packed: LayerWeights) -> DenseLayer:
+        return DenseLayer(
+            attention_norm=packed.attention_norm.to(device, dtype),
+            query=one(packed.query),
+            key=one(packed.key),
+            value=one(packed.value),
+            query_norm=vector(packed.query_norm),
+            key_norm=vector(packed.key_norm),
+            output=one(packed.output),
+            feed_forward_norm=packed.feed_forward_norm.to(device, dtype),
+            gate=one(packed.gate),
+            up=one(packed.up),
+            down=one(packed.down),
+            output_norm=vector(packed.output_norm),
+            down_norm=vector(packed.down_norm),
+        )
+
+    embedding = dense(weights.embedding)
+    is_tied = weights.head is weights.embedding
+    return DenseWeights(
+        embedding=embedding,
+        layers=tuple(layer(packed) for packed in weights.layers),
+        final_norm=weights.final_norm.to(device, dtype),
+        head=embedding if is_tied else dense(weights.head),
+    )
