@@ -17,7 +17,7 @@ from draftsmith.core.noise import (
     _philox,  # pyright: ignore[reportPrivateUsage] - its words must be the kernel's, bit for bit
 )
 from draftsmith.core.params import SamplingParams
-from draftsmith.core.sampling_table import LogitRows, top_ids_of_rows
+from draftsmith.core.sampling_table import LogitRows, points_of_rows, top_ids_of_rows
 from draftsmith.kernels.cpu import library as cpu
 from draftsmith.kernels.cpu import sampling
 
@@ -297,6 +297,9 @@ def test_the_likeliest_ids_are_the_plain_ones(isa: str, kind: str) -> None:
         for count in COUNTS:
             ours = sampling.top_ids(rows, count)
             assert torch.equal(ours, top_ids_of_rows(rows, count)), (vocab, count)
+            points, ids = sampling.points_and_ids(rows, count)
+            assert torch.equal(points, points_of_rows(rows)), (vocab, count)
+            assert torch.equal(ids, ours)
             picked = rows.picked().nan_to_num(nan=-torch.inf)
             sorted_ids = picked.sort(dim=-1, descending=True, stable=True).indices
             assert torch.equal(ours, sorted_ids[:, :count]), (vocab, count)

@@ -24,21 +24,29 @@ def teach(drafter: DraftState, turns: Sequence[Turn], outcomes: Sequence[Outcome
     checked = outcomes[places[0]].checked
     assert checked is not None
     members = [outcomes[place].place for place in places]
-    # Read on the host, which the verdicts have waited for.
-    rows = top_ids(checked.places(members), drafter.num_top_ids).tolist()
-    found: list[CheckedText] = []
-    start = 0
-    for place, member in zip(places, members, strict=True):
-        drafted = checked.proposal.tokens[member]
-        end = start + len(drafted) + 1
-        view = turns[place].view
-        found.append(
+    rows = _top_ids(checked, members, drafter.num_top_ids)
+    drafter.learn(
+        [
             CheckedText(
-                view.id, [view.tokens[-1], *drafted], _parents(checked, member), rows[start:end]
+                turns[place].view.id,
+                [turns[place].view.tokens[-1], *checked.proposal.tokens[member]],
+                _parents(checked, member),
+                rows[member],
             )
-        )
-        start = end
-    drafter.learn(found)
+            for place, member in zip(places, members, strict=True)
+        ]
+    )
+
+
+def _top_ids(checked: Checked, members: Sequence[int], count: int) -> dict[int, list[list[int]]]:
+    """Behind every token of some sequences; some verdicts have found theirs."""
+    known = checked.top_ids or {}
+    missing = [member for member in members if member not in known]
+    if not missing:
+        return known
+    # Read on the host, which the verdicts have waited for.
+    rows = top_ids(checked.places(missing), count).tolist()
+    return known | checked.by_member(missing, rows)
 
 
 def _parents(checked: Checked, member: int) -> Sequence[int]:

@@ -61,8 +61,10 @@ def run_round(
     proposal = propose_along(target.model, drafter, name, turns, choice.pace, states)
     # Every drafted token was read on the host by now, or the draft needed no device.
     draft_s = time.perf_counter() - start
-    outcomes = check_drafts(target, turns, proposal, target.model.traits.vocab_size)
-    if drafter is not None and drafter.num_top_ids:
+    num_top_ids = 0 if drafter is None else drafter.num_top_ids
+    vocab_size = target.model.traits.vocab_size
+    outcomes = check_drafts(target, turns, proposal, vocab_size, num_top_ids)
+    if drafter is not None and num_top_ids:
         # The logits are there: the sync is over.
         start = time.perf_counter()
         teach(drafter, turns, outcomes)

@@ -19,7 +19,7 @@ from draftsmith.core.trees import ROOT, ancestors, nodes_tested, walk
 from draftsmith.core.verify import Check
 from draftsmith.engine.rounds.drafting import Proposal, fitted
 from draftsmith.engine.rounds.turn import Turn, noise_of_turns
-from draftsmith.kernels.cpu.sampling import has_mass, laws, points
+from draftsmith.kernels.cpu.sampling import has_mass, laws, points, points_and_ids
 from draftsmith.models.follower import Follower, common_prefix
 
 __all__ = ["Outcome", "check_drafts"]
@@ -78,6 +78,10 @@ class Checked(NamedTuple):
     """Of each sequence, the column whose logits its first drafted token is held against."""
     proposal: Proposal
     vocab_size: int
+    num_top_ids: int = 0
+    """Likeliest ids behind each token that a drafter wants to hear of."""
+    top_ids: dict[int, list[list[int]]] | None = None
+    """Of sequences whose verdicts have found them on the way."""
 
     def rows(self, index: int) -> Float[Tensor, "rows vocab"]:
         """The logits before a sequence's draft, and behind each of its tokens."""
@@ -93,13 +97,37 @@ class Checked(NamedTuple):
         ]
         return LogitRows(self.logits, places, self.vocab_size)
 
+    def by_member(
+        self, members: Sequence[int], rows: list[list[int]]
+    ) -> dict[int, list[list[int]]]:
+        """What was found of `places`, for each of these sequences."""
+        found: dict[int, list[list[int]]] = {}
+        start = 0
+        for member in members:
+            end = start + len(self.proposal.tokens[member]) + 1
+            found[member] = rows[start:end]
+            start = end
+        return found
+
 
 def check_drafts(
-    target: Follower, turns: Sequence[Turn], proposal: Proposal, vocab_size: int
+    target: Follower,
+    turns: Sequence[Turn],
+    proposal: Proposal,
+    vocab_size: int,
+    num_top_ids: int = 0,
 ) -> list[Outcome]:
-    """Run the target once over every draft, and give the verdicts over `vocab_size` ids."""
+    """Run the target once over every draft, and give the verdicts over `vocab_size` ids.
+
+    Args:
+        target: What checks.
+        turns: The batch.
+        proposal: Its drafts.
+        vocab_size: The target's.
+        num_top_ids: Likeliest ids behind each token that a drafter wants to hear of.
+    """
     if any(turn.fault for turn in turns):
-        return _check_the_others(target, turns, proposal, vocab_size)
+        return _check_the_others(target, turns, proposal, vocab_size, num_top_ids)
     feeds = [target.catch_up(turn.view) for turn in turns]
     views = [turn.view for turn in turns]
     tokens = [feed + tokens for feed, tokens in zip(feeds, proposal.tokens, strict=True)]
@@ -107,7 +135,8 @@ def check_drafts(
         logits = target.forward(views, tokens)
     else:
         logits = target.forward(views, tokens, _parents(feeds, proposal))
-    outcomes = judged(turns, Checked(logits, [len(f) - 1 for f in feeds], proposal, vocab_size))
+    firsts = [len(feed) - 1 for feed in feeds]
+    outcomes = judged(turns, Checked(logits, firsts, proposal, vocab_size, num_top_ids, {}))
     for view, feed, outcome in zip(views, feeds, outcomes, strict=True):
         if outcome.kept is not None:
             path = [len(feed) + node for node in outcome.kept.path]
@@ -125,7 +154,11 @@ def _parents(feeds: Sequence[list[int]], proposal: Proposal) -> list[list[int]]:
 
 
 def _check_the_others(
-    target: Follower, turns: Sequence[Turn], proposal: Proposal, vocab_size: int
+    target: Follower,
+    turns: Sequence[Turn],
+    proposal: Proposal,
+    vocab_size: int,
+    num_top_ids: int,
 ) -> list[Outcome]:
     """The verdicts where some drafts break the contract: their sequences end."""
     good = [index for index, turn in enumerate(turns) if not turn.fault]
@@ -137,7 +170,7 @@ def _check_the_others(
     draft = proposal.draft.of(good)
     parents = proposal.parents and [proposal.parents[index] for index in good]
     rest = Proposal(draft, [proposal.tokens[index] for index in good], parents)
-    found = check_drafts(target, [turns[index] for index in good], rest, vocab_size)
+    found = check_drafts(target, [turns[index] for index in good], rest, vocab_size, num_top_ids)
     for index, outcome in zip(good, found, strict=True):
         outcomes[index] = outcome
     return outcomes
@@ -181,7 +214,7 @@ def _judge_points(
     """Verdicts of point masses, which every verifier gives alike."""
     del turns
     # The sync is the round's: its tokens are wanted here.
-    tokens = points(checked.places(members)).tolist()
+    tokens = _points(members, checked).tolist()
     found: dict[int, Outcome] = {}
     start = 0
     for index in members:
@@ -194,6 +227,16 @@ def _judge_points(
             found[index] = _tree_outcome(index, checked, said.__getitem__)
         start = end
     return found
+
+
+def _points(members: Sequence[int], checked: Checked) -> Tensor:
+    """Of all rows of some sequences; where somebody asks for more of them, both in one look."""
+    rows = checked.places(members)
+    if not checked.num_top_ids or checked.top_ids is None:
+        return points(rows)
+    tokens, likeliest = points_and_ids(rows, checked.num_top_ids)
+    checked.top_ids.update(checked.by_member(members, likeliest.tolist()))
+    return tokens
 
 
 def _greedy_outcome(

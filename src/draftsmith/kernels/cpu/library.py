@@ -56,7 +56,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ds_decoder_forward": (None, [_POINTER, _POINTER]),
     "ds_pass_bytes": (_INT, []),
     "ds_points": (None, [_POINTER, _POINTER, _INT, _INT, _POINTER]),
-    "ds_top_ids": (_INT, [_POINTER, _POINTER, _INT, _INT, _INT, _POINTER]),
+    "ds_points_and_ids": (_INT, [_POINTER, _POINTER, _INT, _INT, _INT, _POINTER, _POINTER]),
     "ds_laws": (None, [_POINTER, _POINTER, _INT, _INT, *[_POINTER] * 5]),
     "ds_race": (None, [_POINTER, *[_INT] * 3, *[_POINTER] * 3, _INT, _INT, _POINTER]),
     "ds_has_mass": (None, [_POINTER, _INT, _INT, _POINTER]),
@@ -80,7 +80,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
 """Result and arguments of every function, as the sources declare them."""
 
 _LATE = frozenset(
-    {"ds_top_ids", "ds_pass_bytes"}
+    {"ds_points_and_ids", "ds_pass_bytes"}
     | {name for name in _SIGNATURES if name.startswith(("ds_memory_", "ds_text_"))}
 )
 """What a library that was built earlier lacks: who calls it asks whether it is there."""

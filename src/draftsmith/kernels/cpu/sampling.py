@@ -36,6 +36,7 @@ __all__ = [
     "laws",
     "noise_of",
     "points",
+    "points_and_ids",
     "sampling_law",
     "top_ids",
 ]
@@ -119,13 +120,32 @@ def points(rows: LogitRows) -> Int[Tensor, " rows"]:
 
 def top_ids(rows: LogitRows, count: int) -> Int[Tensor, "rows count"]:
     """The ids that `top_ids_of_rows` finds."""
+    found = _points_and_ids(rows, count)
+    return top_ids_of_rows(rows, count) if found is None else found[1]
+
+
+def points_and_ids(
+    rows: LogitRows, count: int
+) -> tuple[Int[Tensor, " rows"], Int[Tensor, "rows count"]]:
+    """What `points` and `top_ids` find, in one look at the rows."""
+    found = _points_and_ids(rows, count)
+    return (points(rows), top_ids_of_rows(rows, count)) if found is None else found
+
+
+def _points_and_ids(
+    rows: LogitRows, count: int
+) -> tuple[Int[Tensor, " rows"], Int[Tensor, "rows count"]] | None:
+    """Both from the kernels; None where they are not for these rows, or one holds NaN."""
     loaded, size = library(), rows.vocab_size
-    is_ours = loaded is not None and hasattr(loaded, "ds_top_ids") and _lies_open(rows)
+    is_ours = loaded is not None and hasattr(loaded, "ds_points_and_ids") and _lies_open(rows)
     if loaded is None or not is_ours or not 0 < count < size:
-        return top_ids_of_rows(rows, count)
-    starts, found = _starts(rows), torch.empty(len(rows.places), count, dtype=torch.long)
+        return None
+    starts = _starts(rows)
+    tokens = torch.empty(len(starts), dtype=torch.long)
+    found = torch.empty(len(starts), count, dtype=torch.long)
     where = (rows.logits.data_ptr(), ctypes.addressof(starts), len(starts), size, count)
-    return found if loaded.ds_top_ids(*where, found.data_ptr()) else top_ids_of_rows(rows, count)
+    is_good = loaded.ds_points_and_ids(*where, tokens.data_ptr(), found.data_ptr())
+    return (tokens, found) if is_good else None
 
 
 def laws(rows: LogitRows, cuts: Sequence[Cuts]) -> Float[Tensor, "rows vocab"]:

@@ -59,13 +59,17 @@ void ds_points(const float* scores, const int64_t* starts, int num_rows, int n, 
   });
 }
 
-// The k < n likeliest ids of the row at each start, into rows of k; 0 if a row holds NaN.
-int ds_top_ids(const float* scores, const int64_t* starts, int num_rows, int n, int k, int64_t* out) {
+// The k < n likeliest ids of the row at each start, into rows of k, and what ds_points finds; 0 if a
+// row holds NaN.
+int ds_points_and_ids(const float* scores, const int64_t* starts, int num_rows, int n, int k, int64_t* points,
+                      int64_t* out) {
   const DsSampling& kernels = *ds_kernels().sampling;
   std::atomic<int> is_good{1};
   const auto find = [&](int64_t row) {
     DsScratch s = scratch(n);
-    if (kernels.top_ids(scores + starts[row], n, k, s, out + row * k) == 0) is_good = 0;
+    const int found = kernels.top_ids(scores + starts[row], n, k, s, out + row * k);
+    points[row] = found > 0 ? out[row * k] : -1;
+    if (found == 0) is_good = 0;
   };
   if (static_cast<int64_t>(num_rows) * n >= kFewScores) {
     each_row(num_rows, find);

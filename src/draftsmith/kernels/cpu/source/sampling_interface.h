@@ -42,6 +42,7 @@ struct DsSampling {
   int (*has_mass)(const float* law, int n);
   // The first token whose cumulative mass exceeds `uniform` times the whole; n without mass.
   int (*draw)(const float* law, int n, double uniform, DsScratch&);
-  // The ids of the k < n largest scores, the largest first, ties to the lowest id; 0 for a row with NaN.
+  // The ids of the k < n largest scores, the largest first, ties to the lowest id; 0 for a row with NaN,
+  // and -1 where the largest is infinite.
   int (*top_ids)(const float* scores, int n, int k, DsScratch&, int64_t* out);
 };
