@@ -111,12 +111,17 @@ def _best_alone(
 ) -> Schedule:
     """The same for one sequence, whose slots are in order already."""
     most = min(len(candidate.chances), len(draft_seconds) - 1)
-    kept = np.concatenate([[0.0], np.cumsum(candidate.chances[:most])])
-    tokens = 1 + candidate.availability * kept
-    added = candidate.availability * (check_seconds[: most + 1] - check_seconds[0])
-    seconds = check_seconds[0] + added + draft_seconds[: most + 1]
-    at = min_depth + int(np.argmax((tokens / seconds)[min_depth:]))
-    return Schedule((at,), float(tokens[at]), float(seconds[at]))
+    chances, share = candidate.chances[:most].tolist(), candidate.availability
+    check, draft = check_seconds[: most + 1].tolist(), draft_seconds[: most + 1].tolist()
+    # A few numbers: arrays would take longer.
+    kept, best = 0.0, (0, 1.0, check[0] + draft[0])
+    for gamma, chance in enumerate(chances, start=1):
+        kept += chance
+        tokens = 1 + share * kept
+        seconds = check[0] + share * (check[gamma] - check[0]) + draft[gamma]
+        if tokens * best[2] > best[1] * seconds or gamma == min_depth:
+            best = gamma, tokens, seconds
+    return Schedule((best[0],), best[1], best[2])
 
 
 def _slots(

@@ -1,5 +1,6 @@
 """Gamma "auto" on models whose passes take stated times: no wall clock, no noise unless asked."""
 
+import math
 import random
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pytest
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.gamma import Gamma
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
+from draftsmith.drafters.contract import Draft, DraftContext, DraftState
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
 from tests.engine.control.stage import (
     PROMPT,
@@ -77,6 +79,41 @@ def test_a_draft_that_knows_when_it_is_wrong_beats_every_fixed_gamma(clock: Cloc
     auto = bench.run("auto").seconds
     assert auto < 0.95 * min(fixed)
     assert auto < 0.95 * Bench(clock, certain).run("auto").seconds
+
+
+def test_a_draft_that_is_free_to_ask_is_asked_until_it_finds_something(clock: Clock) -> None:
+    """Plain rounds that are timed until a small gain is sure must not stand in its way."""
+    chance = random.Random(1)
+    # No two tokens come twice in the first 300; the rest is a copy of them.
+    new = [number // 2 % VOCAB if number % 2 else number // 128 for number in range(300)]
+    text = [*new, *new]
+
+    class Lookup(PromptLookupDrafter):
+        def open(self) -> DraftState:
+            return Timed(super().open())
+
+    class Timed(DraftState):
+        def __init__(self, inner: DraftState) -> None:
+            self._inner = inner
+
+        def propose(self, context: DraftContext) -> Draft:
+            clock.now += 0.0002
+            asked.append(len(context.sequences[0].tokens))
+            return self._inner.propose(context)
+
+        def release(self, sequence: int) -> None:
+            self._inner.release(sequence)
+
+    def noisy_s(rows: int) -> float:
+        return flat_s(rows) * math.exp(chance.gauss(0, 0.06))
+
+    asked: list[int] = []
+    model = Clockwork(clock, noisy_s, lambda position, before: text[position], 0.003)
+    engine = Engine(model, None, Lookup(min_ngram=3), gamma="auto")
+    engine.generate(text[:100], SamplingParams(max_tokens=300))
+    before = [place for place in asked if place < 300]
+    assert len(before) > 130
+    assert len([place for place in asked if place >= 300]) < 60
 
 
 def test_a_copy_is_as_long_as_its_match_is_worth(clock: Clock) -> None:

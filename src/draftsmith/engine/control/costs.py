@@ -34,6 +34,9 @@ _SHORT = 128
 _JUMP = 64
 """Held tokens from one plain round to the last ones that tell what a token costs. A text that
 grows moves less: there a slower machine looks the same."""
+_UNTOLD = 8
+"""Checks after which the table is made again, unless one is of a size that is hardly known: each
+moves it little."""
 _UNTAUGHT = 1e5
 """Squared jumps before what was learnt of a held token counts as much as taking it for free."""
 
@@ -68,6 +71,8 @@ class CheckCost:
         self._checks: dict[int, dict[int, _Size]] = {}
         """By rows and by context."""
         self._ratios: dict[tuple[int, int], NDArray[np.float64]] = {}
+        self._num_untold = 0
+        """Checks that the ratios do not know of."""
 
     @property
     def is_known(self) -> bool:
@@ -168,7 +173,10 @@ class CheckCost:
         sizes = self._checks.setdefault(_place(rows), {})
         context = _context(load.held)
         size = sizes.get(context)
-        self._ratios.clear()
+        self._num_untold += 1
+        if size is None or size.count < _TRUSTED or self._num_untold >= _UNTOLD:
+            self._num_untold = 0
+            self._ratios.clear()
         if size is None:
             sizes[context] = _Size(float(rows), load.held, value, 1)
             return 1.0
