@@ -9,7 +9,7 @@ import pytest
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.gamma import Gamma
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
-from draftsmith.drafters.contract import Draft, DraftContext, DraftState
+from draftsmith.drafters.contract import Draft, DraftContext, DraftState, StatefulDrafter
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
 from tests.engine.control.stage import (
     PROMPT,
@@ -88,9 +88,12 @@ def test_a_draft_that_is_free_to_ask_is_asked_until_it_finds_something(clock: Cl
     new = [number // 2 % VOCAB if number % 2 else number // 128 for number in range(300)]
     text = [*new, *new]
 
-    class Lookup(PromptLookupDrafter):
+    class Lookup(StatefulDrafter):
+        name = "lookup"
+        uses_torch_threads = draws_from_law = False
+
         def open(self) -> DraftState:
-            return Timed(super().open())
+            return Timed(PromptLookupDrafter(min_ngram=3).open())
 
     class Timed(DraftState):
         def __init__(self, inner: DraftState) -> None:
@@ -109,7 +112,7 @@ def test_a_draft_that_is_free_to_ask_is_asked_until_it_finds_something(clock: Cl
 
     asked: list[int] = []
     model = Clockwork(clock, noisy_s, lambda position, before: text[position], 0.003)
-    engine = Engine(model, None, Lookup(min_ngram=3), gamma="auto")
+    engine = Engine(model, None, Lookup(), gamma="auto")
     engine.generate(text[:100], SamplingParams(max_tokens=300))
     before = [place for place in asked if place < 300]
     assert len(before) > 130

@@ -196,12 +196,10 @@ class AutoGamma:
     ) -> Choice:
         """Who is drafted for, as long as the pace lets them, and the ledger could bear."""
         plain_s = float(costs.check[0])
-        caps, at_most_of = list(gammas), self._learnt.unread.at_most
+        caps, capped = list(gammas), self._learnt.unread.at_most
         for cap in _CAPS if self._learnt.by_confidence.is_known else ():
             pairs = zip(sequences, gammas, strict=True)
-            longest = [
-                self._learnt.unread.at_most(cap, one) if gamma > 0 else 0 for one, gamma in pairs
-            ]
+            longest = [capped(cap, one) if gamma > 0 else 0 for one, gamma in pairs]
             if costs.check[sum(longest)] + costs.draft[max(longest)] <= bearable_s:
                 caps = [max(pair) for pair in zip(gammas, longest, strict=True)]
                 break
