@@ -14,6 +14,7 @@ _KEYS = {
     "stop_reason",
     "error",
     "statistics",
+    "ledger",
     "num_prompt_tokens",
     "elapsed_s",
     "tokens_per_second",
@@ -36,7 +37,7 @@ def test_json_is_one_object_and_nothing_else(cli: Cli, tiny: str) -> None:
     assert outcome.status == 0
     assert outcome.stderr == ""
     assert document.keys() == _KEYS
-    assert (document["target"], document["draft"], document["gamma"]) == (tiny, "prompt-lookup", 4)
+    assert (document["target"], document["draft"], document["gamma"]) == (tiny, "free", "auto")
     assert document["statistics"]["num_committed"] == len(document["token_ids"])
     assert document["finish_reason"] in ("length", "stop")
     assert document["tokens_per_second"] > 0

@@ -21,6 +21,16 @@ def test_a_second_run_knows_the_first(cli: Cli, tiny: str, tmp_path: Path) -> No
     assert file.is_file()
 
 
+def test_a_file_names_the_draft(cli: Cli, tiny: str, tmp_path: Path) -> None:
+    file = tmp_path / "memory"
+    document = cli("generate", "hi", "-m", tiny, "--remember", str(file), "--json").document()
+    assert (document["draft"], document["gamma"]) == (f"free:{file}", "auto")
+    assert file.is_file()
+    outcome = cli("generate", "hi", "-m", tiny, "--remember", str(file), "--num-beams", "2")
+    assert outcome.status == 2
+    assert "leave it out" in outcome.stderr
+
+
 def test_a_conversation_is_remembered(cli: Cli, roomy: str, tmp_path: Path) -> None:
     file = tmp_path / "memory"
     options = ("chat", "-m", roomy, "--draft", "free", "--remember", str(file))
@@ -45,7 +55,9 @@ def test_a_benchmark_reads_the_file_and_leaves_it(cli: Cli, tiny: str, tmp_path:
 
 @pytest.mark.parametrize("command", ["generate", "chat", "serve", "bench"])
 def test_it_is_for_the_free_draft(cli: Cli, tiny: str, tmp_path: Path, command: str) -> None:
-    outcome = cli(command, "-m", tiny, "--remember", str(tmp_path / "memory"), stdin="hi")
+    file = str(tmp_path / "memory")
+    options = ("-m", tiny, "--remember", file, "--draft", "prompt-lookup")
+    outcome = cli(command, *options, stdin="hi")
     assert outcome.status == 2
     assert "--remember" in outcome.stderr
     assert "add --draft free" in outcome.stderr

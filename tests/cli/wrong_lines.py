@@ -292,9 +292,9 @@ WITHOUT_MODELS = {
 
 WITH_MODELS = {
     "generate hi -m {tiny} --suppress-token 99999": "--suppress-token has id 99999, but",
-    "generate hi -m {tiny} --draft-vocab-size 100": "--draft-vocab-size 100 is for a draft model that is loaded by name, and the draft is prompt-lookup: leave it out",
+    "generate hi -m {tiny} --draft-vocab-size 100": "--draft-vocab-size 100 is for a draft model that is loaded by name, and the draft is free: leave it out",
     "generate hi -m {tiny} -n 9999": "-n must be at most 126, which {tiny}'s context of 128 leaves after the prompt's 2 tokens, got 9999",
-    "generate hi -m {tiny} --draft-temperature 0.5 --temp 1": "--draft-temperature is for drafts that are drawn, and prompt-lookup draws none",
+    "generate hi -m {tiny} --draft-temperature 0.5 --temp 1": "--draft-temperature is for drafts that are drawn, and free draws none",
     "generate hi -m {tiny} --device abacus": "--device 'abacus' is not available",
     "generate hi -m {tiny} --device ''": "--device '' is not available",
     "generate hi -m {tiny} --ban-token 99999": "--ban-token has id 99999, but",

@@ -53,7 +53,7 @@ def generate(
     """
     messages.apply()
     params = sampling.params(n=output.num_samples, logprobs=output.logprobs)
-    models = remembering.applied(models)
+    remembering.check(models)
     models.check()
     source.check()
     beams.check(sampling, output.num_samples, output.of_a_sample)
@@ -64,9 +64,11 @@ def generate(
     output.check(len(asked))
     if beams.num_beams:
         memory.check_unused()
+        remembering.check_unused()
         _search(asked, output, models.without_default_draft(), sampling, beams)
         return
     requests = [_with_limit(seeded(params), one) for one in asked]
+    models = remembering.applied(models)
     engine = models.load(memory)
     _log.info("seed %s, verifier %s", requests[0].seed, requests[0].verifier_name)
     answers = Answers(engine, models, output, asked, requests)

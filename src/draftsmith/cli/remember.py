@@ -28,7 +28,8 @@ class RememberOptions:
     ----------
     remember
         A file that --draft free begins with, if it is there, and in which generate, chat and serve
-        leave what it has learnt; it holds words of the texts that passed through.
+        leave what it has learnt; it holds words of the texts that passed through. There, it names
+        that draft, too.
     """
 
     remember: FilePath | None = None
@@ -50,13 +51,36 @@ class RememberOptions:
         return tuple(f"{_FREE}:{self.remember}" if one == _FREE else one for one in drafts)
 
     def applied(self, models: ModelOptions) -> ModelOptions:
-        """The models with the file.
+        """The models with the file, and with the draft that generate, chat and serve have.
 
         Raises:
-            InvalidRequestError: If the draft is not the free one.
+            InvalidRequestError: If a draft is named that is not the free one.
         """
-        drafts = self.named(() if models.draft is None else (models.draft,))
-        return replace(models, draft=drafts[0]) if drafts else models
+        self.check(models)
+        if self.remember is None:
+            return models.free_by_default()
+        return replace(models.by_default(_FREE), draft=f"{_FREE}:{self.remember}")
+
+    def check(self, models: ModelOptions) -> None:
+        """Refuse a file where a draft is named that has no use for it.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if models.draft is not None:
+            self.named((models.draft,))
+
+    def check_unused(self) -> None:
+        """Refuse a file where beams are searched, which are drafted by a model or not at all.
+
+        Raises:
+            InvalidRequestError: With the remedy.
+        """
+        if self.remember is not None:
+            raise InvalidRequestError(
+                f"--remember {self.remember} is for --draft free, which drafts no beam search: "
+                "leave it out"
+            )
 
     @contextmanager
     def kept(self, engine: "Engine") -> Generator[None]:

@@ -103,6 +103,15 @@ class RuntimeOptions:
     draft_vocab_size: Whole | None = None
 
     @property
+    def is_on_cpu(self) -> bool:
+        """Whether the target runs on a CPU."""
+        if self.device != "auto":
+            return self.device == "cpu"
+        import torch
+
+        return not torch.cuda.is_available()
+
+    @property
     def _given(self) -> dict[str, Any]:
         """What only some models have a use for, and is passed on only where it was asked for."""
         asked = {"activations": self.activations, "draft_vocab_size": self.draft_vocab_size}
@@ -191,10 +200,11 @@ class ModelOptions:
         `.gguf` file.
     draft
         What guesses: the same for a draft model or a trained head, or `prompt-lookup`, `free`,
-        `random`, `unigram:FILE`, `bigram:FILE`, `none`; by default prompt-lookup, and none in a
-        beam search.
+        `random`, `unigram:FILE`, `bigram:FILE`, `none`; by default free where generate, chat and
+        serve run on a CPU, prompt-lookup elsewhere, and none in a beam search.
     gamma
-        Drafted tokens per round, 0 to 32; 0 is plain decoding, auto is what pays; by default 4.
+        Drafted tokens per round, 0 to 32; 0 is plain decoding, auto is what pays; by default auto
+        where free is the default, and in serve, else 4.
     """
 
     target: Target = DEFAULT_TARGET
@@ -227,6 +237,28 @@ class ModelOptions:
                 f"gamma must be 0 with --draft none, which drafts nothing, got {self.gamma}: "
                 "drop one of the two"
             )
+
+    def free_by_default(self) -> "ModelOptions":
+        """The same, drafted for free on a CPU unless a draft was named.
+
+        Trees are what makes that draft better than prompt lookup, and no other device checks them
+        as fast as chains.
+
+        Raises:
+            ModelNotFoundError: If there is no such target, which is told before torch is imported.
+        """
+        from draftsmith.models.reference import resolve
+
+        if self.draft is not None:
+            return self
+        resolve(self.target)
+        return self.by_default("free") if self.runtime.is_on_cpu else self
+
+    def by_default(self, draft: str) -> "ModelOptions":
+        """The same, drafted so as far as it pays, unless a draft was named."""
+        if self.draft is not None:
+            return self
+        return replace(self, draft=draft, gamma="auto" if self.gamma is None else self.gamma)
 
     def without_default_draft(self) -> "ModelOptions":
         """The same, plain unless a draft was asked for."""
