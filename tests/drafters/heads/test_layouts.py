@@ -18,7 +18,8 @@ from draftsmith.drafters.heads.export import (
     write_speculators,
 )
 from draftsmith.drafters.heads.layouts import is_head, read_head
-from draftsmith.errors import DraftsmithError
+from draftsmith.errors import DraftsmithError, ModelFormatError
+from draftsmith.kernels.quantise import blocks_from_float
 from tests.drafters.heads import kit
 from tests.drafters.recording import view
 
@@ -143,6 +144,35 @@ def test_each_layout_loads_to_the_logits_of_the_plain_twin(
     torch.testing.assert_close(laws(found, read), wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("changes", [{}, {"hidden_size": 64, "has_embedding": True}])
+def test_eight_bits_are_those_that_it_is_rounded_to_when_it_is_loaded(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = kit.config("reduced", **changes)
+    weights = kit.weights(config)
+    write_speculators(tmp_path / "floats", config, weights, FLOAT)
+    write_speculators(tmp_path / "bits", config, weights, torch.int8)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("floats", "bits")]
+    assert sizes[1] < 0.4 * sizes[0]
+    read = [read_head(tmp_path / name, kit.target())[1] for name in ("floats", "bits")]
+    for name in read[0].tensors:
+        one, other = (each.tensors[name] for each in read)
+        if one.ndim == 2:
+            both = [blocks_from_float(each.numpy(), "Q8_0") for each in (one, other)]
+            assert (both[0] == both[1]).all(), name
+        torch.testing.assert_close(other, one, rtol=0.01, atol=0.01)
+
+
+def test_eight_bits_without_their_scales_are_refused(tmp_path: Path) -> None:
+    config = kit.config()
+    tensors = speculators_tensors(config, kit.weights(config), torch.int8)
+    for changed_ones in ({}, {"fc.weight_scale": tensors["fc.weight_scale"][:, :1].clone()}):
+        kept = {k: v for k, v in tensors.items() if k != "fc.weight_scale"} | changed_ones
+        write(tmp_path, speculators_config(config, torch.int8), kept)
+        with pytest.raises(ModelFormatError, match=r"'fc.weight' has 8 bits and no scale"):
+            read_head(tmp_path, kit.target())
+
+
 def changed(folder: Path, **changes: Any) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text()) | changes
@@ -164,6 +194,7 @@ def changed(folder: Path, **changes: Any) -> None:
         ({"draft_vocab_size": 39}, "d2t of .40. for 39 outputs"),
         ({"norm_before_fc": True}, "norm_before_fc is True, and the tensors"),
         ({"attention_bias": True}, "attention_bias is True"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is .*awq"),
         ({"eagle_aux_hidden_state_layer_ids": [1, 3, 9]}, "behind layer 9, and the target has 6"),
     ],
 )

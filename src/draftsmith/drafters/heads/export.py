@@ -9,6 +9,7 @@ from torch import Tensor
 
 from draftsmith.drafters.heads.config import HeadConfig
 from draftsmith.drafters.heads.weights import HeadWeights
+from draftsmith.drafters.heads.whole_numbers import QUANTIZATION, rounded
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.written import written_whole
 
@@ -34,6 +35,7 @@ _FORMATS = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
     torch.int64: "I64",
+    torch.int8: "I8",
     torch.bool: "BOOL",
 }
 
@@ -47,7 +49,7 @@ def write_speculators(
         folder: Made where it is missing.
         config: The head's conventions.
         weights: Its tensors.
-        dtype: Of the stored weights.
+        dtype: Of the stored weights; int8 is 8 bits and a scale for every 32.
 
     Raises:
         InvalidRequestError: The folder cannot be written to.
@@ -94,6 +96,7 @@ def speculators_config(
         "max_position_embeddings": config.context_length,
         "vocab_size": config.target_vocab_size,
     }
+    packed = {"quantization_config": QUANTIZATION} if dtype == torch.int8 else {}
     proposal = {"proposal_type": "greedy", "speculative_tokens": 4}
     return {
         "architectures": ["Eagle3Speculator"],
@@ -113,7 +116,8 @@ def speculators_config(
         "norm_before_fc": config.feature_norm == "joint",
         "fc_norm": config.feature_norm == "each",
         "tie_word_embeddings": False,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(torch.bfloat16 if packed else dtype).removeprefix("torch."),
+        **packed,
     }
 
 
@@ -130,7 +134,11 @@ def speculators_tensors(
     Returns:
         The tensors, `d2t` (offsets) and `t2d` among them where the vocabulary is reduced.
     """
-    found = {_their_name(name): tensor.to(dtype) for name, tensor in weights.tensors.items()}
+    named = {_their_name(name): tensor for name, tensor in weights.tensors.items()}
+    if dtype == torch.int8:
+        found = rounded(named)
+    else:
+        found = {name: tensor.to(dtype) for name, tensor in named.items()}
     if weights.ids is not None:
         marks = torch.zeros(config.target_vocab_size, dtype=torch.bool)
         marks[weights.ids] = True

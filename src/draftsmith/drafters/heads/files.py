@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from draftsmith.drafters.heads.whole_numbers import unrounded
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.native.checkpoint import open_checkpoint
 from draftsmith.models.native.stored import ID_TYPES
@@ -17,7 +18,7 @@ PICKLE = "pytorch_model.bin"
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a head's folder: floats in float32, tables of ids as they are.
+    """Every tensor of a head's folder: weights in float32, tables of ids as they are.
 
     Args:
         folder: With `model.safetensors` (or its shards), or `pytorch_model.bin`, which is read as
@@ -29,10 +30,11 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / PICKLE
     if path.is_file() and not any(folder.glob("model.safetensors*")):
         return _from_pickle(path)
-    return {
+    stored = {
         name: tensor.ids() if tensor.format in ID_TYPES else tensor.tensor()
         for name, tensor in open_checkpoint(folder, with_ids=True).items()
     }
+    return unrounded(stored)
 
 
 def _from_pickle(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from draftsmith.drafters.heads.whole_numbers import QUANTIZATION
 from draftsmith.errors import ModelFormatError
 
 __all__ = ["check_keys", "layer_keys"]
@@ -36,12 +37,13 @@ _READ: Final = frozenset(
         "vocab_size",
     )
 )
-_EMPTY: Final = {
+_EMPTY: Final[dict[str, tuple[object, ...]]] = {
     "attention_bias": (False, None),
     "embed_requires_grad": (True, False, None),
     "hidden_act": ("silu", None),
     "mlp_bias": (False, None),
     "parallel_drafting": (False, None),
+    "quantization_config": (QUANTIZATION, None),
     "sliding_window": (None,),
     "use_sliding_window": (False, None),
 }

@@ -19,8 +19,14 @@ __all__ = ["FLOAT_TYPES", "ID_TYPES", "StoredTensor"]
 FLOAT_TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The float formats, by the names of safetensors and of GGUF."""
 
-ID_TYPES: Final = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
-"""The formats of tables of ids, by safetensors' names; no weights are in them."""
+ID_TYPES: Final = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I8": torch.int8,
+    "BOOL": torch.bool,
+}
+"""The formats of whole numbers, by safetensors' names: tables of ids, and weights beside their
+scales."""
 
 _TILE_ROWS = 16
 _PART_BYTES = 4 << 20  # of larger ones the C library keeps some 30 MB when they are freed
@@ -97,7 +103,7 @@ class StoredTensor:
         return stored.reshape(self.shape).float()
 
     def ids(self) -> Shaped[Tensor, "..."]:
-        """Read a table of ids, or of marks, as it is.
+        """Read whole numbers, or marks, as they are.
 
         Raises:
             ModelFormatError: As `read`, or if it is none.
