@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from draftsmith.drafters import Draft, SequenceView
+from draftsmith.drafters.trees import Growth
 
 
 class Call(NamedTuple):
@@ -46,6 +47,9 @@ class Recording:
 
     def follow(self, rows: Sequence[int]) -> list[list[int]]:
         return [[] for _ in rows]
+
+    def grow(self, rows: Sequence[int], branches: int) -> Growth:
+        raise AssertionError("this round grows no trees")
 
     def drawn(self) -> Draft:
         return Draft.certain(self.tokens, self.device)

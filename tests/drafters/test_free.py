@@ -18,6 +18,7 @@ from draftsmith.drafters.evidence import FIRST_WEIGHTS, Place, guesses_at, next_
 from draftsmith.drafters.odds import Odds
 from draftsmith.drafters.suffix_automaton import NOWHERE, SuffixAutomaton
 from draftsmith.drafters.token_recycling import SuccessorTable
+from draftsmith.drafters.trees import Growth
 from draftsmith.testing import check_drafter
 
 
@@ -31,6 +32,9 @@ class Round:
 
     def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         raise AssertionError("nothing is drawn")
+
+    def grow(self, rows: Sequence[int], branches: int) -> Growth:
+        raise AssertionError("this round grows no trees")
 
     def follow(self, rows: Sequence[int]) -> list[list[int]]:
         raise AssertionError("nothing is drawn")

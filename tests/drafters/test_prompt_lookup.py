@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from draftsmith.drafters import Draft, PromptLookupDrafter, SequenceView
+from draftsmith.drafters.trees import Growth
 from draftsmith.errors import InvalidRequestError
 
 
@@ -26,6 +27,9 @@ class Round:
 
     def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         raise AssertionError("prompt lookup draws nothing")
+
+    def grow(self, rows: Sequence[int], branches: int) -> Growth:
+        raise AssertionError("this round grows no trees")
 
     def follow(self, rows: Sequence[int]) -> list[list[int]]:
         raise AssertionError("prompt lookup draws nothing")

@@ -19,7 +19,6 @@ from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.control.pacing import Costs, RatePace
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.rounds import verdicts
-from draftsmith.errors import DraftsmithError
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.follower import Followed, Follower
 from tests import tiny
@@ -314,12 +313,27 @@ def test_a_drafter_hears_the_likeliest_ids_behind_every_token() -> None:
         assert any(heard.top_ids[0] == likely for heard in draft.heard), prompt
 
 
-def test_errors_are_ours() -> None:
-    with pytest.raises(DraftsmithError, match="tree with laws"):
-        Engine(native(), draft=_Lawful(), gamma=2).generate(PROMPTS[0], PARAMS["seeded"])
+def test_a_tree_with_laws_of_its_own_is_checked_by_them() -> None:
+    for mode in ("greedy", "seeded"):
+        draft = _Lawful()
+        results = Engine(native(), draft=draft, gamma=2).generate(PROMPTS[0], PARAMS[mode])
+        assert texts(results)[0] == plain_texts(mode)[0]
+    params = replace(PARAMS["seeded"], verifier="block")
+    [result] = Engine(native(), draft=_Lawful(), gamma=2).generate(PROMPTS[0], params)
+    assert result.error is None
+    [result] = Engine(native(), draft=_Lawful(0.5), gamma=2).generate(PROMPTS[0], params)
+    assert "a law that sums to 0.5" in str(result.completions[0].error)
 
 
+@dataclass
 class _Lawful(Drafter):
+    """Two certain guesses for one position, said with their laws."""
+
+    mass: float = 1.0
+
     def propose(self, context: DraftContext) -> Draft:
-        draft = Draft.certain([[5, 6]] * len(context.sequences), context.device)
-        return replace(draft, probs=draft.dense_probs(tiny.VOCAB), parents=[[-1, -1]])
+        gamma = max(view.gamma for view in context.sequences)
+        rows = [[5, 6][:gamma] for _ in context.sequences]
+        draft = Draft.certain(rows, context.device)
+        probs = self.mass * draft.dense_probs(tiny.VOCAB)
+        return replace(draft, probs=probs, parents=[[-1, -1][:gamma] for _ in rows])

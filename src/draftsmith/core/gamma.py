@@ -5,10 +5,13 @@ from typing import Literal, TypeAlias
 from draftsmith.core.values import check_whole, require
 from draftsmith.errors import InvalidRequestError
 
-__all__ = ["MAX_GAMMA", "Gamma", "check_gamma", "gamma_for"]
+__all__ = ["MAX_BRANCHES", "MAX_GAMMA", "Gamma", "check_branches", "check_gamma", "gamma_for"]
 
 MAX_GAMMA = 32
 """The longest draft of one round."""
+
+MAX_BRANCHES = 8
+"""The most guesses for one position of a draft."""
 
 Gamma: TypeAlias = int | Literal["auto"]
 """Drafted tokens per round; "auto" leaves it to the measured costs and acceptance."""
@@ -27,6 +30,18 @@ def check_gamma(gamma: object) -> Gamma:
     rule = f"between 0 and {MAX_GAMMA}, or auto"
     number = check_whole("gamma", gamma, rule)
     require(0 <= number <= MAX_GAMMA, "gamma", rule, gamma)
+    return number
+
+
+def check_branches(branches: object) -> int:
+    """Return `branches` if it is a legal number of guesses for one position of a draft.
+
+    Raises:
+        InvalidRequestError: If it is not a whole number from 1, a chain, to `MAX_BRANCHES`.
+    """
+    rule = f"between 1 and {MAX_BRANCHES}"
+    number = check_whole("branches", branches, rule)
+    require(1 <= number <= MAX_BRANCHES, "branches", rule, branches)
     return number
 
 

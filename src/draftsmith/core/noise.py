@@ -22,6 +22,7 @@ __all__ = [
     "RoundNoise",
     "Stream",
     "exponentials",
+    "exponentials_of",
     "stream_offset",
     "uniforms",
 ]
@@ -177,7 +178,28 @@ def exponentials(
     """
     blocks = torch.arange(-(-vocab // 4), device=positions.device).unsqueeze(0)
     words = _philox(keys, block=blocks, counter=positions.unsqueeze(1), stream=Stream.COUPLED)
-    bits = torch.stack(words, dim=-1).flatten(1)[:, :vocab]
+    return _exponential(torch.stack(words, dim=-1).flatten(1)[:, :vocab])
+
+
+def exponentials_of(
+    keys: NoiseKeys, positions: Int[Tensor, " batch"], ids: Int[Tensor, "batch ids"]
+) -> Float[Tensor, "batch ids"]:
+    """What `exponentials` gives to some token ids, without a look at the others.
+
+    Example:
+        >>> import torch
+        >>> keys, positions = NoiseKeys(torch.tensor([7]), torch.tensor([0])), torch.tensor([3])
+        >>> whole = exponentials(keys, positions, 9)
+        >>> torch.equal(exponentials_of(keys, positions, torch.tensor([[8, 2]])), whole[:, [8, 2]])
+        True
+    """
+    words = _philox(keys, block=ids // 4, counter=positions.unsqueeze(1), stream=Stream.COUPLED)
+    bits = torch.stack(words, dim=-1).gather(-1, (ids % 4).unsqueeze(-1))
+    return _exponential(bits.squeeze(-1))
+
+
+def _exponential(bits: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    """A standard exponential of each 32 random bits."""
     # The half step keeps 0 out; the clamp keeps 1 out, where float32 would give infinity.
     fraction = (bits.float() * 2.0**-32 + 2.0**-33).clamp_(max=1 - 2.0**-24)
     return torch.log1p(-fraction).neg_()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from draftsmith.core.values import is_whole
 from draftsmith.core.verdict import PAD_TOKEN
+from draftsmith.drafters.trees import Growth
 from draftsmith.errors import DraftError
 from draftsmith.models.follower import Follower
 
@@ -63,9 +64,12 @@ class Draft:
     probs: Float[Tensor, "batch gamma vocab"] | None
     """The laws that the tokens were drawn from; None: each token was certain (a point mass)."""
     parents: Sequence[Sequence[int]] | None = None
-    """Of each token of a deterministic draft the index of the one that it follows, less than its
-    own; -1 follows the newest committed token. None: each follows the one before it. Tokens stand
-    in the order in which they are worth checking: a draft that is cut is a tree, too."""
+    """Of each token the index of the one that it follows, less than its own; -1 follows the newest
+    committed token. None: each follows the one before it. Certain tokens stand in the order in
+    which they are worth checking: a draft that is cut is a tree, too. Drawn ones stand in the order
+    in which they were drawn, each with the law that it came from, given the siblings before it:
+    how many siblings it has may depend on what was drawn before the first of them, and every one
+    of them is proposed. `DraftContext.grow` sees to that."""
     confidences: Sequence[Sequence[float]] | None = None
     """How sure the drafter is of each token of a deterministic draft, 0 to 1, best as a rough
     probability. Gamma "auto" learns what they are worth, and cuts drafts by them."""
@@ -307,6 +311,26 @@ class DraftContext(Protocol):
         """
         ...
 
+    def grow(self, rows: Sequence[int], branches: int) -> Growth:
+        """Grow a tree for each of some sequences, in the place of `draw`, `wanting` and `follow`.
+
+        Ask for `tips`, read them, `branch` from the logits, until there are none; then `drawn` has
+        the trees, of at most gamma tokens each. Tokens are drawn as `draw` draws them, siblings
+        without replacement; where nothing is drawn they are the likeliest, and under `coupled`
+        those that come in first in the race that the target will run.
+
+        Args:
+            rows: Indices into `sequences`.
+            branches: Children of a token, at most.
+
+        Returns:
+            The trees.
+
+        Raises:
+            DraftError: Unless `takes_trees`.
+        """
+        ...
+
     def drawn(self) -> Draft:
         """Everything that was recorded in this round.
 
@@ -401,6 +425,9 @@ class Drafter(ABC):
     draws_from_law: bool = True
     """Whether tokens are drawn from a law (`DraftContext.draw`), which the draft's own temperature
     would change; False for one that proposes without chance."""
+    branches: int = 1
+    """Guesses for each position at most, of one that grows trees (`DraftContext.grow`); 1 of one
+    that drafts chains, or trees of its own making."""
     boundaries: tuple[int, ...] = ()
     """Where `DraftContext.states` looks at the target's residual stream: 0 is the embeddings, b the
     stream behind b layers, before the final norm. Only for targets that hand it out."""

@@ -348,6 +348,7 @@ def _check_pair(target: LanguageModel, draft: Drafter) -> None:
                 "use gamma=0 for plain decoding"
             )
     _check_boundaries(target, draft)
+    _check_branches(target, draft)
     for model in models[1:]:
         if model.traits.is_encoder_decoder != target.traits.is_encoder_decoder:
             raise InvalidRequestError(
@@ -370,6 +371,15 @@ def _check_boundaries(target: LanguageModel, draft: Drafter) -> None:
         raise InvalidRequestError(
             f"draft {draft.name} reads boundary {off[0]}, but {target.traits.name} has "
             f"{target.num_boundaries - 1} layers: it was made for another target"
+        )
+
+
+def _check_branches(target: LanguageModel, draft: Drafter) -> None:
+    """Refuse trees of guesses where the target checks chains only."""
+    if draft.branches > 1 and not target.takes_trees:
+        raise InvalidRequestError(
+            f"branches={draft.branches} needs a target that a native decoder runs on a CPU, and "
+            f"{target.traits.name} checks chains only: leave it out"
         )
 
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from draftsmith.core.gamma import check_branches
+from draftsmith.core.trees import ROOT
 from draftsmith.drafters.contract import (
     Draft,
     DraftContext,
@@ -19,7 +21,8 @@ from draftsmith.drafters.contract import (
     SequenceView,
     StatefulDrafter,
 )
-from draftsmith.drafters.heads.eagle3 import EagleHead, HeadRow, Span
+from draftsmith.drafters.heads.eagle3 import BranchRow, EagleHead, HeadRow, Span
+from draftsmith.drafters.trees import Tip
 from draftsmith.kernels.cpu.pieces import has_kernels
 
 __all__ = ["HeadDrafter", "HeadState"]
@@ -34,24 +37,29 @@ class HeadDrafter(StatefulDrafter):
     Args:
         head: Loaded, over the target's tables.
         name: For messages and tables.
+        branches: Guesses for each position at most: 1 drafts chains, more a tree of gamma tokens.
+
+    Raises:
+        InvalidRequestError: If `branches` is no number from 1 to 8.
     """
 
-    def __init__(self, head: EagleHead, name: str = "eagle3") -> None:
+    def __init__(self, head: EagleHead, name: str = "eagle3", branches: int = 1) -> None:
         self.head = head
         self.name = name
+        self.branches = check_branches(branches)
         self.boundaries = head.config.boundaries
         self.uses_torch_threads = not has_kernels(head.device)
 
     def open(self) -> "HeadState":
         """A state without sequences."""
-        return HeadState(self.head)
+        return HeadState(self.head, self.branches)
 
 
 class HeadState(DraftState):
     """The head's cache of one engine's sequences."""
 
-    def __init__(self, head: EagleHead) -> None:
-        self._head = head
+    def __init__(self, head: EagleHead, branches: int = 1) -> None:
+        self._head, self._branches = head, branches
         self._rows: dict[int, _Text] = {}
 
     @torch.inference_mode()
@@ -60,6 +68,8 @@ class HeadState(DraftState):
         views = context.sequences
         wanted = [i for i, view in enumerate(views) if view.gamma > 0]
         streams = {i: found for i in wanted if (found := self._read(context, i)) is not None}
+        if self._branches > 1 and context.takes_trees:
+            return self._grow(context, streams)
         live = context.wanting(list(streams))
         while live:
             stacked = torch.cat([streams[i] for i in live])
@@ -70,6 +80,30 @@ class HeadState(DraftState):
             live = context.wanting(live)
             if live:
                 streams = self._step(views, {i: fed[i] for i in live})
+        return context.drawn()
+
+    def _grow(self, context: DraftContext, streams: dict[int, Float[Tensor, "1 width"]]) -> Draft:
+        """Grow trees, of which every step reads the likeliest nodes at once."""
+        growth = context.grow(list(streams), self._branches)
+        branches: dict[tuple[int, int], BranchRow] = {}
+        features: dict[tuple[int, int], Tensor] = {}
+        while tips := growth.tips():
+            if tips[0].path:
+                spans: list[Span] = []
+                for tip in tips:
+                    trunk = self._rows[context.sequences[tip.row].id].row
+                    row = BranchRow(trunk, branches.get((tip.row, _above(tip))))
+                    branches[tip.row, tip.node] = row
+                    position = trunk.length + len(tip.path) - 1
+                    spans.append(Span(row, [growth.token(tip, tip.node)], position))
+                before = [features[tip.row, _above(tip)] for tip in tips]
+                stream = self._head.run(spans, torch.stack(before))
+            else:
+                stream = torch.cat([streams[tip.row] for tip in tips])
+            logits, behind = self._head.finish(stream)
+            for tip, feature in zip(tips, behind, strict=True):
+                features[tip.row, tip.node] = feature
+            growth.branch(logits)
         return context.drawn()
 
     def release(self, sequence: int) -> None:
@@ -120,6 +154,11 @@ class HeadState(DraftState):
         stream = self._head.run(spans, torch.cat(features))
         lasts = torch.tensor([len(span.tokens) for span in spans]).cumsum(0) - 1
         return {i: stream[last : last + 1] for i, last in zip(fed, lasts.tolist(), strict=True)}
+
+
+def _above(tip: Tip) -> int:
+    """The node that a node follows."""
+    return tip.path[-2] if len(tip.path) > 1 else ROOT
 
 
 class _Text:

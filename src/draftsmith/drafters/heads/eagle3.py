@@ -24,7 +24,7 @@ from draftsmith.kernels.cpu.pieces import (
     swiglu,
 )
 
-__all__ = ["EagleHead", "HeadRow", "Span"]
+__all__ = ["BranchRow", "EagleHead", "HeadRow", "Span"]
 
 
 class HeadRow:
@@ -65,18 +65,56 @@ class HeadRow:
         return plain_attention(query, keys, values)
 
 
+class BranchRow:
+    """One drafted row of a tree: it sees what a sequence's row holds, and its own path behind that.
+
+    The path's keys and values are kept here, and put behind the sequence's for each look.
+
+    Args:
+        trunk: The sequence's row.
+        above: The branch that it follows; None follows the trunk.
+    """
+
+    def __init__(self, trunk: HeadRow, above: "BranchRow | None") -> None:
+        self._trunk = trunk
+        self._path: list[BranchRow] = [] if above is None else [*above._path, above]
+        self._held: list[tuple[Tensor, Tensor]] = []
+        """Of each layer the key and the value, `[1, kv_heads, head]`."""
+        self.length = 0
+
+    def begin(self, count: int) -> None:
+        """Make room for its only row, behind its path."""
+        assert count == 1
+        self._trunk.begin(len(self._path) + 1)
+
+    def attend(
+        self,
+        layer: int,
+        query: Float[Tensor, "1 heads head"],
+        keys: Float[Tensor, "1 kv_heads head"],
+        values: Float[Tensor, "1 kv_heads head"],
+    ) -> Float[Tensor, "1 width"]:
+        """What the row gathers, as the last of its path."""
+        self._held.append((keys, values))
+        path = [*self._path, self]
+        keys, values = (torch.cat([one._held[layer][part] for one in path]) for part in (0, 1))
+        # Only the last row's is asked for; the others are there for their keys and values.
+        queries = query.expand(len(path), -1, -1).contiguous()
+        return self._trunk.attend(layer, queries, keys, values)[-1:]
+
+
 class Span:
     """The new rows of one sequence in a step.
 
     Args:
-        row: Its cache.
+        row: Its cache, or a branch of it.
         tokens: Of each new row the id whose embedding it reads.
         position: Of the first.
     """
 
     __slots__ = ("position", "row", "tokens")
 
-    def __init__(self, row: HeadRow, tokens: Sequence[int], position: int) -> None:
+    def __init__(self, row: HeadRow | BranchRow, tokens: Sequence[int], position: int) -> None:
         self.row, self.tokens, self.position = row, tokens, position
 
 
@@ -178,7 +216,7 @@ class EagleHead:
         """Append rows to their sequences; what stands before the final norm.
 
         Args:
-            spans: Of each sequence, once.
+            spans: Of each sequence once, or of branches.
             feature: Of all their rows, one after another.
         """
         config, layer = self.config, self._layers[0]

@@ -72,8 +72,6 @@ def _check_form(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str)
     if not isinstance(draft, Draft):  # pyright: ignore[reportUnnecessaryIsInstance] # users'
         kind = type(draft).__name__
         raise DraftError(f"drafter {name} proposed a {kind}: return a Draft (Draft.certain)")
-    if draft.parents is not None and draft.probs is not None:
-        raise DraftError(f"drafter {name} proposed a tree with laws: draw chains, or be certain")
     counts = (
         {len(draft.lists())} if draft.is_listed else {len(draft.num_drafted), len(draft.tokens)}
     )

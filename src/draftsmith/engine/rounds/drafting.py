@@ -14,6 +14,8 @@ from draftsmith.core.trees import ROOT, is_chain
 from draftsmith.drafters.contract import Draft, DraftState, SequenceView
 from draftsmith.engine.control.contract import Pace
 from draftsmith.engine.rounds.breaches import breaches
+from draftsmith.engine.rounds.draft_laws import fitted, law_with_mass, likeliest
+from draftsmith.engine.rounds.growth import TreeGrowth
 from draftsmith.engine.rounds.turn import Turn, noise_of_turns
 from draftsmith.errors import DraftError
 from draftsmith.kernels.cpu.sampling import has_mass, laws, points
@@ -57,6 +59,8 @@ class RoundContext:
         self._views = [turn.view for turn in turns]
         self._ended: set[int] = set()
         """Sequences whose drafts the pace has ended: none goes on again."""
+        self._growth: TreeGrowth | None = None
+        """The trees of this round, if a drafter grows some."""
         self.handed_out: Draft | None = None
         """What `drawn` returned last, whose laws need no look."""
 
@@ -133,9 +137,9 @@ class RoundContext:
         """Draw for one sequence, by its law as it stands after its own prefix."""
         line = fitted(logits.float(), self.vocab_size)
         if turn.draft_law.is_greedy:
-            self.record(turn, _likeliest(turn, line), None)
+            self.record(turn, likeliest(turn, line, turn.drawn), None)
             return
-        law = _law_with_mass(turn, line)
+        law = law_with_mass(turn, line, turn.drawn)
         # The sync is the draft's own: its next pass needs the token.
         token = int(turn.verifier.draw(law, turn.noise, len(turn.drawn)))
         self.record(turn, token, law[0])
@@ -181,8 +185,21 @@ class RoundContext:
         if law is not None and turn.verifier.needs_draft_probs:
             turn.laws.append(law)
 
+    def grow(self, rows: Sequence[int], branches: int) -> TreeGrowth:
+        """Grow trees in the place of chains."""
+        if not self._takes_trees:
+            raise DraftError("a drafter grows trees where only chains are checked: takes_trees")
+        if self._growth is not None or any(turn.drawn for turn in self.turns):
+            raise DraftError("a drafter grows trees once a round, and draws nothing beside them")
+        where = self.vocab_size, self._device
+        self._growth = TreeGrowth(self.turns, *where, self.wanting, rows, branches)
+        return self._growth
+
     def drawn(self) -> Draft:
         """Everything that was drawn in this round."""
+        if self._growth is not None:
+            self.handed_out = self._growth.draft()
+            return self.handed_out
         draft = Draft.certain([turn.drawn for turn in self.turns], self._device)
         if any(turn.laws for turn in self.turns):
             draft = Draft(draft.tokens, draft.num_drafted, self._probs(draft))
@@ -328,28 +345,3 @@ def checked(draft: Draft, context: RoundContext, name: str) -> Proposal:
         return Proposal(draft, tokens)
     parents = [[] if turn.fault else p for turn, p in zip(turns, draft.parents, strict=True)]
     return Proposal(draft, tokens, _trees(parents))
-
-
-def fitted(logits: Float[Tensor, "rows v"], vocab_size: int) -> Float[Tensor, "rows w"]:
-    """Logits over the target's ids: padding of either vocabulary has no mass."""
-    missing = vocab_size - logits.shape[-1]
-    if missing <= 0:
-        return logits[..., :vocab_size]
-    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
-
-
-def _likeliest(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> int:
-    """The draft's token; where its logits are none, or all banned, the first that is allowed."""
-    token = turn.draft_point_after(logits)
-    if token == NO_TOKEN:
-        token = turn.draft_point_after(torch.zeros_like(logits))
-    return max(token, 0)
-
-
-def _law_with_mass(turn: Turn, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
-    """The draft's law; where its logits are none, or all banned, any token that is allowed."""
-    law = turn.draft_law_after(logits)
-    if bool(has_mass(law)):
-        return law
-    law = turn.draft_law_after(torch.zeros_like(logits))
-    return law if bool(has_mass(law)) else torch.full_like(law, 1 / law.shape[-1])

@@ -109,14 +109,16 @@ class Turn:
         # The sync is the round's: the tokens are wanted here.
         return points.tolist()
 
-    def draft_law_after(self, logits: Float[Tensor, "1 vocab"]) -> Float[Tensor, "1 vocab"]:
-        """The law of the next drafted token."""
-        return self.draft_law(logits, self.history, self._tokens(self.drawn, logits.device))
+    def draft_law_after(
+        self, logits: Float[Tensor, "1 vocab"], drafted: Sequence[int]
+    ) -> Float[Tensor, "1 vocab"]:
+        """The law of the next drafted token, behind others."""
+        return self.draft_law(logits, self.history, self._tokens(drafted, logits.device))
 
-    def draft_point_after(self, logits: Float[Tensor, "1 vocab"]) -> int:
+    def draft_point_after(self, logits: Float[Tensor, "1 vocab"], drafted: Sequence[int]) -> int:
         """Where a greedy draft's law stands, `NO_TOKEN` for none."""
-        drafted = self._tokens(self.drawn, logits.device)
-        return int(self.draft_law.points(logits, self.history, drafted))
+        tokens = self._tokens(drafted, logits.device)
+        return int(self.draft_law.points(logits, self.history, tokens))
 
     def _tokens(self, drafted: Sequence[int], device: torch.device) -> Int[Tensor, " drafts"]:
         return torch.tensor([*self.prefix, *drafted], dtype=torch.long, device=device)

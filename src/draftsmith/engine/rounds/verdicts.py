@@ -15,9 +15,11 @@ from torch import Tensor
 from draftsmith.core.constraint import Constraint
 from draftsmith.core.laws import NO_TOKEN
 from draftsmith.core.sampling_table import LogitRows
+from draftsmith.core.tree_verify import TreeCheck
 from draftsmith.core.trees import ROOT, ancestors, nodes_tested, walk
 from draftsmith.core.verify import Check
-from draftsmith.engine.rounds.drafting import Proposal, fitted
+from draftsmith.engine.rounds.draft_laws import fitted
+from draftsmith.engine.rounds.drafting import Proposal
 from draftsmith.engine.rounds.turn import Turn, noise_of_turns
 from draftsmith.kernels.cpu.sampling import has_mass, laws, points, points_and_ids
 from draftsmith.models.follower import Follower, common_prefix
@@ -309,9 +311,7 @@ def judged_apart(turn: Turn, index: int, checked: Checked) -> Outcome:
     # The sync is the round's: its verdict is read below.
     is_law = has_mass(found).tolist()
     if not all(is_law):
-        # A stand-in law keeps the verdict on the rows before it exact.
-        stand_in = torch.tensor(is_law, device=found.device).logical_not_().unsqueeze(1)
-        found = torch.where(stand_in, 1 / found.shape[-1], found)
+        found = _stood_in(found, is_law)
     check = _check([index], len(drafted), checked, found.unsqueeze(0), turn)
     verdict = turn.verifier.verify(check, turn.noise)
     num_accepted = int(verdict.num_accepted)
@@ -325,6 +325,8 @@ def judged_apart(turn: Turn, index: int, checked: Checked) -> Outcome:
 
 def _judged_tree(turn: Turn, index: int, checked: Checked) -> Outcome:
     """The verdict on a tree: the target's own token, asked for along the path that it takes."""
+    if turn.verifier.needs_draft_probs and checked.proposal.draft.probs is not None:
+        return _judged_drawn_tree(turn, index, checked)
     drafted, logits = checked.proposal.tokens[index], checked.rows(index)
     parents = checked.proposal.parents_of(index)
     assert parents is not None
@@ -356,6 +358,58 @@ def _tree_outcome(index: int, checked: Checked, said: Callable[[int], int]) -> O
     drafted, parents = checked.proposal.tokens[index], checked.proposal.parents_of(index)
     assert parents is not None
     path, token = walk(drafted, parents, lambda path: said(path[-1] + 1 if path else 0))
+    return _along(path, token, index, checked)
+
+
+def _judged_drawn_tree(turn: Turn, index: int, checked: Checked) -> Outcome:
+    """The verdict on a tree whose tokens were drawn, by the laws that they came from."""
+    proposal = checked.proposal
+    drafted, parents, probs = (
+        proposal.tokens[index],
+        proposal.parents_of(index),
+        proposal.draft.probs,
+    )
+    assert parents is not None
+    assert probs is not None
+    found = _laws_of_tree(turn, index, checked)
+    # The sync is the round's: its verdict is read below.
+    is_law = has_mass(found).tolist()
+    if not all(is_law):
+        found = _stood_in(found, is_law)
+    columns = slice(len(drafted))
+    tokens = proposal.draft.tokens[index, columns].unsqueeze(0)
+    laws_drawn = probs[index, columns].unsqueeze(0)
+    check = TreeCheck(parents, tokens, laws_drawn, found.unsqueeze(0))
+    verdict = turn.verifier.verify_tree(check, turn.noise)
+    path = ancestors(parents, int(verdict.ends))
+    rows = [0, *(node + 1 for node in path)]
+    bad = [place for place, row in enumerate(rows) if not is_law[row]]
+    if bad:
+        path, rows = path[: bad[0]], rows[: bad[0] + 1]
+    token = NO_TOKEN if bad else int(verdict.tokens)
+    return _along(path, token, index, checked)._replace(laws=found[rows])
+
+
+def _laws_of_tree(turn: Turn, index: int, checked: Checked) -> Float[Tensor, "rows vocab"]:
+    """The target's laws before a tree and behind each of its nodes."""
+    drafted, parents = checked.proposal.tokens[index], checked.proposal.parents_of(index)
+    assert parents is not None
+    if turn.law.cuts is not None:
+        return laws(checked.places([index]), [turn.law.cuts] * (len(drafted) + 1))
+    logits = checked.rows(index)
+    paths = [ancestors(parents, node) for node in range(ROOT, len(drafted))]
+    return torch.cat(
+        [
+            turn.laws_after(logits[row : row + 1], [drafted[node] for node in path])
+            for row, path in enumerate(paths)
+        ]
+    )
+
+
+def _along(path: list[int], token: int, index: int, checked: Checked) -> Outcome:
+    """The verdict that keeps a path of a tree, with the target's token behind it."""
+    drafted, parents = checked.proposal.tokens[index], checked.proposal.parents_of(index)
+    assert parents is not None
     kept = Kept(path, nodes_tested(parents, path), (path[-1] if path else ROOT) not in parents)
     told = dict.fromkeys([*kept.tests, *range(len(drafted))])
     shown = [drafted[node] for node in told]
@@ -366,6 +420,14 @@ def _tree_outcome(index: int, checked: Checked, said: Callable[[int], int]) -> O
     else:
         tokens.append(token)
     return Outcome(tokens, shown, len(path), None, checked, index, why, kept)
+
+
+def _stood_in(
+    found: Float[Tensor, "rows vocab"], is_law: Sequence[bool]
+) -> Float[Tensor, "rows vocab"]:
+    """Laws, and a stand-in for what is none: the verdict on the rows before it stays exact."""
+    stand_in = torch.tensor(is_law, device=found.device).logical_not_().unsqueeze(1)
+    return torch.where(stand_in, 1 / found.shape[-1], found)
 
 
 def _why_bad(logits: Float[Tensor, " vocab"], constraint: Constraint | None) -> str:

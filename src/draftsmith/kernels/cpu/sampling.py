@@ -17,7 +17,14 @@ from torch import Tensor
 
 from draftsmith.core.demands import NO_DEMANDS, Demands
 from draftsmith.core.laws import Cuts, History, Law, SamplingLaw
-from draftsmith.core.noise import CounterNoise, NoiseKeys, RoundNoise, Stream, stream_offset
+from draftsmith.core.noise import (
+    CounterNoise,
+    NoiseKeys,
+    RoundNoise,
+    Stream,
+    exponentials_of,
+    stream_offset,
+)
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.sampling_table import (
     LogitRows,
@@ -32,6 +39,7 @@ __all__ = [
     "CpuSamplingLaw",
     "NoiseSlot",
     "counter_noise",
+    "exponentials_at",
     "has_mass",
     "laws",
     "noise_of",
@@ -87,13 +95,25 @@ def noise_of(
     slots: Sequence[NoiseSlot], device: torch.device, level: int = 0, inner_round: int = 0
 ) -> RoundNoise:
     """The noise of one round of some sequences, a row for each."""
+    seeds, samples, rounds, positions = _columns_of(slots, device)
+    return counter_noise(NoiseKeys(seeds, samples), rounds, positions, level, inner_round)
+
+
+def exponentials_at(
+    slots: Sequence[NoiseSlot], ids: Int[Tensor, "batch ids"]
+) -> Float[Tensor, "batch ids"]:
+    """The coupled noise of some ids at the position of each slot."""
+    seeds, samples, _, positions = _columns_of(slots, ids.device)
+    return exponentials_of(NoiseKeys(seeds, samples), positions, ids)
+
+
+def _columns_of(slots: Sequence[NoiseSlot], device: torch.device) -> tuple[Tensor, ...]:
     table = torch.tensor(
         [(_signed(one.seed), one.sample, one.round, one.position) for one in slots],
         dtype=torch.long,
     )
     # Columns that lie side by side, each as a whole.
-    seeds, samples, rounds, positions = table.T.contiguous().to(device)
-    return counter_noise(NoiseKeys(seeds, samples), rounds, positions, level, inner_round)
+    return tuple(table.T.contiguous().to(device))
 
 
 @cache
