@@ -15,7 +15,7 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.sampling_table import LogitRows, laws_of_rows, points_of_rows
 from draftsmith.drafters import Draft
 from draftsmith.engine.requests.request import make_request
-from draftsmith.engine.rounds import drafting, verdicts
+from draftsmith.engine.rounds import choices, drafting, verdicts
 from draftsmith.engine.rounds.drafting import Proposal, RoundContext
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.engine.rounds.verdicts import Checked, judged, judged_apart
@@ -101,7 +101,29 @@ def test_verdicts_together_are_the_verdicts_one_by_one(
             assert outcome.error == alone.error
             assert (outcome.laws is None) == (alone.laws is None)
             if outcome.laws is not None and alone.laws is not None and not outcome.error:
-                torch.testing.assert_close(outcome.laws, alone.laws)
+                shown = len(outcome.tokens)
+                torch.testing.assert_close(list(outcome.laws[:shown]), list(alone.laws[:shown]))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 64])
+def test_verdicts_look_no_further_than_they_must_on_any_number_of_threads(
+    num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "num_threads", lambda: num_threads)
+    with mock.patch.object(choices, "laws", wraps=choices.laws) as made:
+        for is_poisoned in (False, True):
+            test_verdicts_together_are_the_verdicts_one_by_one(
+                is_poisoned, VOCAB, True, monkeypatch
+            )
+        many = [MODES[1]] * 6
+        checked = a_pass(turns_of(many), random.Random(3), is_poisoned=False)
+        made.reset_mock()
+        together = judged(turns_of(many), checked)
+    num_rows = sum(len(call.args[0].places) for call in made.call_args_list)
+    num_all = sum(len(tokens) + 1 for tokens in checked.proposal.tokens)
+    num_needed = sum(len(outcome.tokens) for outcome in together)
+    assert num_needed < num_all
+    assert num_rows == num_needed if num_threads == 1 else num_needed <= num_rows <= num_all
 
 
 def test_sequences_without_rules_are_judged_in_few_calls() -> None:
@@ -109,7 +131,8 @@ def test_sequences_without_rules_are_judged_in_few_calls() -> None:
     checked = a_pass(turns, random.Random(3), is_poisoned=False)
     with (
         mock.patch.object(verdicts, "judged_apart", side_effect=AssertionError),
-        mock.patch.object(verdicts, "laws", wraps=verdicts.laws) as laws,
+        mock.patch.object(choices, "laws", wraps=choices.laws) as laws,
+        mock.patch.object(choices, "num_threads", return_value=64),
         mock.patch.object(verdicts, "points", wraps=verdicts.points) as points,
     ):
         judged(turns, checked)

@@ -18,6 +18,7 @@ from draftsmith.core.sampling_table import LogitRows
 from draftsmith.core.tree_verify import TreeCheck
 from draftsmith.core.trees import ROOT, ancestors, nodes_tested, walk
 from draftsmith.core.verify import Check
+from draftsmith.engine.rounds.choices import say_along
 from draftsmith.engine.rounds.draft_laws import fitted
 from draftsmith.engine.rounds.drafting import Proposal
 from draftsmith.engine.rounds.turn import Turn, noise_of_turns
@@ -46,8 +47,8 @@ class Outcome(NamedTuple):
     drafted: list[int]
     """Of a tree, the kept tokens first, then what else was held against the target's."""
     num_accepted: int
-    laws: Float[Tensor, "rows vocab"] | None
-    """The target's laws along the draft, a row for each token in `tokens`, and perhaps more;
+    laws: Float[Tensor, "rows vocab"] | list[Float[Tensor, " vocab"]] | None
+    """The target's laws along the draft, one for each token in `tokens`, and perhaps more;
     None where they are the point masses on `tokens`."""
     checked: "Checked | None"
     """The pass, for whoever wants its logits; None if the sequence was not in it."""
@@ -188,6 +189,8 @@ def judged(turns: Sequence[Turn], checked: Checked) -> list[Outcome]:
         if kind == _APART:
             continue
         judge = _judge_points if kind == _GREEDY else _judge_laws
+        if judge is _judge_laws and not turns[members[0]].verifier.needs_draft_probs:
+            judge = _judge_choices
         found |= judge([turns[index] for index in members], members, checked)
     return [
         found[index] if index in found else judged_apart(turn, index, checked)
@@ -255,6 +258,18 @@ def _greedy_outcome(
     # The drafted objects themselves, which a cache's row holds: the same are compared faster.
     tokens = [*drafted[:kept], points[kept]]
     return Outcome(tokens, drafted, kept, None, checked, index, None)
+
+
+def _judge_choices(
+    turns: Sequence[Turn], members: Sequence[int], checked: Checked
+) -> dict[int, Outcome]:
+    """As `_judge_laws`, of a verifier that compares drafts with the target's own tokens."""
+    drafts = [checked.proposal.tokens[index] for index in members]
+    found: dict[int, Outcome] = {}
+    for place, (tokens, rows) in say_along(turns, drafts, checked.places(members)).items():
+        index, kept = members[place], len(tokens) - 1
+        found[index] = Outcome(tokens, drafts[place], kept, rows, checked, index, None)
+    return found
 
 
 def _judge_laws(
