@@ -105,7 +105,7 @@ def test_verdicts_together_are_the_verdicts_one_by_one(
                 torch.testing.assert_close(list(outcome.laws[:shown]), list(alone.laws[:shown]))
 
 
-@pytest.mark.parametrize("num_threads", [1, 2, 64])
+@pytest.mark.parametrize("num_threads", [1, 8, 1024])
 def test_verdicts_look_no_further_than_they_must_on_any_number_of_threads(
     num_threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +132,7 @@ def test_sequences_without_rules_are_judged_in_few_calls() -> None:
     with (
         mock.patch.object(verdicts, "judged_apart", side_effect=AssertionError),
         mock.patch.object(choices, "laws", wraps=choices.laws) as laws,
-        mock.patch.object(choices, "num_threads", return_value=64),
+        mock.patch.object(choices, "num_threads", return_value=1024),
         mock.patch.object(verdicts, "points", wraps=verdicts.points) as points,
     ):
         judged(turns, checked)

@@ -1,8 +1,9 @@
 """The target's own tokens along drafted chains, no further than they agree.
 
 A verifier that compares each drafted token with the target's own needs no law behind the first that
-differs. On a CPU laws are made as many at a time as there are threads, so that those that nobody
-needs take no time that is missed; on a GPU, where a call costs more than a law, all at once.
+differs. On a CPU laws are made one by one, or some at a time where there are many threads, so that
+those that nobody needs take no time that is missed; on a GPU, where a call costs more than a law,
+all at once.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from draftsmith.kernels.cpu.library import num_threads
 from draftsmith.kernels.cpu.sampling import has_mass, laws
 
 __all__ = ["Said", "say_along"]
+
+_THREADS_A_ROW = 4
+"""Waking a thread costs about what a law does, and far more where the cores have other work."""
 
 
 class Said(NamedTuple):
@@ -74,7 +78,7 @@ def _rows_at_once(rows: LogitRows, num_sequences: int) -> int:
     """Rows of each sequence whose laws are made together."""
     if rows.logits.device.type != "cpu":
         return len(rows.places)
-    return max(1, num_threads() // num_sequences)
+    return max(1, num_threads() // (_THREADS_A_ROW * num_sequences))
 
 
 def _laws_at(

@@ -17,7 +17,7 @@ from draftsmith.core.laws import NO_TOKEN
 from draftsmith.core.sampling_table import LogitRows
 from draftsmith.core.tree_verify import TreeCheck
 from draftsmith.core.trees import ROOT, ancestors, nodes_tested, walk
-from draftsmith.core.verify import Check
+from draftsmith.core.verify import Check, Verifier
 from draftsmith.engine.rounds.choices import say_along
 from draftsmith.engine.rounds.draft_laws import fitted
 from draftsmith.engine.rounds.drafting import Proposal
@@ -188,9 +188,7 @@ def judged(turns: Sequence[Turn], checked: Checked) -> list[Outcome]:
     for kind, members in groups.items():
         if kind == _APART:
             continue
-        judge = _judge_points if kind == _GREEDY else _judge_laws
-        if judge is _judge_laws and not turns[members[0]].verifier.needs_draft_probs:
-            judge = _judge_choices
+        judge = _judge_points if kind == _GREEDY else _judge_for(turns[members[0]].verifier)
         found |= judge([turns[index] for index in members], members, checked)
     return [
         found[index] if index in found else judged_apart(turn, index, checked)
@@ -258,6 +256,12 @@ def _greedy_outcome(
     # The drafted objects themselves, which a cache's row holds: the same are compared faster.
     tokens = [*drafted[:kept], points[kept]]
     return Outcome(tokens, drafted, kept, None, checked, index, None)
+
+
+def _judge_for(verifier: Verifier) -> Callable[..., dict[int, Outcome]]:
+    """How a verifier's verdicts on chains that are no point masses are made."""
+    can_choose = verifier.takes_trees and not verifier.needs_draft_probs
+    return _judge_choices if can_choose else _judge_laws
 
 
 def _judge_choices(
