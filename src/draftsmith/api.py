@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from torch import Tensor
 
-from draftsmith.core.gamma import Gamma, gamma_for
+from draftsmith.core.gamma import Gamma, check_branches, gamma_for
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_flag, check_whole, require
 from draftsmith.drafters import Drafter
@@ -77,6 +77,7 @@ def generate(
     tokenizer: GivenTokenizer | None = None,
     draft_tokenizer: GivenTokenizer | None = None,
     gamma: Gamma | None = None,
+    branches: int | None = None,
     dtype: Dtype = "auto",
     device: str = "auto",
     activations: Activations | None = None,
@@ -95,6 +96,7 @@ def generate(
         tokenizer: Of the target; this and what follows as in `load_engine`.
         draft_tokenizer: Of the draft.
         gamma: Drafted tokens per round, 0 to 32; "auto" drafts what pays; None is 4 with a draft.
+        branches: Guesses for each position of a draft.
         dtype: Of the weights.
         device: A torch device; `auto` is the GPU if there is one.
         activations: Of products with quantised weights.
@@ -122,6 +124,7 @@ def generate(
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
         gamma=gamma,
+        branches=branches,
         dtype=dtype,
         device=device,
         activations=activations,
@@ -138,6 +141,7 @@ def load_engine(
     tokenizer: GivenTokenizer | None = None,
     draft_tokenizer: GivenTokenizer | None = None,
     gamma: Gamma | None = None,
+    branches: int | None = None,
     dtype: Dtype = "auto",
     device: str = "auto",
     activations: Activations | None = None,
@@ -159,6 +163,10 @@ def load_engine(
             target's own where it is named, and token ids only where it is loaded.
         draft_tokenizer: The same of a draft model, to be compared with the target's.
         gamma: Drafted tokens per round, 0 to 32; "auto" drafts what pays; None is 4 with a draft.
+        branches: Guesses for each position of a draft at most, 1 to 8, by a draft model of the
+            target's vocabulary or a head, where native decoders run on a CPU: more than 1 makes a
+            draft a tree of gamma tokens. Requests with a grammar or lenience, and drafters of
+            their own, are drafted for in chains. No seed's text depends on it; None is 1.
         dtype: Of the weights: `auto` keeps what the file holds on a CPU (a GGUF's own blocks
             included) and is bfloat16 on a GPU; or `float32`, `bfloat16`, `float16`; `int8` and
             `int4` round a float checkpoint on a CPU, which makes it a different model.
@@ -194,6 +202,7 @@ def load_engine(
     _check_run(max_batch_size, on_progress)
     check_cache_tokens(cache_tokens)
     prefix_caching = check_flag("prefix_caching", prefix_caching)
+    width = _checked_branches(branches, draft)
     if not gamma_for(gamma, has_draft=draft is not None):
         draft = None
     named = as_reference(target, "target")
@@ -206,7 +215,7 @@ def load_engine(
     check_demands(model.traits)
     drafter = None
     if draft is not None:
-        loading = DraftLoading(settings, draft_vocab_size, on_progress)
+        loading = DraftLoading(settings, draft_vocab_size, on_progress, width)
         drafter = as_drafter(draft, draft_named, model, words, theirs, loading)
     return Engine(
         model,
@@ -229,6 +238,7 @@ def load_drafter(
     activations: Activations | None = None,
     threads: int | None = None,
     draft_vocab_size: int | None = None,
+    branches: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Drafter:
     """Load one more draft for a target that is loaded; an `Engine` of its own takes it.
@@ -242,6 +252,7 @@ def load_drafter(
         activations: Of products with quantised weights.
         threads: Of the CPU kernels.
         draft_vocab_size: Ids that a draft model considers.
+        branches: Guesses for each position of a draft.
         on_progress: Called while a catalogue model is fetched.
 
     Returns:
@@ -261,8 +272,18 @@ def load_drafter(
         _check_unused(settings)
     model, words = engine.target, engine.tokenizer
     theirs = draft_words(named, draft_tokenizer, words, model.traits.name, on_progress)
-    loading = DraftLoading(settings, draft_vocab_size, on_progress)
+    width = _checked_branches(branches, draft)
+    loading = DraftLoading(settings, draft_vocab_size, on_progress, width)
     return as_drafter(draft, named, model, words, theirs, loading)
+
+
+def _checked_branches(branches: object, draft: GivenDraft | None) -> int:
+    if branches is None:
+        return 1
+    width = check_branches(branches)
+    if width > 1 and draft is None:
+        raise InvalidRequestError(f"branches={width} needs a draft: give one, or leave it out")
+    return width
 
 
 def _check_run(max_batch_size: object, on_progress: object) -> None:

@@ -8,7 +8,7 @@ from tempfile import mkdtemp
 
 import torch
 
-from draftsmith.audit.subject import Subject, is_row_exact
+from draftsmith.audit.subject import NUM_BRANCHES, Subject, is_row_exact
 from draftsmith.drafters import ModelDrafter, PromptLookupDrafter
 from draftsmith.models.load import load_model
 from draftsmith.models.native.cpu import CpuDecoder
@@ -31,7 +31,8 @@ def subject() -> Subject:
         "twin": ModelDrafter(twin),
         "prompt-lookup": PromptLookupDrafter(min_ngram=1),
     }
-    return Subject(target, drafters, PROMPTS, is_row_exact(target), ModelDrafter(target))
+    itself, trees = ModelDrafter(target), ModelDrafter(target, branches=NUM_BRANCHES)
+    return Subject(target, drafters, PROMPTS, is_row_exact(target), itself, trees=trees)
 
 
 def _native(raw):

@@ -13,6 +13,7 @@ from draftsmith.audit.proof import (
     EXACT,
     a_world,
     distance_of_a_round,
+    distance_of_a_tree,
     distance_of_rounds,
     num_seeded_differences,
 )
@@ -89,6 +90,9 @@ def test_the_enumeration_catches(name: str) -> None:
                 distance_of_a_round(a_world(seed, verifier), verifier, gamma=2, cut=bug.cut)
                 for seed in range(30)
             )
+            if verifier.tree_rule is not None:
+                trees = (distance_of_a_tree(a_world(n), verifier, [-1, -1, 0]) for n in range(6))
+                worst = max(worst, *trees)
         else:
             worst = num_seeded_differences(verifier, 4, gamma=2)[0]
         assert worst > 1e-6, f"{name} went unseen in {part}"

@@ -105,7 +105,7 @@ def _rows(runs: Sequence[LawRun], power: Power) -> list[_Row]:
     found = [
         (run.setting, position, test)
         for run in runs
-        if run.verifier == "rejection"
+        if run.verifier == "rejection" and not run.has_trees
         for position, test in enumerate(_judged(run.samples.tests))
     ]
     # A position that no draft reached is no hypothesis that could be rejected.

@@ -146,6 +146,8 @@ def _configurations(
     if subject.itself is not None:
         # Its drafts are kept whole, all of them: the way that other drafts seldom take.
         yield "the target itself", subject.itself, 2, len(subject.prompts)
+    if subject.trees is not None and subject.target.takes_trees:
+        yield "the target's trees", subject.trees, max(gammas), len(subject.prompts)
 
 
 def equality_record(comparisons: Sequence[Comparison]) -> Record:

@@ -18,6 +18,7 @@ class Finding(StrEnum):
     EMITTED_TARGET = "after a rejection the token is drawn from the target itself"
     EMITTED_TOKEN_RESIDUAL = "after a rejection the token is drawn from the token residual"
     EMITTED = "after a rejection the token is drawn from the wrong law"
+    TREE = "a tree of drawn tokens is judged wrongly"
     CUT = "how many drafted tokens are checked depends on the tokens themselves"
     SEEDED_TEXT = "the text of a seed depends on the draft"
     ROWS = "the logits of a token depend on the rows beside it in the pass"
@@ -43,6 +44,7 @@ SIGNATURES: dict[frozenset[Finding], str] = {
     frozenset({Finding.SHARED_NOISE}): "shared-noise-streams",
     frozenset({Finding.KEPT, Finding.EMITTED}): "row-off-by-one",
     frozenset({Finding.EMITTED_TOKEN_RESIDUAL}): "block-with-token-residual",
+    frozenset({Finding.TREE}): "tree-row-off-by-one",
     frozenset({Finding.CUT}): "anticipating-cut",
     frozenset({Finding.SEEDED_TEXT}): "coupled-noise-used-twice",
     frozenset({Finding.ROWS}): "bf16-check",

@@ -77,14 +77,20 @@ class LawRun(NamedTuple):
     setting: str
     verifier: str
     samples: Samples
+    has_trees: bool = False
+    """Whether its drafts are trees, whose nodes are not tested position by position."""
 
 
 def settings(subject: Subject) -> list[Setting]:
-    """Everything that drafts, and the target itself at another temperature."""
+    """Everything that drafts, and the target itself at another temperature, also in trees."""
     found = [Setting(name, drafter) for name, drafter in subject.drafters.items()]
     if subject.itself is not None:
         name = f"the target at temperature {_ITSELF_TEMPERATURE:g}"
         found.append(Setting(name, subject.itself, _ITSELF_TEMPERATURE))
+    # A planted target may take none.
+    if subject.trees is not None and subject.target.takes_trees:
+        name = f"the target's trees at temperature {_ITSELF_TEMPERATURE:g}"
+        found.append(Setting(name, subject.trees, _ITSELF_TEMPERATURE))
     return found
 
 
@@ -107,7 +113,7 @@ def run_laws(subject: Subject, memo: Memo, num_samples: int, seed: int) -> Itera
         for place, verifier in enumerate(VERIFIERS):
             own_seed = seed + 10 * number + 2 + place
             found = sampled(subject.target, memo, setting, verifier, prompt, own_seed, num_samples)
-            yield LawRun(setting.name, verifier, found)
+            yield LawRun(setting.name, verifier, found, setting.drafter.branches > 1)
 
 
 def law_record(runs: Sequence[LawRun], power: Power) -> Record:

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.audit.subject import Subject
+from draftsmith.core.trees import ancestors
 from draftsmith.drafters import ModelDrafter
 from draftsmith.drafters.contract import Drafter
-from draftsmith.models.contract import Cache, LanguageModel, Rows, free_number
+from draftsmith.models.contract import Cache, CountedCache, LanguageModel, Rows, free_number
 from draftsmith.models.follower import Follower
 
 __all__ = ["Memo", "memoised"]
@@ -36,6 +37,7 @@ class Memo(LanguageModel):
         self.traits = inner.traits
         self.device = inner.device
         self.uses_torch_threads = inner.uses_torch_threads
+        self.takes_trees = inner.takes_trees
         self._follower = Follower(inner)
         self._source: list[int] = []
         self._chunks: dict[tuple[tuple[int, ...], tuple[int, ...], int], Tensor] = {}
@@ -47,11 +49,17 @@ class Memo(LanguageModel):
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; the logits after each of them."""
         assert isinstance(cache, _Tokens)
-        assert batch.parents is None
         parts: list[Tensor] = []
-        for row, tokens in zip(batch.rows, batch.tokens, strict=True):
+        for line, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
+            source, held = cache.sources[row], list(cache.texts[row])
             cache.texts[row].extend(tokens)
-            chunk = self._chunk(cache.sources[row], cache.texts[row], len(tokens))
+            if batch.parents is None:
+                chunk = self._chunk(source, cache.texts[row], len(tokens))
+            else:
+                above = batch.parents[line]
+                paths = [ancestors(above, index) for index in range(len(tokens))]
+                texts = [[*held, *(tokens[one] for one in path)] for path in paths]
+                chunk = torch.cat([self._chunk(source, text, 1) for text in texts])
             parts.append(torch.nn.functional.pad(chunk, (0, 0, 0, batch.width - len(tokens))))
         return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
 
@@ -91,10 +99,11 @@ class Memo(LanguageModel):
         return self._follower.forward([text], [self._follower.catch_up(text)])[0, -1].clone()
 
 
-class _Tokens(Cache):
+class _Tokens(CountedCache):
     """Rows of ids, in the place of keys and values."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.texts: dict[int, list[int]] = {}
         self.sources: dict[int, list[int]] = {}
 
@@ -112,6 +121,10 @@ class _Tokens(Cache):
     def rollback(self, row: int, length: int) -> None:
         del self.texts[row][length:]
 
+    def keep(self, row: int, length: int, path: Sequence[int]) -> None:
+        text = self.texts[row]
+        text[length:] = [text[length + index] for index in path]
+
 
 def memoised(subject: Subject) -> tuple[Subject, Memo]:
     """The same with every model behind a memo, and the target's memo."""
@@ -122,8 +135,11 @@ def memoised(subject: Subject) -> tuple[Subject, Memo]:
         if not isinstance(drafter, ModelDrafter):
             return drafter
         model = drafter.model
-        return ModelDrafter(known.setdefault(id(model), Memo(model)))
+        memo = known.setdefault(id(model), Memo(model))
+        return ModelDrafter(memo, branches=drafter.branches)
 
     drafters = {name: remember(drafter) for name, drafter in subject.drafters.items()}
     itself = None if subject.itself is None else remember(subject.itself)
-    return replace(subject, target=target, drafters=drafters, itself=itself), target
+    trees = None if subject.trees is None else remember(subject.trees)
+    found = replace(subject, target=target, drafters=drafters, itself=itself, trees=trees)
+    return found, target

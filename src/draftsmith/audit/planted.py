@@ -4,7 +4,7 @@ A bug is switched into the engine itself: the verifiers that its rounds look up,
 the target that it runs.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -16,6 +16,7 @@ from draftsmith.audit.planted_models import ForgetfulRollback, RoundedChecks
 from draftsmith.audit.subject import Subject
 from draftsmith.core.enumeration import Cut, Tokens
 from draftsmith.core.noise import RoundNoise, Stream
+from draftsmith.core.tree_verify import Judged, TreeCheck, TreeRule
 from draftsmith.core.verdict import Verdict, assemble
 from draftsmith.core.verify import (
     VERIFIERS,
@@ -40,6 +41,7 @@ __all__ = [
     "PlantedBug",
     "RowOffByOne",
     "SharedStreams",
+    "TreeRowOffByOne",
     "WrongResidual",
     "anticipating_cut",
     "bug_named",
@@ -102,6 +104,30 @@ class RowOffByOne(_Wrapped):
     def _shifted(check: Check) -> Check:
         target = check.target_probs
         return check._replace(target_probs=torch.cat([target[:, 1:], target[:, -1:]], dim=1))
+
+
+class TreeRowOffByOne(_Wrapped):
+    """Judges each node of a tree by the target's law behind it, and not before it."""
+
+    takes_trees: ClassVar[bool] = True
+
+    @property
+    def tree_rule(self) -> TreeRule:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The inner verifier's, shown other rows."""
+        assert self.inner.tree_rule is not None
+        return _NextRow(self.inner.tree_rule)
+
+
+class _NextRow(TreeRule):
+    def __init__(self, inner: TreeRule) -> None:
+        self.inner = inner
+
+    def judge(self, check: TreeCheck) -> Judged:
+        rows = torch.cat([check.target_probs[:, 1:], check.target_probs[:, -1:]], dim=1)
+        return self.inner.judge(check._replace(target_probs=rows))
+
+    def end(self, parents: Sequence[int], passed: Tensor) -> Tensor:
+        return self.inner.end(parents, passed)
 
 
 class BlockWithTokenResidual(_Wrapped):
@@ -239,6 +265,11 @@ BUGS: dict[str, PlantedBug] = {
             "shared-noise-streams", "one uniform draws the draft and judges it", SharedStreams
         ),
         *_everywhere("row-off-by-one", "judges a draft by the target's next row", RowOffByOne),
+        *_everywhere(
+            "tree-row-off-by-one",
+            "judges a node of a tree by the target's row behind it",
+            TreeRowOffByOne,
+        ),
         PlantedBug(
             "block-with-token-residual",
             "block verification's thresholds with the token residual",

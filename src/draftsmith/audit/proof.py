@@ -1,7 +1,7 @@
 """The proof by enumeration, run on the verifiers that the engine looks up at this moment."""
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from draftsmith.audit.findings import Finding, Trace
@@ -18,6 +18,7 @@ from draftsmith.core.enumeration import (
     text_law,
     total_variation,
 )
+from draftsmith.core.tree_enumeration import tree_round_law
 from draftsmith.core.verify import VERIFIERS, ThresholdVerifier, Verifier
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Proof",
     "a_world",
     "distance_of_a_round",
+    "distance_of_a_tree",
     "distance_of_rounds",
     "num_seeded_differences",
     "proof_record",
@@ -34,6 +36,8 @@ __all__ = [
 EXACT = 1e-12
 """A law nearer than this is the same to rounding."""
 _MISMATCHES = (0.2, 0.6, 1.0)
+_TREES = ((-1, -1, 0, 0, 1, 1), (-1, -1, 0, 1, 2, 3), (-1, 0, 0), (-1, -1, -1, 0, 2))
+"""Parents of the nodes of some trees."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,26 @@ def distance_of_a_round(
     cut: Cut | None = None,
 ) -> float:
     """TV between one round, continued by plain draws, and plain decoding."""
-    length = gamma + 1
-    law: dict[Tokens, float] = {}
-    for tokens, mass in round_law(world, verifier, gamma, history, cut).items():
+    law = round_law(world, verifier, gamma, history, cut)
+    return _distance(world, law, gamma + 1, history)
+
+
+def distance_of_a_tree(
+    world: RandomWorld, verifier: ThresholdVerifier, parents: Sequence[int], history: Tokens = ()
+) -> float:
+    """The same of a round over trees of this shape, whose tokens are drawn."""
+    law = tree_round_law(world, verifier, parents, history)
+    return _distance(world, law, 1 + max(map(len, law)), history)
+
+
+def _distance(world: RandomWorld, law: dict[Tokens, float], length: int, history: Tokens) -> float:
+    """TV between texts of a law, continued by plain draws, and plain decoding."""
+    whole: dict[Tokens, float] = {}
+    for tokens, mass in law.items():
         rest = plain_law(world, length - len(tokens), (*history, *tokens))
         for tail, share in rest.items():
-            law[(*tokens, *tail)] = law.get((*tokens, *tail), 0.0) + mass * share
-    return total_variation(law, plain_law(world, length, history))
+            whole[(*tokens, *tail)] = whole.get((*tokens, *tail), 0.0) + mass * share
+    return total_variation(whole, plain_law(world, length, history))
 
 
 def distance_of_rounds(
@@ -136,7 +153,8 @@ def proof_record(num_worlds: int, cut: Cut | None = None) -> Record:
         for proof in proofs
     ]
     summary = (
-        "Summed over every draft and every draw, each verifier has the target's law."
+        "Summed over every draft, chain or tree, and every draw, each verifier has the target's "
+        "law."
         if not failed
         else "; ".join(f"{one.name} is off by {one.distance:.2g}" for one in failed) + "."
     )
@@ -168,8 +186,18 @@ def _threshold_proof(
         distance_of_rounds(a_world(seed, verifier), verifier, 2, 4, cut)
         for seed in range(1 + num_worlds // 20)
     ]
+    if verifier.tree_rule is not None:
+        trees = [_tree_distance(seed, verifier) for seed in range(num_worlds)]
+        if max(trees) > EXACT:
+            traces.append(Trace(name, Finding.TREE))
+        distances += trees
     worst = max(distances)
     return Proof(name, num_worlds, worst, tuple(traces))
+
+
+def _tree_distance(seed: int, verifier: ThresholdVerifier) -> float:
+    world = RandomWorld(seed, 3, _MISMATCHES[seed % 3])
+    return distance_of_a_tree(world, verifier, _TREES[seed % len(_TREES)], (0, 1, 2)[: seed % 4])
 
 
 def _coupled_proof(name: str, verifier: Verifier, num_worlds: int) -> Proof:

@@ -15,6 +15,7 @@ from draftsmith.audit.significance import LawTest, judge_law
 from draftsmith.core.laws import History
 from draftsmith.core.noise import RoundNoise
 from draftsmith.core.params import SamplingParams
+from draftsmith.core.tree_verify import TreeCheck, TreeVerdict
 from draftsmith.core.verdict import Verdict
 from draftsmith.core.verify import VERIFIERS, Check, Verifier
 from draftsmith.drafters.contract import Drafter
@@ -211,11 +212,21 @@ class _Observer(Verifier):
         self.tests = tests
 
     @property
+    def takes_trees(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.takes_trees
+
+    @property
     def needs_draft_probs(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.needs_draft_probs
 
     def draw(self, probs: Tensor, noise: RoundNoise, index: int) -> Int[Tensor, " batch"]:
         return self.inner.draw(probs, noise, index)
+
+    def choose(self, probs: Tensor, noise: RoundNoise, index: int) -> Int[Tensor, " batch"]:
+        return self.inner.choose(probs, noise, index)
+
+    def verify_tree(self, check: TreeCheck, noise: RoundNoise) -> TreeVerdict:
+        return self.inner.verify_tree(check, noise)
 
     def verify(self, check: Check, noise: RoundNoise) -> Verdict:
         verdict = self.inner.verify(check, noise)

@@ -13,8 +13,10 @@ from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.t5 import NativeT5
 from draftsmith.models.tokenizer import Message, Tokenizer
 
-__all__ = ["Subject", "encode_prompts", "is_row_exact", "make_subject"]
+__all__ = ["NUM_BRANCHES", "Subject", "encode_prompts", "is_row_exact", "make_subject"]
 
+NUM_BRANCHES = 2
+"""Guesses for each position of the trees that are certified."""
 _LONGEST_PROMPT = 256
 """Tokens of a prompt: the passes that are compared come behind it."""
 
@@ -34,6 +36,8 @@ class Subject:
     """The target as its own draft, where it can be: with another temperature it is right often."""
     cut: Cut | None = None
     """How many tokens of a draft its drafters hand on; None is all."""
+    trees: Drafter | None = None
+    """The target as its own draft, in trees, where it checks such."""
 
 
 def make_subject(
@@ -54,7 +58,8 @@ def make_subject(
         raise InvalidRequestError("a certificate needs the target's tokenizer")
     ids = encode_prompts(tokenizer, target, prompts)
     itself = ModelDrafter(target) if target.traits.can_rollback else None
-    return Subject(target, drafters, ids, is_row_exact(target), itself)
+    trees = ModelDrafter(target, branches=NUM_BRANCHES) if target.takes_trees else None
+    return Subject(target, drafters, ids, is_row_exact(target), itself, trees=trees)
 
 
 def encode_prompts(

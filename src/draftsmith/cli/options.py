@@ -19,6 +19,7 @@ __all__ = [
     "SAMPLING",
     "SERVING",
     "STOPPING",
+    "Branches",
     "FilePath",
     "FilePaths",
     "Flag",
@@ -158,6 +159,8 @@ _GAMMA = Parameter(
 )
 _TEMPERATURE = Parameter(name="--temperature", alias="--temp")
 
+_BRANCHES = Parameter(name="--branches", alias="--speculative-eagle-topk")
+
 Target: TypeAlias = Annotated[str, _TARGET]
 """What generates."""
 SingleDraft: TypeAlias = Annotated[str, _DRAFT]
@@ -168,6 +171,8 @@ GammaChoice: TypeAlias = Annotated[Gamma, _GAMMA]
 """A draft length, or auto."""
 GammaChoices: TypeAlias = Annotated[tuple[Gamma, ...], _GAMMA, _SEVERAL]
 """Several of them."""
+Branches: TypeAlias = Annotated[Whole, _BRANCHES]
+"""Guesses for each position of a draft."""
 Temperature: TypeAlias = Annotated[float, Parameter(converter=_real), _TEMPERATURE]
 """Of the law that is sampled."""
 Temperatures: TypeAlias = Annotated[

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from draftsmith.cli.options import MODELS, Flag, GammaChoice, SingleDraft, Target, Whole
+from draftsmith.cli.options import MODELS, Branches, Flag, GammaChoice, SingleDraft, Target, Whole
 from draftsmith.cli.progress import loading
 from draftsmith.cli.resolved import resolved
-from draftsmith.core.gamma import Gamma, check_gamma
+from draftsmith.core.gamma import Gamma, check_branches, check_gamma
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class RuntimeOptions:
         gamma: Gamma | None,
         memory: MemoryOptions = _EACH_FOR_ITSELF,
         max_batch_size: int = 16,
+        branches: int | None = None,
     ) -> "Engine":
         """Load an engine, showing how a fetch gets on.
 
@@ -134,6 +135,8 @@ class RuntimeOptions:
 
         if gamma is not None:
             check_gamma(gamma)
+        if branches is not None:
+            check_branches(branches)
         resolve(target)
         from draftsmith.api import load_engine
 
@@ -144,6 +147,7 @@ class RuntimeOptions:
                 target,
                 draft,
                 gamma=gamma,
+                branches=branches,
                 dtype=self.dtype,
                 device=self.device,
                 threads=self.threads,
@@ -205,11 +209,15 @@ class ModelOptions:
     gamma
         Drafted tokens per round, 0 to 32; 0 is plain decoding, auto is what pays; by default auto
         where free is the default, and in serve, else 4.
+    branches
+        Guesses for each position of a draft at most, 1 to 8, of a draft model or a trained head on
+        a CPU; more than 1 makes a draft a tree of gamma tokens; by default 1.
     """
 
     target: Target = DEFAULT_TARGET
     draft: SingleDraft | None = None
     gamma: GammaChoice | None = None
+    branches: Branches | None = None
     runtime: RuntimeOptions = DEFAULT_RUNTIME
 
     @property
@@ -236,6 +244,12 @@ class ModelOptions:
             raise InvalidRequestError(
                 f"gamma must be 0 with --draft none, which drafts nothing, got {self.gamma}: "
                 "drop one of the two"
+            )
+        if self.branches is not None:
+            check_branches(self.branches)
+        if self.draft == "none" and self.branches is not None:
+            raise InvalidRequestError(
+                f"branches={self.branches} needs a draft, and there is none: drop one of the two"
             )
 
     def free_by_default(self) -> "ModelOptions":
@@ -270,7 +284,8 @@ class ModelOptions:
         draft = self.drafted_by
         gamma = self.gamma if self.draft == "none" else self.num_drafted
         draft = None if draft == "none" else draft
-        return self.runtime.load_target(self.target, draft, gamma, memory, max_batch_size)
+        branches = None if draft is None else self.branches
+        return self.runtime.load_target(self.target, draft, gamma, memory, max_batch_size, branches)
 
 
 DEFAULT_MODELS = ModelOptions()

@@ -52,6 +52,8 @@ class DraftLoading(NamedTuple):
     settings: ModelSettings
     num_head_ids: int | None
     on_progress: OnProgress | None
+    branches: int = 1
+    """Guesses for each position of a draft, at most."""
 
 
 def draft_reference(
@@ -139,19 +141,43 @@ def as_drafter(
     Raises:
         DraftsmithError: If there is no such draft, or it is not for this target.
     """
+    found = _drafter(draft, named, target, words, theirs, loading)
+    if loading.branches > 1 and not isinstance(draft, Drafter) and found.branches == 1:
+        raise InvalidRequestError(
+            f"branches={loading.branches} is for a draft model of the target's vocabulary or a "
+            f"head, and the draft is {found.name}: leave it out"
+        )
+    return found
+
+
+def _drafter(
+    draft: GivenDraft,
+    named: str | None,
+    target: LanguageModel,
+    words: Tokenizer | None,
+    theirs: Tokenizer | None,
+    loading: DraftLoading,
+) -> Drafter:
     if isinstance(draft, Drafter):
+        if loading.branches > 1:
+            raise InvalidRequestError(
+                f"branches={loading.branches} is for drafts that are loaded here, and "
+                f"{draft.name} is a drafter already: say it where that is made"
+            )
         if isinstance(draft, FreeDrafter):
             draft.meet(target, words)
         return draft
+    branches = loading.branches
     folder = None if named is None else head_folder(named)
     if folder is not None:
         return _head(folder, str(named), target, words, loading)
     if named is not None:
-        return drafter_of(_load_draft_model(named, target, loading), target, words, theirs)
+        model = _load_draft_model(named, target, loading)
+        return drafter_of(model, target, words, theirs, branches)
     if isinstance(draft, str):
         return _free_drafter(draft, target, words)
     # What a draft's own files ask is no rule of the text: the target's are.
-    return drafter_of(as_loaded_model(draft, NO_DEMANDS), target, words, theirs)
+    return drafter_of(as_loaded_model(draft, NO_DEMANDS), target, words, theirs, branches)
 
 
 def _head(
@@ -162,11 +188,15 @@ def _head(
             f"draft_vocab_size={loading.num_head_ids} is for a draft model, and {named!r} is a "
             "head with ids of its own: leave it out"
         )
-    return load_head(folder, target, words, loading.settings.dtype)
+    return load_head(folder, target, words, loading.settings.dtype, loading.branches)
 
 
 def drafter_of(
-    model: LanguageModel, target: LanguageModel, words: Tokenizer | None, theirs: Tokenizer | None
+    model: LanguageModel,
+    target: LanguageModel,
+    words: Tokenizer | None,
+    theirs: Tokenizer | None,
+    branches: int = 1,
 ) -> Drafter:
     """The drafter that a model is: of the target's vocabulary, or of another.
 
@@ -175,14 +205,15 @@ def drafter_of(
         target: What it drafts for.
         words: The target's tokenizer.
         theirs: The model's; the very object `words` where the two were found the same.
+        branches: As `ModelDrafter` takes it; a translated draft is a chain.
 
     Raises:
         VocabularyMismatchError: If it is of another vocabulary, and no translation is to be had.
     """
     if words is None or theirs is None or theirs is words:
-        return ModelDrafter(model, theirs)
+        return ModelDrafter(model, theirs, branches)
     if _are_same(words, theirs):
-        return ModelDrafter(model, words)
+        return ModelDrafter(model, words, branches)
     translation = translation_between(words, theirs, target.traits.name, model.traits.name)
     return TranslatedDrafter(model, translation, target.traits.vocab_size, theirs)
 

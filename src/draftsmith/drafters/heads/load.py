@@ -51,7 +51,11 @@ def head_folder(reference: str) -> Path | None:
 
 
 def load_head(
-    folder: Path, target: LanguageModel, words: Tokenizer | None = None, dtype: Dtype = "auto"
+    folder: Path,
+    target: LanguageModel,
+    words: Tokenizer | None = None,
+    dtype: Dtype = "auto",
+    branches: int = 1,
 ) -> HeadDrafter:
     """Load a head for a target, and try it on text that the target writes.
 
@@ -60,6 +64,7 @@ def load_head(
         target: A native decoder that hands out its states.
         words: Its tokenizer, for the texts of the trial; None makes do with ids.
         dtype: Of the weights; `auto` is 8 bits on a CPU.
+        branches: As `HeadDrafter` takes it.
 
     Returns:
         A drafter.
@@ -73,7 +78,7 @@ def load_head(
     tables = tables_of(target)
     config, weights = read_head(folder, tables)
     _log.info("head %s: %s", folder, "; ".join(f"{k} {v}" for k, v in config.described().items()))
-    drafter = made_drafter(config, weights, target, folder.name, dtype)
+    drafter = made_drafter(config, weights, target, folder.name, dtype, branches)
     trial = try_head(config, weights, target, words)
     _log.info("head %s: %s", folder, trial.told())
     reason = trial.refusal()
@@ -88,6 +93,7 @@ def made_drafter(
     target: LanguageModel,
     name: str = "eagle3",
     dtype: Dtype = "auto",
+    branches: int = 1,
 ) -> HeadDrafter:
     """A head as a drafter, untried.
 
@@ -97,9 +103,10 @@ def made_drafter(
         target: What it drafts for.
         name: For messages and tables.
         dtype: As `load_head` takes it.
+        branches: As `HeadDrafter` takes it.
 
     Raises:
         DraftsmithError: It is not for this target.
     """
     head = EagleHead(config, weights, tables_of(target), target.device, _FORMATS[dtype])
-    return HeadDrafter(head, name)
+    return HeadDrafter(head, name, branches)
