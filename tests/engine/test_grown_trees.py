@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from draftsmith.core.noise import NoiseKeys, exponentials
+from draftsmith.core.noise import NoiseKeys, RoundNoise, exponentials
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
 from draftsmith.core.tree_verify import without
 from draftsmith.core.trees import ROOT
+from draftsmith.core.verify import BlockVerifier
 from draftsmith.drafters import Draft, DraftContext, Drafter, ModelDrafter
 from draftsmith.drafters.trees import Tip
 from draftsmith.engine.engine import Engine
@@ -28,6 +29,7 @@ from draftsmith.errors import DraftError, InvalidRequestError
 from draftsmith.models.contract import LanguageModel, ModelTraits
 from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.native.read import read_folder
+from draftsmith.testing import check_drafter
 from tests import tiny
 from tests.engine.kit import PROMPTS, texts
 from tests.engine.test_law import DETECTS, FALSE_FAIL_RATE, LENGTH, PROMPT, exact_law, params
@@ -256,6 +258,22 @@ def turn_of(seed: int) -> Turn:
     how = SamplingParams(temperature=1.0, seed=seed, max_tokens=40)
     request = make_request([1, 2, 3], how, traits, None)
     return request.sequence(0, seed, torch.device("cpu"), None).turn(4)
+
+
+def test_the_contract_suite_asks_for_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checked() -> None:
+        draft = ModelDrafter(few(10), branches=2)
+        check_drafter(draft, vocab_size=FEW, gamma=3, num_draws=600, false_fail_rate=1e-6)
+
+    checked()
+    draws = BlockVerifier.draw
+
+    def first_only(self: BlockVerifier, probs: Tensor, noise: RoundNoise, index: int) -> Tensor:
+        return draws(self, probs, noise, index) if index == 0 else probs.argmax(-1)
+
+    monkeypatch.setattr(BlockVerifier, "draw", first_only)
+    with pytest.raises(AssertionError, match="does not follow the law"):
+        checked()
 
 
 # --- what is told ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from draftsmith.drafters.ngram import NgramDrafter, NgramTable
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
 from draftsmith.drafters.simple import BlockDrafter, RandomDrafter
 from draftsmith.drafters.translated import TranslatedDrafter
+from draftsmith.drafters.trees import Growth, Tip
 
 __all__ = [
     "BlockDrafter",
@@ -22,6 +23,7 @@ __all__ = [
     "DraftState",
     "Drafter",
     "FreeDrafter",
+    "Growth",
     "ModelDrafter",
     "NgramDrafter",
     "NgramTable",
@@ -29,5 +31,6 @@ __all__ = [
     "RandomDrafter",
     "SequenceView",
     "StatefulDrafter",
+    "Tip",
     "TranslatedDrafter",
 ]

@@ -54,7 +54,9 @@ def check_drafter(
     each token came with the laws that were reported; ids are told apart modulo 16. An honest
     drafter fails it with probability `false_fail_rate` at most, and with b = min(16, vocab_size)
     it resolves a total variation of twice sqrt((b ln 2 + ln(gamma / rate)) / (2 num_draws)). A
-    draft that is cut by a look at the drawn token shows up here as well.
+    draft that is cut by a look at the drawn token shows up here as well. A drafter with
+    more than one of `branches` is asked for trees, and held to the same: a node's law is the one
+    that its elder siblings have left.
 
     Args:
         drafter: Yours.
@@ -130,9 +132,11 @@ class _Bench:
         """One round's draft, checked in form."""
         pairs = zip(samples, gammas, strict=True)
         self.turns = [one.turn(gamma) for one, gamma in pairs]
-        context = RoundContext(self.turns, self.traits.vocab_size, self.device)
+        size, takes_trees = self.traits.vocab_size, self.drafter.branches > 1
+        context = RoundContext(self.turns, size, self.device, takes_trees=takes_trees)
         draft = self.state.propose(context)
-        check_contract(draft, self.turns, self.traits.vocab_size, self.drafter.name)
+        name = self.drafter.name
+        check_contract(draft, self.turns, size, name, takes_trees=takes_trees)
         for row, turn in enumerate(self.turns):
             if draft.probs is not None and turn.verifier.needs_draft_probs:
                 _check_laws(self.drafter.name, draft, row)

@@ -15,13 +15,15 @@ LAW_TOLERANCE = 1e-3
 """How far the mass of a law may be from 1."""
 
 
-def check_contract(draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str) -> None:
+def check_contract(
+    draft: Draft, turns: Sequence[Turn], vocab_size: int, name: str, *, takes_trees: bool = False
+) -> None:
     """Catch a drafter that proposes what nothing could be.
 
     Raises:
         DraftError: If lengths, ids, parents, shapes or masses are off.
     """
-    for message in breaches(draft, turns, vocab_size, name).values():
+    for message in breaches(draft, turns, vocab_size, name, takes_trees=takes_trees).values():
         raise DraftError(message)
 
 
