@@ -161,7 +161,7 @@ def test_a_bug_shows_in_the_law_or_in_the_acceptance(
 def test_every_drafter_is_sampled_under_every_verifier() -> None:
     remembered, memo = memoised(subject())
     runs = list(run_laws(remembered, memo, 20, 7))
-    assert len(runs) == num_tests(subject()) == 9
+    assert len(runs) == num_tests(subject()) == 12
     assert law_record(runs, POWER).status == "pass"
     assert acceptance_record(runs, POWER).status == "pass"
     assert [one.name for one in settings(remembered)][:2] == ["twin", "prompt-lookup"]

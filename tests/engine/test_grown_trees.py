@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from draftsmith import beam_search, load_engine
 from draftsmith.core.noise import NoiseKeys, RoundNoise, exponentials
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
@@ -277,6 +278,20 @@ def test_the_contract_suite_asks_for_trees(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # --- what is told ------------------------------------------------------------------------------
+
+
+def test_an_engine_is_loaded_with_branches(tmp_path: Path) -> None:
+    target, draft = (
+        tiny.save_checkpoint(tmp_path / name, seed) for name, seed in (("target", 0), ("draft", 1))
+    )
+    options = {"max_tokens": 8, "temperature": 1.0, "seed": 4, "ignore_eos": True}
+    plain = load_engine(target).generate(PROMPTS, **options)
+    engine = load_engine(target, draft, gamma=5, branches=3)
+    assert engine.draft is not None
+    assert engine.draft.branches == 3
+    assert texts(engine.generate(PROMPTS, **options)) == texts(plain)
+    with pytest.raises(InvalidRequestError, match="beam search drafts in chains"):
+        beam_search(engine, PROMPTS[0], num_beams=2, max_tokens=4)
 
 
 @pytest.mark.parametrize("branches", [0, 9, True])

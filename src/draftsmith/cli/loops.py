@@ -84,6 +84,10 @@ class LoopOptions:
             raise InvalidRequestError(
                 f"every gamma to --gamma-max is run, got --gamma {models.gamma}: drop it"
             )
+        if models.branches is not None:
+            raise InvalidRequestError(
+                f"the paper's loops draft chains, got --branches {models.branches}: drop it"
+            )
         if models.draft == "none":
             raise InvalidRequestError("--draft none: the loops are a draft's: give one")
         found = load_workload(self.workload)

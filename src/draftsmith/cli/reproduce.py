@@ -71,6 +71,10 @@ def leviathan(
 
     report.check()
     models.check()
+    if models.branches is not None:
+        raise InvalidRequestError(
+            f"Algorithm 1 drafts chains, got --branches {models.branches}: drop it"
+        )
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed)
     text = check_unicode(_TRACE_PROMPT if prompt is None else prompt, "--prompt")
     if not text:

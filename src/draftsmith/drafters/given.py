@@ -205,15 +205,21 @@ def drafter_of(
         target: What it drafts for.
         words: The target's tokenizer.
         theirs: The model's; the very object `words` where the two were found the same.
-        branches: As `ModelDrafter` takes it; a translated draft is a chain.
+        branches: As `ModelDrafter` takes it.
 
     Raises:
+        InvalidRequestError: If a draft of another vocabulary is to grow trees.
         VocabularyMismatchError: If it is of another vocabulary, and no translation is to be had.
     """
     if words is None or theirs is None or theirs is words:
         return ModelDrafter(model, theirs, branches)
     if _are_same(words, theirs):
         return ModelDrafter(model, words, branches)
+    if branches > 1:
+        raise InvalidRequestError(
+            f"branches={branches} is for a draft of the target's vocabulary, and "
+            f"{model.traits.name} has another: leave it out"
+        )
     translation = translation_between(words, theirs, target.traits.name, model.traits.name)
     return TranslatedDrafter(model, translation, target.traits.vocab_size, theirs)
 

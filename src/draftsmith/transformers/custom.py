@@ -134,7 +134,7 @@ def _engine(
         _check_sizes(target, drafter)
     ours, theirs = (wrap_tokenizer(one) if one is not None else None for one in tokenizers)
     if isinstance(drafter, ModelDrafter) and ours is not None and theirs is not None:
-        drafter = drafter_of(drafter.model, target, ours, theirs)
+        drafter = drafter_of(drafter.model, target, ours, theirs, drafter.branches)
         theirs = None
     return Engine(target, ours, drafter, gamma=gamma if drafter else None, draft_tokenizer=theirs)
 

@@ -260,6 +260,11 @@ def _draft_model(engine: Engine) -> ModelDrafter:
         raise InvalidRequestError(
             f"beam search drafts with a model, and {name} is none: give a draft model, or no draft"
         )
+    if engine.draft.branches > 1:
+        raise InvalidRequestError(
+            f"beam search drafts in chains, and branches={engine.draft.branches} asks for trees: "
+            "leave it out"
+        )
     return engine.draft
 
 
