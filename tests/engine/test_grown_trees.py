@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from draftsmith.core.trees import ROOT
 from draftsmith.core.verify import BlockVerifier
 from draftsmith.drafters import Draft, DraftContext, Drafter, ModelDrafter
 from draftsmith.drafters.trees import Tip
+from draftsmith.engine.control.pacing import Costs
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.requests.result import GenerationResult
@@ -35,7 +37,7 @@ from tests import tiny
 from tests.engine.kit import PROMPTS, texts
 from tests.engine.test_law import DETECTS, FALSE_FAIL_RATE, LENGTH, PROMPT, exact_law, params
 from tests.engine.test_law import VOCAB as FEW
-from tests.engine.test_trees import PARAMS, native, plain_texts, twin
+from tests.engine.test_trees import PARAMS, Paced, native, plain_texts, twin
 from tests.models.native.test_cpu import plain
 from tests.statistics import assert_law
 
@@ -72,6 +74,24 @@ def test_auto_says_the_same(mode: str) -> None:
     params = replace(PARAMS[mode], max_tokens=24, ignore_eos=True)
     ours = run(params, ModelDrafter(twin(), branches=2), "auto")
     assert texts(ours) == texts(Engine(native()).generate(PROMPTS, params))
+
+
+@pytest.mark.parametrize("verifier", ["rejection", "block"])
+def test_a_pace_says_what_is_drawn_before_it_is(verifier: str) -> None:
+    """Each row costs: fewer are drawn, and all that were drawn are checked."""
+    params = SamplingParams(max_tokens=24, temperature=1.0, seed=3, verifier=verifier)
+    counts: list[float] = []
+    for row_s in (0.001, 0.08, 5.0):
+        controller = Paced(16)
+        controller.costs = Costs(1 + row_s * np.arange(200.0), np.zeros(100))
+        engine = Engine(native(), draft=ModelDrafter(twin(), branches=3), gamma=16)
+        engine.controller = controller
+        found = total(engine.generate(PROMPTS, params))
+        counts.append(found.num_drafted / max(found.num_rounds, 1))
+        for report in controller.reports:
+            for place, record in enumerate(report.records):
+                assert len(report.confidences[place]) == record.num_drafted
+    assert counts[0] > counts[1] > counts[2]
 
 
 Kept = tuple[list[int], list[int]]
@@ -284,12 +304,12 @@ def test_an_engine_is_loaded_with_branches(tmp_path: Path) -> None:
     target, draft = (
         tiny.save_checkpoint(tmp_path / name, seed) for name, seed in (("target", 0), ("draft", 1))
     )
-    options = {"max_tokens": 8, "temperature": 1.0, "seed": 4, "ignore_eos": True}
-    plain = load_engine(target).generate(PROMPTS, **options)
+    params = SamplingParams(max_tokens=8, temperature=1.0, seed=4, ignore_eos=True)
+    plain = load_engine(target).generate(PROMPTS, params)
     engine = load_engine(target, draft, gamma=5, branches=3)
     assert engine.draft is not None
     assert engine.draft.branches == 3
-    assert texts(engine.generate(PROMPTS, **options)) == texts(plain)
+    assert texts(engine.generate(PROMPTS, params)) == texts(plain)
     with pytest.raises(InvalidRequestError, match="beam search drafts in chains"):
         beam_search(engine, PROMPTS[0], num_beams=2, max_tokens=4)
 

@@ -228,10 +228,10 @@ class Paced(FixedGamma):
         super().__init__(gamma)
         self.chances = Chances(ByConfidence())
         self.reports: list[RoundReport] = []
+        self.costs = Costs(1 + 0.03 * np.arange(200.0), np.zeros(100))
 
     def choose(self, sequences: Sequence[Sample]) -> Choice:
-        costs = Costs(1 + 0.03 * np.arange(200.0), np.zeros(100))
-        pace = RatePace([one.id for one in sequences], self.chances, costs)
+        pace = RatePace([one.id for one in sequences], self.chances, self.costs)
         return super().choose(sequences)._replace(pace=pace)
 
     def observe(self, report: RoundReport) -> None:

@@ -192,7 +192,8 @@ class RoundContext:
         if self._growth is not None or any(turn.drawn for turn in self.turns):
             raise DraftError("a drafter grows trees once a round, and draws nothing beside them")
         where = self.vocab_size, self._device
-        self._growth = TreeGrowth(self.turns, *where, self.wanting, rows, branches)
+        how = self.wanting, rows, branches, self.pace
+        self._growth = TreeGrowth(self.turns, *where, *how)
         return self._growth
 
     def drawn(self) -> Draft:

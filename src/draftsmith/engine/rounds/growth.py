@@ -13,7 +13,7 @@ confidences on its way. What becomes of it depends on how the tokens are checked
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -23,9 +23,10 @@ from draftsmith.core.sampling_table import LogitRows
 from draftsmith.core.tree_verify import without
 from draftsmith.drafters.contract import Draft
 from draftsmith.drafters.trees import Tip
+from draftsmith.engine.control.contract import Pace
 from draftsmith.engine.rounds.children import certain_children, coupled_children
 from draftsmith.engine.rounds.draft_laws import fitted, law_with_mass
-from draftsmith.engine.rounds.tree import Child, Tree
+from draftsmith.engine.rounds.tree import Child, Tree, kept_chance
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.errors import DraftError
 from draftsmith.kernels.cpu.sampling import has_mass, laws
@@ -43,6 +44,7 @@ class TreeGrowth:
         wanting: Those of some sequences whose drafts go on, by their places.
         rows: Sequences that are drafted for.
         branches: Children of a node at most.
+        pace: Who says which nodes are worth checking, if anybody does.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class TreeGrowth:
         wanting: Callable[[Sequence[int]], list[int]],
         rows: Sequence[int],
         branches: int,
+        pace: Pace | None = None,
     ) -> None:
         self._turns, self._vocab_size, self._device = turns, vocab_size, device
         self._wanting, self._live, self._branches = wanting, list(rows), branches
+        self._pace = pace
         self._trees = [Tree(turn.view.gamma, is_drawn=_is_drawn(turn)) for turn in turns]
         self._tips: list[Tip] = []
 
@@ -133,10 +137,39 @@ class TreeGrowth:
         for place, law in zip(places, self._laws(places, logits), strict=True):
             tip = self._tips[place]
             own[tip.row][tip.node] = law
-        for row, found in own.items():
-            sure = {node: float(law.max()) for node, law in found.items()}
-            for node in list(self._trees[row].places_to_draw(sure, self._branches)):
-                self._draw_child(row, node, found[node], sure[node])
+        sure = {
+            row: {node: float(law.max()) for node, law in found.items()}
+            for row, found in own.items()
+        }
+        places_of = {
+            row: list(self._trees[row].places_to_draw(found, self._branches))
+            for row, found in sure.items()
+        }
+        for row, nodes in self._worth_drawing(places_of, sure).items():
+            for node in nodes:
+                self._draw_child(row, node, own[row][node], sure[row][node])
+
+    def _worth_drawing(
+        self, places_of: Mapping[int, list[int]], sure: Mapping[int, Mapping[int, float]]
+    ) -> Mapping[int, list[int]]:
+        """Those of the places that a pace would have checked, before anything is drawn there."""
+        if self._pace is None or not places_of:
+            return places_of
+        drafts = [tree.finished() for tree in self._trees]
+        counts = [len(draft.tokens) for draft in drafts]
+        for row, nodes in places_of.items():
+            tree, draft = self._trees[row], drafts[row]
+            for place, node in enumerate(nodes):
+                number = len(tree.children_of(node)) + nodes[:place].count(node)
+                draft.parents.append(node)
+                draft.sure.append(kept_chance(sure[row][node], number))
+        taken = self._pace.nodes(
+            [draft.sure for draft in drafts], [draft.parents for draft in drafts]
+        )
+        return {
+            row: [node for place, node in enumerate(nodes) if counts[row] + place in taken[row]]
+            for row, nodes in places_of.items()
+        }
 
     def _draw_child(self, row: int, node: int, law: Float[Tensor, " vocab"], sure: float) -> None:
         turn, tree = self._turns[row], self._trees[row]
@@ -146,7 +179,7 @@ class TreeGrowth:
             return
         # The sync is the draft's own: its next pass needs the token.
         token = int(turn.verifier.draw(left.unsqueeze(0), turn.noise, len(tree.tokens)))
-        tree.add(node, Child(token, sure * (1 - sure) ** len(elder), left))
+        tree.add(node, Child(token, kept_chance(sure, len(elder)), left))
 
     def _laws(self, places: Sequence[int], logits: Tensor) -> list[Float[Tensor, " vocab"]]:
         """The draft's laws behind some nodes; those that no prefix changes are made together."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from draftsmith.core.trees import ROOT, ancestors
 from draftsmith.drafters.trees import Tip
 
-__all__ = ["Child", "Finished", "Tree"]
+__all__ = ["Child", "Finished", "Tree", "kept_chance"]
 
 
 class Child(NamedTuple):
@@ -30,6 +30,20 @@ class Finished(NamedTuple):
     parents: list[int]
     sure: list[float]
     laws: list[Float[Tensor, " vocab"]]
+
+
+def kept_chance(sure: float, number: int) -> float:
+    """How likely the check comes to a drawn child and keeps it, by the law alone.
+
+    Args:
+        sure: The largest mass of the law.
+        number: Of its elder siblings.
+
+    Example:
+        >>> kept_chance(0.5, 0), kept_chance(0.5, 2)
+        (0.5, 0.125)
+    """
+    return sure * (1 - sure) ** number
 
 
 class Tree:
@@ -81,15 +95,15 @@ class Tree:
     def places_to_draw(self, sure: Mapping[int, float], branches: int) -> Iterator[int]:
         """Where children are to be drawn, one for each time that a node is named.
 
-        A node's k-th child is taken to be kept with chance s (1 - s)^(k-1), s being the mass of the
-        likeliest token of its law. It is drawn if it is worth more than the last token of the chain
-        that all rows that are left could buy behind the best node. Tokens are not looked at.
+        What a child is worth is its `kept_chance` along the way to it. It is drawn if that is more
+        than the last token is worth of the chain that all rows that are left could buy behind the
+        best node. Tokens are not looked at.
 
         Args:
             sure: Of the nodes that were read, the largest mass of the law.
             branches: Children of one node at most.
         """
-        heap = [(-self._chance(node) * one, node, 1) for node, one in sure.items()]
+        heap = [(-self._chance(node) * kept_chance(one, 0), node, 1) for node, one in sure.items()]
         heapq.heapify(heap)
         left = self._size - len(self.tokens)
         if not heap or not left:
@@ -97,11 +111,12 @@ class Tree:
         best, node, _ = heap[0]
         least = -best * sure[node] ** (left - 1)
         while heap and left and -heap[0][0] >= least:
-            chance, node, number = heapq.heappop(heap)
+            _, node, number = heapq.heappop(heap)
             yield node
             left -= 1
             if number < branches:
-                heapq.heappush(heap, (chance * (1 - sure[node]), node, number + 1))
+                worth = self._chance(node) * kept_chance(sure[node], number)
+                heapq.heappush(heap, (-worth, node, number + 1))
 
     def end_step(self) -> float:
         """How sure the best of the nodes is that have come since this was last asked."""
