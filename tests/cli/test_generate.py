@@ -20,6 +20,7 @@ _KEYS = {
     "tokens_per_second",
     "target",
     "draft",
+    "branches",
     "gamma",
     "device",
     "runtime",
@@ -29,6 +30,15 @@ _KEYS = {
     "parameters",
 }
 _SEEDED = ("--seed", "7", "--temperature", "0.8", "-n", "24", "--ignore-eos")
+
+
+def test_branches_grow_trees_and_the_text_stays(cli: Cli, tiny: str) -> None:
+    line = ("generate", "the quick", "-m", tiny, *_SEEDED, "--json")
+    plain = cli(*line, "--gamma", "0").document()
+    drafted = cli(*line, "--draft", tiny, "--gamma", "6", "--branches", "2").document()
+    assert drafted["token_ids"] == plain["token_ids"]
+    assert (drafted["branches"], plain["branches"]) == (2, 1)
+    assert drafted["statistics"]["num_drafted"] > 0
 
 
 def test_json_is_one_object_and_nothing_else(cli: Cli, tiny: str) -> None:

@@ -43,6 +43,7 @@ def machinery(engine: "Engine", models: "ModelOptions") -> dict[str, Any]:
         "target": models.target,
         "draft": models.drafted_by,
         "gamma": engine.gamma,
+        "branches": 1 if engine.draft is None else engine.draft.branches,
         "device": str(engine.target.device),
         "runtime": resolved(engine, models.runtime),
         "versions": _versions(),

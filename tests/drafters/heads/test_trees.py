@@ -20,9 +20,11 @@ from tests.drafters.heads import kit
 from tests.drafters.heads.test_engine import MODES, made_for, target
 from tests.drafters.recording import view
 from tests.engine.kit import PROMPTS, texts
-from tests.engine.test_grown_trees import few, first_tokens
+from tests.engine.test_grown_trees import bushy, few, first_tokens
 from tests.engine.test_law import DETECTS, FALSE_FAIL_RATE, exact_law
 from tests.statistics import assert_law
+
+__all__ = ["bushy"]
 
 CPU = torch.device("cpu")
 PARENTS = [ROOT, ROOT, 0, 0, 1, 2, 2, 4, 5]
@@ -116,6 +118,7 @@ def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str) ->
     assert texts(results) == wanted
 
 
+@pytest.mark.usefixtures("bushy")
 @pytest.mark.statistical
 @pytest.mark.parametrize("verifier", ["rejection", "block"])
 @pytest.mark.parametrize("branches", [1, 2])

@@ -33,17 +33,21 @@ class Finished(NamedTuple):
 
 
 def kept_chance(sure: float, number: int) -> float:
-    """How likely the check comes to a drawn child and keeps it, by the law alone.
+    """How likely the check comes to a drawn child and keeps it: a guess by the law alone.
+
+    A drawn token is kept where target and draft overlap, and they do the more the surer the draft
+    is; of a flat law, too, about half overlaps.
 
     Args:
         sure: The largest mass of the law.
         number: Of its elder siblings.
 
     Example:
-        >>> kept_chance(0.5, 0), kept_chance(0.5, 2)
-        (0.5, 0.125)
+        >>> kept_chance(0.5, 0), kept_chance(0.5, 1)
+        (0.75, 0.1875)
     """
-    return sure * (1 - sure) ** number
+    first = (1 + sure) / 2
+    return first * (1 - first) ** number
 
 
 class Tree:
@@ -109,7 +113,7 @@ class Tree:
         if not heap or not left:
             return
         best, node, _ = heap[0]
-        least = -best * sure[node] ** (left - 1)
+        least = -best * kept_chance(sure[node], 0) ** (left - 1)
         while heap and left and -heap[0][0] >= least:
             _, node, number = heapq.heappop(heap)
             yield node
