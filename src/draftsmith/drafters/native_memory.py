@@ -4,7 +4,6 @@ import ctypes
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain
 from weakref import finalize
 
 import numpy as np
@@ -80,10 +79,16 @@ class NativeMemory(Memory):
         if count != len(rows) or set(map(len, rows)) != {width}:
             width = NUM_SUCCESSORS
             rows = [[*row[:width], *[-1] * (width - len(row))] for row in rows[:count]]
-        columns = (checked.tokens, checked.parents, chain.from_iterable(rows))
-        places = [array("i", column) for column in columns]
-        addresses = [one.buffer_info()[0] for one in places]
-        self._loaded.ds_memory_note(self.handle, before, *addresses, count, width)
+        # One array for all: making one takes longer than what is done with it.
+        table = [*checked.tokens, *checked.parents]
+        num_before = len(table)
+        for row in rows:
+            table += row
+        place = array("i", table)
+        tokens = place.buffer_info()[0]
+        parents = tokens + len(checked.tokens) * place.itemsize
+        ids = tokens + num_before * place.itemsize
+        self._loaded.ds_memory_note(self.handle, before, tokens, parents, ids, count, width)
 
     def contents(self) -> Contents:
         """All that it holds."""
