@@ -9,6 +9,7 @@ import pytest
 
 from draftsmith.core import theory
 from draftsmith.models.catalogue import CATALOGUE
+from draftsmith.models.shipped import SHIPPED
 from tests.cli.outcome import Cli
 
 
@@ -22,8 +23,8 @@ def test_the_list_names_every_model_whole(cli: Cli) -> None:
     outcome = cli("models", "list")
     heading, *rows = outcome.stdout.splitlines()
     assert heading.split() == ["name", "size", "pulled", "licence", "note"]
-    assert [row.split()[0] for row in rows] == list(CATALOGUE)
-    assert all(" no " in row for row in rows)
+    assert [row.split()[0] for row in rows] == [*CATALOGUE, *SHIPPED]
+    assert all(f" {'no' if row.split()[0] in CATALOGUE else 'shipped'} " in row for row in rows)
 
 
 def test_the_list_is_also_json(cli: Cli, home: Path) -> None:
@@ -32,8 +33,10 @@ def test_the_list_is_also_json(cli: Cli, home: Path) -> None:
     place.mkdir(parents=True)
     (place / entry.filename).touch()
     rows = json.loads(cli("models", "list", "--json").stdout)
-    assert [row["name"] for row in rows] == list(CATALOGUE)
-    assert [row["is_here"] for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert [row["name"] for row in rows] == [*CATALOGUE, *SHIPPED]
+    here = [row["name"] for row in rows if row["is_here"]]
+    assert here == [entry.name, *SHIPPED]
+    assert [row["name"] for row in rows if row["kind"] == "head"] == list(SHIPPED)
 
 
 def test_a_pull_in_part_shows_its_share(cli: Cli, home: Path) -> None:
@@ -97,6 +100,27 @@ def test_show_describes_a_catalogue_model_that_is_not_here(cli: Cli) -> None:
     document = cli("models", "show", entry.name, "--json").document()
     assert document["is_here"] is False
     assert document["sha256"] == entry.sha256
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_show_tells_every_convention_of_a_shipped_head(cli: Cli, name: str) -> None:
+    document = cli("models", "show", name, "--json").document()
+    recipe = json.loads((SHIPPED[name].folder / "recipe.json").read_bytes())
+    for key, value in recipe["conventions"].items():
+        assert document[key] == ("speculators" if key == "layout" else value)
+    assert document["licence"] == "Apache-2.0"
+    assert f"{100 * recipe['acceptance']['greedy'][0]:.1f} " in document["held-out acceptance"]
+
+
+def test_a_target_is_refused_where_no_head_is_shown(cli: Cli, tiny: str) -> None:
+    refusal = cli("models", "show", tiny, "--target", tiny).refusal()
+    assert "--target is for a draft head" in refusal
+
+
+@pytest.mark.parametrize("command", ["pull", "rm"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_head_is_neither_pulled_nor_removed(cli: Cli, command: str, name: str) -> None:
+    assert f"{name} comes with the package" in cli("models", command, name).refusal()
 
 
 def test_theory_prints_the_closed_forms(cli: Cli) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from draftsmith.cli.messages import DEFAULT_MESSAGES, MessageOptions
-from draftsmith.cli.options import Flag, JsonOutput
+from draftsmith.cli.options import Flag, JsonOutput, Target
 from draftsmith.cli.stdout import write_json, write_text
 from draftsmith.cli.turns import is_terminal
 from draftsmith.errors import InvalidRequestError
@@ -32,10 +32,12 @@ def list_models(
     from draftsmith.models.catalogue import CATALOGUE
     from draftsmith.models.home import home
     from draftsmith.models.remove import num_bytes_here
+    from draftsmith.models.shipped import SHIPPED
 
     rows = [
         {
             "name": entry.name,
+            "kind": "model",
             "num_bytes": entry.num_bytes,
             "licence": entry.licence,
             "is_here": (home() / "models" / entry.name / entry.filename).exists(),
@@ -43,6 +45,18 @@ def list_models(
             "note": entry.note,
         }
         for entry in CATALOGUE.values()
+    ]
+    rows += [
+        {
+            "name": head.name,
+            "kind": "head",
+            "num_bytes": head.num_bytes,
+            "licence": head.licence,
+            "is_here": True,
+            "num_bytes_here": head.num_bytes,
+            "note": head.note,
+        }
+        for head in SHIPPED.values()
     ]
     if json_output:
         write_json(rows)
@@ -120,20 +134,23 @@ def show(
     reference: str,
     /,
     *,
+    target: Target | None = None,
     json_output: JsonOutput = False,
     messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
-    """Describe a model: architecture, size, context, weight formats.
+    """Describe a model: architecture, size, context, weight formats; a head: its conventions.
 
     Parameters
     ----------
     reference
         A catalogue name that was fetched, `org/name`, a folder, or a `.gguf` file.
+    target
+        Of a draft head, where its files leave something to the target.
     json_output
         Print one object.
     """
     messages.apply()
-    document = _describe(reference)
+    document = _describe(reference, target)
     if json_output:
         write_json(document)
         return
@@ -149,7 +166,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _pulled(row: dict[str, Any]) -> str:
     if row["is_here"]:
-        return "yes"
+        return "shipped" if row["kind"] == "head" else "yes"
     part = row["num_bytes_here"] / row["num_bytes"]
     return f"{part:.0%}" if row["num_bytes_here"] else "no"
 
@@ -162,13 +179,18 @@ def _shown(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def _describe(reference: str) -> dict[str, Any]:
+def _describe(reference: str, target: str | None) -> dict[str, Any]:
+    from draftsmith.drafters.heads.described import described_head
     from draftsmith.models.catalogue import CATALOGUE
     from draftsmith.models.home import home
     from draftsmith.models.reference import SourceKind, resolve
 
     source = resolve(reference)
     document: dict[str, Any] = {"reference": reference, "kind": source.kind.value}
+    if source.path is not None and (head := described_head(source.path, target)) is not None:
+        return document | head
+    if target is not None:
+        raise InvalidRequestError(f"--target is for a draft head, and {reference!r} is none")
     if source.kind is SourceKind.CATALOGUE:
         entry = CATALOGUE[reference]
         path = home() / "models" / entry.name / entry.filename

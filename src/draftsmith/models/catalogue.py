@@ -4,7 +4,8 @@ import difflib
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from draftsmith.errors import ModelNotFoundError
+from draftsmith.errors import InvalidRequestError, ModelNotFoundError
+from draftsmith.models.shipped import SHIPPED
 
 __all__ = ["CATALOGUE", "CatalogueEntry", "WheelMember", "find_entry", "near_names"]
 
@@ -66,6 +67,7 @@ def find_entry(name: str) -> CatalogueEntry:
 
     Raises:
         ModelNotFoundError: The name is not in the catalogue; the message lists near ones.
+        InvalidRequestError: It is a head's that comes with the package.
 
     Example:
         >>> find_entry("smollm2-135m-instruct").num_bytes
@@ -73,6 +75,11 @@ def find_entry(name: str) -> CatalogueEntry:
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
+    if name in SHIPPED:
+        raise InvalidRequestError(
+            f"{name} comes with the package: there is nothing to pull or to remove; "
+            f"use it with --draft {name}"
+        )
     near = near_names(name)
     names = ", ".join(near or CATALOGUE)
     hint = f"did you mean {names}?" if near else f"choose one of {names}"
@@ -82,6 +89,8 @@ def find_entry(name: str) -> CatalogueEntry:
 def near_names(name: str) -> list[str]:
     """Return the catalogue names that look like `name`, nearest first; perhaps none.
 
+    A head's that comes with the package is among them only where it is the nearest of all.
+
     Example:
         >>> near_names("SmolLM2")
         ['smollm2-135m-instruct']
@@ -89,7 +98,9 @@ def near_names(name: str) -> list[str]:
     wanted = name.lower()
     containing = [known for known in CATALOGUE if wanted and wanted in known]
     close = difflib.get_close_matches(wanted, CATALOGUE)
-    return list(dict.fromkeys([*containing, *close]))
+    nearest = difflib.get_close_matches(wanted, [*CATALOGUE, *SHIPPED], n=1)
+    heads = [known for known in nearest if known in SHIPPED]
+    return list(dict.fromkeys([*heads, *containing, *close]))
 
 
 def _parts(

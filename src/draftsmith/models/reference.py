@@ -10,6 +10,7 @@ from pathlib import Path
 from draftsmith.errors import ModelNotFoundError
 from draftsmith.models.catalogue import CATALOGUE, near_names
 from draftsmith.models.pull import PullProgress, pull
+from draftsmith.models.shipped import SHIPPED
 
 __all__ = ["ModelSource", "SourceKind", "local_path", "resolve"]
 
@@ -45,7 +46,8 @@ def resolve(ref: str) -> ModelSource:
     """Understand a model reference, by looking at the local disk only.
 
     What has a path separator or ends in `.gguf` and exists is that folder or file; then come
-    catalogue names, then Hub ids. So `org/name` is a local folder where there is one.
+    catalogue names and heads that come with the package, then Hub ids. So `org/name` is a local
+    folder where there is one.
 
     Args:
         ref: What the user wrote.
@@ -73,6 +75,8 @@ def resolve(ref: str) -> ModelSource:
             raise ModelNotFoundError(f"no file {ref}; check the path to the .gguf file")
     if ref in CATALOGUE:
         return ModelSource(SourceKind.CATALOGUE, ref, None)
+    if ref in SHIPPED:
+        return ModelSource(SourceKind.FOLDER, ref, SHIPPED[ref].folder)
     if _HUB_ID.fullmatch(ref):
         return ModelSource(SourceKind.HUB, ref, None)
     raise _not_found(ref)

@@ -16,7 +16,7 @@ from draftsmith.drafters.heads.keys import check_keys, layer_keys
 from draftsmith.drafters.heads.names import drafted_ids, our_names
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.drafters.heads.weights import HeadWeights
-from draftsmith.errors import ModelFormatError
+from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.config import number_option, size_option
 
@@ -62,18 +62,20 @@ def is_head_config(config: Mapping[str, object]) -> bool:
     return is_marked or any(kind in name for name in names for kind in _KINDS)
 
 
-def read_head(folder: Path, target: TargetTables) -> tuple[HeadConfig, HeadWeights]:
+def read_head(folder: Path, target: TargetTables | None) -> tuple[HeadConfig, HeadWeights]:
     """Read a head for a target, in whatever layout it is.
 
     Args:
         folder: With a config.json and the weights.
-        target: Whose layers and ids fill in what the files leave to convention.
+        target: Whose layers and width fill in what the files leave to convention; None reads a
+            head that leaves nothing to it.
 
     Returns:
         Its conventions, all of them, and its weights, checked against each other.
 
     Raises:
         ModelFormatError: It is of another kind, cut off, or says something that is not known here.
+        InvalidRequestError: The target is None, and the files leave something to it.
     """
     with named_after(folder):
         config = _config(folder / "config.json")
@@ -132,15 +134,18 @@ def _part(config: Mapping[str, object], key: str) -> Mapping[str, object]:
 def _resolve(
     config: Mapping[str, object],
     tensors: Mapping[str, Tensor],
-    target: TargetTables,
+    target: TargetTables | None,
     *,
     is_middle: bool,
 ) -> HeadConfig:
     layer = layer_keys(config)
     hidden, heads = size_option(layer, "hidden_size"), size_option(layer, "num_attention_heads")
-    target_width = size_option(config, "target_hidden_size", target.hidden_size)
+    is_told = config.get("target_hidden_size") is not None
+    target_width = (
+        size_option(config, "target_hidden_size") if is_told else _given(target).hidden_size
+    )
     num_states = _num_states(tensors, target_width)
-    boundaries = _boundaries(config, num_states, target.num_layers)
+    boundaries = _boundaries(config, num_states, target)
     vocab = size_option(layer, "vocab_size")
     rope = _part(layer, "rope_parameters") or _part(layer, "rope_scaling")
     theta = number_option(rope, "rope_theta", number_option(layer, "rope_theta", 10_000.0))
@@ -193,7 +198,17 @@ def _num_states(tensors: Mapping[str, Tensor], target_width: int) -> int:
     return inputs // target_width
 
 
-def _boundaries(config: Mapping[str, object], num_states: int, num_layers: int) -> tuple[int, ...]:
+def _given(target: TargetTables | None) -> TargetTables:
+    if target is None:
+        raise InvalidRequestError(
+            "the head's files leave layers or widths to its target: give --target, too"
+        )
+    return target
+
+
+def _boundaries(
+    config: Mapping[str, object], num_states: int, target: TargetTables | None
+) -> tuple[int, ...]:
     """The ids of layers, wherever they stand, as boundaries."""
     nested = _part(config, "eagle_config")
     places = [
@@ -203,13 +218,16 @@ def _boundaries(config: Mapping[str, object], num_states: int, num_layers: int) 
     ]
     if not places:
         # What SafeAI's code, SpecForge's default and vLLM all come to.
+        num_layers = _given(target).num_layers
         boundaries = (2, num_layers // 2, num_layers - 3)
         where = "no key gives the target's layers, and the usual ones are three"
     else:
         value, where, shift = places[0]
         ids = _ids(value, where)
         # One vendor writes boundaries there: an id of N can be nothing else.
-        boundaries = tuple(one + (0 if max(ids) == num_layers else shift) for one in ids)
+        if shift and max(ids, default=0) == _given(target).num_layers:
+            shift = 0
+        boundaries = tuple(one + shift for one in ids)
     if len(boundaries) != num_states:
         raise ModelFormatError(
             f"fc.weight reads {num_states} states of the target and {where}: "
