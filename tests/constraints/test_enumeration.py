@@ -36,8 +36,9 @@ from draftsmith.drafters.contract import (
     open_state,
 )
 from draftsmith.engine.rounds.forced import propose_along
+from draftsmith.engine.rounds.outcomes import Checked
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.rounds.verdicts import Checked, judged
+from draftsmith.engine.rounds.verdicts import judged
 from draftsmith.kernels.cpu.sampling import NoiseSlot
 from draftsmith.models.contract import ModelTraits
 from tests.constraints.kit import Text, listed

@@ -24,8 +24,9 @@ from draftsmith.engine.control.pacing import Costs
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.requests.result import GenerationResult
-from draftsmith.engine.rounds import growth, tree, verdicts
+from draftsmith.engine.rounds import growth, tree, tree_verdicts
 from draftsmith.engine.rounds.children import coupled_children
+from draftsmith.engine.rounds.outcomes import Checked, Outcome
 from draftsmith.engine.rounds.tree import Child, Tree
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.errors import DraftError, InvalidRequestError
@@ -102,17 +103,15 @@ Kept = tuple[list[int], list[int]]
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Kept]:
     """Of every tree that was checked."""
     found: list[Kept] = []
-    along = verdicts._along  # pyright: ignore[reportPrivateUsage] # to look on
+    along = tree_verdicts._along  # pyright: ignore[reportPrivateUsage] # to look on
 
-    def noted(
-        path: list[int], token: int, index: int, checked: verdicts.Checked
-    ) -> verdicts.Outcome:
+    def noted(path: list[int], token: int, index: int, checked: Checked) -> Outcome:
         parents = checked.proposal.parents_of(index)
         assert parents is not None
         found.append((path, parents))
         return along(path, token, index, checked)
 
-    monkeypatch.setattr(verdicts, "_along", noted)
+    monkeypatch.setattr(tree_verdicts, "_along", noted)
     return found
 
 
@@ -232,13 +231,13 @@ def test_likeliest_children_under_a_soft_law_are_caught(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("bushy")
 def test_a_row_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = verdicts._laws_of_tree  # pyright: ignore[reportPrivateUsage] # to plant a fault
+    made = tree_verdicts._laws_of_tree  # pyright: ignore[reportPrivateUsage] # to plant a fault
 
-    def moved(turn: Turn, index: int, checked: verdicts.Checked) -> Tensor:
+    def moved(turn: Turn, index: int, checked: Checked) -> Tensor:
         rows = made(turn, index, checked)
         return torch.cat([rows[1:], rows[-1:]])
 
-    monkeypatch.setattr(verdicts, "_laws_of_tree", moved)
+    monkeypatch.setattr(tree_verdicts, "_laws_of_tree", moved)
     outcomes, _ = first_tokens("rejection", ModelDrafter(few(10), branches=2))
     with pytest.raises(AssertionError, match=r"TV .* at rate"):
         assert_law(outcomes, exact_law(), false_fail_rate=FALSE_FAIL_RATE, detects=DETECTS)

@@ -17,8 +17,9 @@ from draftsmith.drafters import Draft
 from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.rounds import choices, drafting, verdicts
 from draftsmith.engine.rounds.drafting import Proposal, RoundContext
+from draftsmith.engine.rounds.outcomes import Checked
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.rounds.verdicts import Checked, judged, judged_apart
+from draftsmith.engine.rounds.verdicts import judged, judged_apart
 from draftsmith.kernels.cpu import sampling
 from draftsmith.models.contract import ModelTraits
 

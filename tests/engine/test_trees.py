@@ -18,7 +18,8 @@ from draftsmith.engine.control.contract import Choice, RoundReport, Sample
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.control.pacing import Costs, RatePace
 from draftsmith.engine.engine import Engine
-from draftsmith.engine.rounds import verdicts
+from draftsmith.engine.rounds import tree_verdicts, verdicts
+from draftsmith.engine.rounds.outcomes import Checked
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.follower import Followed, Follower
 from tests import tiny
@@ -131,16 +132,17 @@ def test_logprobs_are_those_of_plain_decoding() -> None:
 # --- planted faults ----------------------------------------------------------------------------
 
 
-def _row_off_by_one(index: int, checked: verdicts.Checked, said: Callable[[int], int]) -> object:
+def _row_off_by_one(index: int, checked: Checked, said: Callable[[int], int]) -> object:
     return ORIGINAL(index, checked, lambda row: said(max(0, row - 1)))
 
 
-ORIGINAL = verdicts._tree_outcome  # pyright: ignore[reportPrivateUsage] # to plant a fault
+ORIGINAL = tree_verdicts.tree_outcome
 
 
 @pytest.mark.parametrize("mode", ["greedy", "seeded"])
 def test_a_row_off_by_one_is_caught(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "_tree_outcome", _row_off_by_one)
+    for module in (verdicts, tree_verdicts):
+        monkeypatch.setattr(module, "tree_outcome", _row_off_by_one)
     results = Engine(native(), draft=Bushes(twin()), gamma=7).generate(PROMPTS, PARAMS[mode])
     assert texts(results) != plain_texts(mode)
 

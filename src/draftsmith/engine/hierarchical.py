@@ -15,8 +15,9 @@ from draftsmith.drafters.contract import (
     open_state,
 )
 from draftsmith.engine.rounds.drafting import RoundContext, checked
+from draftsmith.engine.rounds.outcomes import Outcome
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.rounds.verdicts import Outcome, check_drafts
+from draftsmith.engine.rounds.verdicts import check_drafts
 from draftsmith.errors import CacheFullError, DraftError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.follower import Follower

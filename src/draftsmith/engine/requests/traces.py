@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.engine.requests.result import Origin, TokenTrace, TopLogprob
-from draftsmith.engine.rounds.verdicts import Outcome
+from draftsmith.engine.rounds.outcomes import Outcome
 
 __all__ = ["Logprobs", "Rounds", "logprobs_of"]
 

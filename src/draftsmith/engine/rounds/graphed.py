@@ -23,7 +23,7 @@ from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.rounds.buffers import Begin, bucket
 from draftsmith.engine.rounds.device_drafts import DeviceDraft
 from draftsmith.engine.rounds.graphs import RoundGraphs
-from draftsmith.engine.rounds.verdicts import Outcome
+from draftsmith.engine.rounds.outcomes import Outcome
 from draftsmith.models.follower import Follower
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_pass import MOST_ROWS

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from draftsmith.drafters.contract import CheckedText, DraftState
+from draftsmith.engine.rounds.outcomes import Checked, Outcome
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.rounds.verdicts import Checked, Outcome
 from draftsmith.kernels.cpu.sampling import top_ids
 
 __all__ = ["teach"]

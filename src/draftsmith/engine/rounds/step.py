@@ -8,8 +8,9 @@ from draftsmith.drafters.contract import DraftState
 from draftsmith.engine.control.contract import NO_TREES, Choice, Forced
 from draftsmith.engine.rounds.forced import propose_along
 from draftsmith.engine.rounds.lessons import teach
+from draftsmith.engine.rounds.outcomes import Outcome
 from draftsmith.engine.rounds.turn import Turn
-from draftsmith.engine.rounds.verdicts import Outcome, check_drafts
+from draftsmith.engine.rounds.verdicts import check_drafts
 from draftsmith.models.follower import Follower
 
 __all__ = ["Decided", "run_round"]
