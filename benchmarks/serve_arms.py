@@ -32,7 +32,7 @@ class Served:
     @property
     def draft_path(self) -> Path | None:
         """The draft's file; None if no model drafts."""
-        return None if self.draft == "prompt-lookup" else local_path(resolve(self.draft))
+        return None if self.draft in ("prompt-lookup", "free") else local_path(resolve(self.draft))
 
 
 @dataclass(frozen=True)
