@@ -28,13 +28,8 @@ from draftsmith.core.verify import (
     ThresholdVerifier,
     Verifier,
 )
-from draftsmith.drafters.contract import (
-    Draft,
-    DraftContext,
-    Drafter,
-    SequenceView,
-    open_state,
-)
+from draftsmith.drafters.contract import DraftContext, Drafter, SequenceView, open_state
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.rounds.forced import propose_along
 from draftsmith.engine.rounds.outcomes import Checked
 from draftsmith.engine.rounds.turn import Turn

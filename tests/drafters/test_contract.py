@@ -19,7 +19,7 @@ from draftsmith.drafters import (
     RandomDrafter,
     SequenceView,
 )
-from draftsmith.drafters.contract import _Certain  # pyright: ignore[reportPrivateUsage]
+from draftsmith.drafters.draft import _Certain  # pyright: ignore[reportPrivateUsage]
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.hierarchical import SpeculativeDrafter
 from draftsmith.errors import DraftError, InvalidRequestError

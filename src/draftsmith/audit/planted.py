@@ -26,7 +26,8 @@ from draftsmith.core.verify import (
     ThresholdVerifier,
     Verifier,
 )
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter
+from draftsmith.drafters.contract import DraftContext, Drafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from draftsmith.bench.clock import Clock, ClockedModel
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter
+from draftsmith.drafters.contract import DraftContext, Drafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport, Sample
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.threads import one_torch_thread

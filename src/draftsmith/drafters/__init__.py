@@ -1,13 +1,13 @@
 """What guesses: models, tables, copies of the context, and the contract for your own."""
 
 from draftsmith.drafters.contract import (
-    Draft,
     DraftContext,
     Drafter,
     DraftState,
     SequenceView,
     StatefulDrafter,
 )
+from draftsmith.drafters.draft import Draft
 from draftsmith.drafters.free import FreeDrafter
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.ngram import NgramDrafter, NgramTable

@@ -11,12 +11,12 @@ from pathlib import Path
 from draftsmith.core.values import require
 from draftsmith.drafters.contract import (
     CheckedText,
-    Draft,
     DraftContext,
     DraftState,
     SequenceView,
     StatefulDrafter,
 )
+from draftsmith.drafters.draft import Draft
 from draftsmith.drafters.memory import NOTHING, Memory, Proposed, Text
 from draftsmith.drafters.native_memory import NativeMemory, has_native
 from draftsmith.drafters.plain_memory import PlainMemory

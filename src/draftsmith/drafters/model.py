@@ -5,13 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from draftsmith.core.gamma import check_branches
-from draftsmith.drafters.contract import (
-    Draft,
-    DraftContext,
-    DraftState,
-    SequenceView,
-    StatefulDrafter,
-)
+from draftsmith.drafters.contract import DraftContext, DraftState, SequenceView, StatefulDrafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.drafters.trees import tree_pass
 from draftsmith.errors import CacheFullError, InvalidRequestError
 from draftsmith.models.contract import LanguageModel

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.core.values import check_whole, is_whole, require
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter
+from draftsmith.drafters.contract import DraftContext, Drafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFoundError
 from draftsmith.models.written import written_whole
 

@@ -4,13 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from draftsmith.core.values import check_token_ids, check_whole, require
-from draftsmith.drafters.contract import (
-    Draft,
-    DraftContext,
-    DraftState,
-    SequenceView,
-    StatefulDrafter,
-)
+from draftsmith.drafters.contract import DraftContext, DraftState, SequenceView, StatefulDrafter
+from draftsmith.drafters.draft import Draft
 
 __all__ = ["PredictionDrafter"]
 

@@ -7,13 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from draftsmith.core.values import check_whole
-from draftsmith.drafters.contract import (
-    Draft,
-    DraftContext,
-    DraftState,
-    SequenceView,
-    StatefulDrafter,
-)
+from draftsmith.drafters.contract import DraftContext, DraftState, SequenceView, StatefulDrafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.follower import common_prefix
 

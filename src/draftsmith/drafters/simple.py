@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.core.values import check_whole, require
-from draftsmith.drafters.contract import Draft, DraftContext, Drafter, SequenceView
+from draftsmith.drafters.contract import DraftContext, Drafter, SequenceView
+from draftsmith.drafters.draft import Draft
 
 __all__ = ["BlockDrafter", "RandomDrafter"]
 

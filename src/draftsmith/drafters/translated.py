@@ -12,13 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from draftsmith.drafters.contract import (
-    Draft,
-    DraftContext,
-    DraftState,
-    SequenceView,
-    StatefulDrafter,
-)
+from draftsmith.drafters.contract import DraftContext, DraftState, SequenceView, StatefulDrafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.drafters.vocabularies import Translation
 from draftsmith.errors import CacheFullError
 from draftsmith.models.contract import LanguageModel

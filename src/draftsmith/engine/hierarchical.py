@@ -6,7 +6,6 @@ from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.lenience import exact_twin
 from draftsmith.core.values import check_whole, require
 from draftsmith.drafters.contract import (
-    Draft,
     DraftContext,
     Drafter,
     DraftState,
@@ -14,6 +13,7 @@ from draftsmith.drafters.contract import (
     StatefulDrafter,
     open_state,
 )
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.rounds.drafting import RoundContext, checked
 from draftsmith.engine.rounds.outcomes import Outcome
 from draftsmith.engine.rounds.turn import Turn

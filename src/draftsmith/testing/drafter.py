@@ -11,7 +11,8 @@ from torch import Tensor
 
 from draftsmith.core.gamma import check_gamma
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.contract import Draft, Drafter, open_state
+from draftsmith.drafters.contract import Drafter, open_state
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.rounds.breaches import LAW_TOLERANCE, check_contract

@@ -9,7 +9,8 @@ import pytest
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.gamma import Gamma
 from draftsmith.drafters import Drafter, ModelDrafter, PromptLookupDrafter
-from draftsmith.drafters.contract import Draft, DraftContext, DraftState, StatefulDrafter
+from draftsmith.drafters.contract import DraftContext, DraftState, StatefulDrafter
+from draftsmith.drafters.draft import Draft
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
 from tests.engine.control.stage import (
     PROMPT,

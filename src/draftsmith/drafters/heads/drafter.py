@@ -14,13 +14,8 @@ from torch import Tensor
 
 from draftsmith.core.gamma import check_branches
 from draftsmith.core.trees import ROOT
-from draftsmith.drafters.contract import (
-    Draft,
-    DraftContext,
-    DraftState,
-    SequenceView,
-    StatefulDrafter,
-)
+from draftsmith.drafters.contract import DraftContext, DraftState, SequenceView, StatefulDrafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.drafters.heads.eagle3 import BranchRow, EagleHead, HeadRow, Span
 from draftsmith.drafters.trees import Tip
 from draftsmith.kernels.cpu.pieces import has_kernels

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from draftsmith.core.trees import ROOT, is_chain
-from draftsmith.drafters.contract import Draft
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.rounds.turn import Turn
 from draftsmith.errors import DraftError
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from draftsmith.core.laws import NO_TOKEN
 from draftsmith.core.sampling_table import LogitRows
 from draftsmith.core.trees import ROOT, is_chain
-from draftsmith.drafters.contract import Draft, DraftState, SequenceView
+from draftsmith.drafters.contract import DraftState, SequenceView
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.control.contract import Pace
 from draftsmith.engine.rounds.breaches import breaches
 from draftsmith.engine.rounds.draft_laws import fitted, law_with_mass, likeliest

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.core.gamma import MAX_GAMMA
-from draftsmith.drafters.contract import Draft, DraftState
+from draftsmith.drafters.contract import DraftState
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.control.contract import Forced, Pace
 from draftsmith.engine.rounds.drafting import Proposal, States, propose
 from draftsmith.engine.rounds.turn import Turn

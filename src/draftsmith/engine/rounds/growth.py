@@ -21,7 +21,7 @@ from torch import Tensor
 
 from draftsmith.core.sampling_table import LogitRows
 from draftsmith.core.tree_verify import without
-from draftsmith.drafters.contract import Draft
+from draftsmith.drafters.draft import Draft
 from draftsmith.drafters.trees import Tip
 from draftsmith.engine.control.contract import Pace
 from draftsmith.engine.rounds.children import certain_children, coupled_children

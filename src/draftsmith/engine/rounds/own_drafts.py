@@ -5,13 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from draftsmith.core.verdict import PAD_TOKEN
-from draftsmith.drafters.contract import (
-    CheckedText,
-    Draft,
-    DraftContext,
-    DraftState,
-    open_state,
-)
+from draftsmith.drafters.contract import CheckedText, DraftContext, DraftState, open_state
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.control.contract import Pace
 from draftsmith.engine.control.own import Holder
 from draftsmith.engine.rounds.drafting import RoundContext
