@@ -46,7 +46,7 @@ def statuses(record: Record) -> list[str | None]:
 
 
 def test_texts_in_which_nothing_was_drafted_are_not_plain_decodings_but_untested() -> None:
-    idle = replace(subject(), drafters=_IDLE, itself=None)
+    idle = replace(subject(), drafters=_IDLE, itself=None, trees=None)
     record = equality_record(list(compare_texts(idle, (2,), (0.0,), 6, 7)))
     assert record.status == "untested"
     assert statuses(record) == ["untested"] * 3

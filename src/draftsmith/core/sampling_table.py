@@ -15,7 +15,7 @@ from torch import Tensor
 from draftsmith.core.laws import Cuts, History, SamplingLaw, best_tokens
 from draftsmith.core.params import SamplingParams
 
-__all__ = ["LogitRows", "laws_of_rows", "points_of_rows", "top_ids_of_rows"]
+__all__ = ["LogitRows", "laws_of_rows", "points_of_rows", "top_ids", "top_ids_of_rows"]
 
 
 class LogitRows(NamedTuple):
@@ -62,15 +62,33 @@ def top_ids_of_rows(rows: LogitRows, count: int) -> Int[Tensor, "rows count"]:
         >>> top_ids_of_rows(LogitRows(logits, [(0, 0)], 4), 3).tolist()
         [[1, 3, 2]]
     """
-    picked = rows.picked().nan_to_num(nan=-torch.inf)
-    values, ids = picked.topk(min(count, picked.shape[-1]))
+    return top_ids(rows.picked().nan_to_num(nan=-torch.inf), count)
+
+
+def top_ids(scores: Float[Tensor, "rows n"], count: int) -> Int[Tensor, "rows count"]:
+    """Where the largest scores of each row stand, the largest first; of equals the first.
+
+    `torch.topk` alone leaves open which of equals it takes, and their order.
+
+    Args:
+        scores: Without NaN.
+        count: How many; all, where there are fewer.
+
+    Example:
+        >>> import torch
+        >>> top_ids(torch.tensor([[0.0, 2.0, 1.0, 2.0]]), 3).tolist()
+        [[1, 3, 2]]
+    """
+    values, ids = scores.topk(min(count, scores.shape[-1]))
+    if not ids.shape[-1]:
+        return ids
     least = values[:, -1:]
-    if bool(((picked == least).sum(dim=-1) > (values == least).sum(dim=-1)).any()):
+    if bool(((scores == least).sum(dim=-1) > (values == least).sum(dim=-1)).any()):
         # Some of those that equal the last one are left out, and topk does not say which.
-        return picked.sort(dim=-1, descending=True, stable=True).indices[:, : ids.shape[-1]]
+        return scores.sort(dim=-1, descending=True, stable=True).indices[:, : ids.shape[-1]]
     found = ids.sort().values
-    # By falling logit; sorted by id before, and the order of equals is kept.
-    order = picked.gather(-1, found).sort(descending=True, stable=True).indices
+    # By falling score; sorted by id before, and the order of equals is kept.
+    order = scores.gather(-1, found).sort(descending=True, stable=True).indices
     return found.gather(-1, order)
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.core.laws import NO_TOKEN
+from draftsmith.core.sampling_table import top_ids
 from draftsmith.engine.rounds.draft_laws import likeliest
 from draftsmith.engine.rounds.tree import Child
 from draftsmith.engine.rounds.turn import Turn
@@ -66,13 +67,13 @@ def coupled_children(
     ]
     noise = noise_of(places, laws.device, turns[0].level, turns[0].inner_round)
     first = turns[0].verifier.draw(laws, noise, 0).unsqueeze(1)
-    runners = laws.topk(min(_MOST_RUNNERS, laws.shape[-1]), dim=-1).indices
+    runners = top_ids(laws, _MOST_RUNNERS)
     ids = torch.cat([first, runners], dim=1)
     speeds = laws.gather(1, ids) / exponentials_at(places, ids)
     # The winner runs once.
     speeds[:, 1:] = speeds[:, 1:].masked_fill(runners == first, 0.0)
     sure = speeds / speeds.sum(dim=1, keepdim=True)
-    order = sure[:, 1:].topk(min(count, ids.shape[1]) - 1, dim=1).indices + 1
+    order = top_ids(sure[:, 1:], count - 1) + 1
     order = torch.cat([torch.zeros_like(first), order], dim=1)
     # The sync is the draft's own: its next pass needs the tokens.
     tokens, chances = ids.gather(1, order).tolist(), sure.gather(1, order).tolist()
