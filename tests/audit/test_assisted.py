@@ -30,6 +30,7 @@ def statuses(one: AssistedPair) -> list[str]:
     return [record.status for record in tested]
 
 
+@pytest.mark.long
 def test_a_model_that_assists_itself_or_a_twin_is_exact() -> None:
     target = tiny.lively_model("llama")
     assert statuses(pair(tiny.near_twin(target, 0.1))) == ["pass", "pass"]

@@ -131,6 +131,7 @@ def test_an_encoder_decoder_has_its_bits_compared_too() -> None:
     assert bits_record(other, list(bit_tests(other, 1, 9))).status == "info"
 
 
+@pytest.mark.long
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     ("bug", "count", "is_law_off", "is_acceptance_off"),
@@ -157,6 +158,7 @@ def test_a_bug_shows_in_the_law_or_in_the_acceptance(
             assert 0.5 < test["expected"] < 0.95, "or it would prove nothing"
 
 
+@pytest.mark.long
 @pytest.mark.statistical
 def test_every_drafter_is_sampled_under_every_verifier() -> None:
     remembered, memo = memoised(subject())

@@ -31,6 +31,7 @@ def statuses(server: Server, reference: Reference | None = None) -> dict[str, st
     return {record.name.removeprefix("server-"): record.status for record in certificate.records}
 
 
+@pytest.mark.long
 def test_an_honest_server_passes(server: Server) -> None:
     server.is_strict = True
     reference = Reference(Engine(sharp_model(), text_tokenizer()))
@@ -40,6 +41,7 @@ def test_an_honest_server_passes(server: Server) -> None:
     assert "min_p" not in second, "but a server may not know the name"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bug", ["row-off-by-one", "draft-law-not-sampled-from"])
 def test_a_broken_server_fails_in_what_it_samples(
     server: Server, monkeypatch: pytest.MonkeyPatch, bug: str
@@ -50,6 +52,7 @@ def test_a_broken_server_fails_in_what_it_samples(
     assert "fail" in (found["first-token"], found["later-tokens"])
 
 
+@pytest.mark.long
 def test_a_server_of_other_weights_fails_against_the_reference(server: Server) -> None:
     from tests import tiny
 

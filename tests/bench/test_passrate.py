@@ -44,6 +44,7 @@ def _run(tracks: Sequence[Track], num_problems: int, size: int = 1) -> CellRun:
     return CellRun(Cell("humaneval", 0.8, size), ids, list(tracks))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 2])
 def test_each_kind_of_program_is_counted_for_its_problem(size: int) -> None:
     texts = [_RIGHT, _WRONG, _ENDLESS, _HOG, _LEAVES]

@@ -24,6 +24,7 @@ def workload(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.long
 def test_the_numbers_go_to_the_terminal_and_to_every_file(
     cli: Cli, tiny: str, draft: str, workload: str, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificate, "BUGS", few)
 
 
+@pytest.mark.long
 def test_a_pair_is_certified(cli: Cli, tiny: str, draft: str, tmp_path: Path) -> None:
     files = ("--json-file", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html"))
     run = cli("certify", "--quick", "--target", tiny, "--draft", draft, *files)
@@ -46,6 +47,7 @@ def test_a_pair_is_certified(cli: Cli, tiny: str, draft: str, tmp_path: Path) ->
     assert "PASSED IN PART: Certificate" in page
 
 
+@pytest.mark.long
 def test_a_planted_bug_fails_the_certificate_and_is_named(
     cli: Cli, tiny: str, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_templates_message_is_harmless(
     assert not _has_controls(outcome.stderr)
 
 
+@pytest.mark.long
 def test_a_models_escapes_are_shown_at_a_real_terminal_and_piped_raw(tiny: str) -> None:
     vocabulary = json.loads((Path(tiny) / "tokenizer.json").read_text())["model"]["vocab"]
     escape = vocabulary[chr(256 + 0x1B)]  # as byte-level tokenizers write the byte 0x1b

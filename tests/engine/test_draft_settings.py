@@ -133,6 +133,7 @@ def test_a_greedy_draft_reports_that_it_was_certain(verifier: str) -> None:
     assert turn.drawn[0] == int(logits[0].argmax())
 
 
+@pytest.mark.long
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     ("verifier", "settings"),

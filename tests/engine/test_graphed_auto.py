@@ -122,6 +122,7 @@ def seconds_a_token(device: Device, engine: Engine, num_texts: int) -> list[floa
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_a_draft_that_pays_is_used(device: Device, target: GpuDecoder, noise: float) -> None:
     draft = like(target, noise)
@@ -135,6 +136,7 @@ def test_a_draft_that_pays_is_used(device: Device, target: GpuDecoder, noise: fl
     assert sum(plain[2:]) / 4 / (sum(auto[4:]) / 8) > 0.9 * gain
 
 
+@pytest.mark.long
 def test_a_hopeless_draft_costs_next_to_nothing(device: Device, target: GpuDecoder) -> None:
     draft = like(target, 50.0)
     for model in (target, draft):

@@ -134,6 +134,7 @@ def test_of_a_model_as_its_own_draft_the_first_path_is_kept_whole(
         assert path == first_path(parents)
 
 
+@pytest.mark.long
 def test_a_tree_keeps_more_than_a_chain_of_as_many_rows() -> None:
     """Of a poor draft, whose second guess is often the right one."""
     params = SamplingParams(max_tokens=40, temperature=0.9, seed=11, ignore_eos=True, n=4)
@@ -191,6 +192,7 @@ def first_tokens(verifier: str, draft: Drafter, gamma: int = 4) -> tuple[Tensor,
     return (tokens * places).sum(dim=1), result.statistics.tokens_per_pass
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("bushy")
 @pytest.mark.statistical
 @pytest.mark.parametrize("verifier", ["rejection", "block"])
@@ -209,6 +211,7 @@ def _likeliest(law: Tensor, taken: Sequence[int]) -> Tensor:
     return torch.nn.functional.one_hot(left.argmax(), len(law)).to(law)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("bushy")
 def test_likeliest_children_under_a_soft_law_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are drawn from one law, and reported with another."""
@@ -229,6 +232,7 @@ def test_likeliest_children_under_a_soft_law_are_caught(monkeypatch: pytest.Monk
         assert_law(outcomes, exact_law(), false_fail_rate=FALSE_FAIL_RATE, detects=DETECTS)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("bushy")
 def test_a_row_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     made = tree_verdicts._laws_of_tree  # pyright: ignore[reportPrivateUsage] # to plant a fault

@@ -89,6 +89,7 @@ DRAFTERS: dict[str, Callable[[], Drafter]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     ("verifier", "drafter"),
@@ -153,6 +154,7 @@ def paced_sample(drafter: Drafter, verifier: str) -> tuple[Tensor, SpeculationSt
     return tokens[:, 0] * VOCAB + tokens[:, 1], result.statistics
 
 
+@pytest.mark.long
 @pytest.mark.statistical
 @pytest.mark.parametrize("verifier", ["rejection", "block"])
 def test_ending_a_draft_by_its_law_leaves_the_targets_law(verifier: str) -> None:
@@ -162,6 +164,7 @@ def test_ending_a_draft_by_its_law_leaves_the_targets_law(verifier: str) -> None
     assert 0.1 < second / first < 0.9, "some drafts must end early and others not"
 
 
+@pytest.mark.long
 @pytest.mark.statistical
 def test_leaving_out_a_drawn_token_is_caught() -> None:
     outcomes, _ = paced_sample(TakesBack(DRAFTERS["model"]()), "rejection")

@@ -69,6 +69,7 @@ def test_no_trace_is_left_of_sequences_that_have_gone() -> None:
     assert not engine.scheduler._own_drafts._states  # pyright: ignore[reportPrivateUsage]
 
 
+@pytest.mark.long
 @pytest.mark.statistical
 @pytest.mark.parametrize("verifier", ["rejection", "block"])
 def test_the_joint_law_is_the_targets_where_laws_and_certain_drafts_are_mixed(

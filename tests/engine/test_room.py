@@ -115,6 +115,7 @@ def check(made: Engine) -> None:
 # --- the same text ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("law", LAWS)
 def test_who_makes_way_says_the_same_later(draft: str, law: str) -> None:
@@ -135,6 +136,7 @@ def test_gamma_auto_makes_way_too(law: str) -> None:
     assert texts == [one.token_ids for one in plain]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_graphed", [False, True])
 @pytest.mark.parametrize("draft", ["none", "model"])
 @pytest.mark.parametrize("law", ["greedy", "coupled", "block"])
@@ -206,6 +208,7 @@ def test_a_draft_model_recalls_what_it_has_read() -> None:
         assert max(read) == (99 - 64 if shares else 99)
 
 
+@pytest.mark.long
 def test_engines_in_threads_share_the_pages_of_a_model() -> None:
     model, draft = small_pool("target"), small_pool("draft")
     want = [one.token_ids for one in engine(on_gpu, "none").generate(PROMPTS, LAWS["coupled"])]
@@ -230,6 +233,7 @@ def test_engines_in_threads_share_the_pages_of_a_model() -> None:
 # --- who waits, and who is refused ----------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_sixty_four_long_requests_end_in_a_memory_for_two() -> None:
     made = engine(on_cpu, "model", cache_tokens=TIGHT, max_batch_size=64)
     prompts = [[k % 90, *PROMPTS[k % 5]] for k in range(64)]
@@ -287,6 +291,7 @@ def test_a_model_whose_memory_is_not_counted_takes_no_number() -> None:
         Engine(adapted("llama"), cache_tokens=640)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("draft", ["none", "model"])
 def test_a_full_device_lets_some_wait(draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has set a number, and a pool that is full cannot grow."""

@@ -180,6 +180,7 @@ def run(kind: str, *, is_planted: bool = False) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", MAKE)
 def test_requests_in_any_order_keep_their_texts(kind: str) -> None:
     run(kind)

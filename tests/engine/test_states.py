@@ -106,6 +106,7 @@ def test_every_token_is_handed_out_once(
     assert draft.worst < 1e-3
 
 
+@pytest.mark.long
 def test_sequences_that_make_way_are_not_told_of_twice() -> None:
     params = replace(MODES["seeded"], max_tokens=120, ignore_eos=True)
     prompts = [[5 + first, 6, 7] for first in range(4)]

@@ -87,6 +87,7 @@ def test_200_clients_that_are_killed_in_mid_stream_leave_nothing_behind() -> Non
         assert grown < 24 << 20, f"{grown >> 20} MiB more than before"
 
 
+@pytest.mark.long
 def test_slow_readers_hold_nobody_up_and_get_all_of_their_text() -> None:
     with live.serving(live.engine(gamma=3)) as server, contextlib.ExitStack() as stack:
         long = _BODY | {"max_tokens": 400, "ignore_eos": True}
@@ -159,6 +160,7 @@ def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_not() -> None:
         assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
 
 
+@pytest.mark.long
 def test_64_long_requests_share_pages_for_a_few() -> None:
     engine = Engine(live.target(), kit.text_tokenizer(), max_batch_size=64, cache_tokens=1024)
     bodies = [_BODY | {"seed": n, "max_tokens": 150, "ignore_eos": True} for n in range(64)]

@@ -54,6 +54,7 @@ def _process(
             reader.join()
 
 
+@pytest.mark.long
 def test_sigterm_lets_a_stream_finish_and_ends_with_0(checkpoint: str) -> None:
     with _process("-m", checkpoint) as (client, process):
         with client.streaming(_PATH, **(_BODY | {"max_tokens": 300})) as response:
@@ -64,6 +65,7 @@ def test_sigterm_lets_a_stream_finish_and_ends_with_0(checkpoint: str) -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.long
 def test_sigterm_cancels_where_that_was_asked_for(checkpoint: str) -> None:
     with _process("-m", checkpoint, "--on-sigterm", "cancel") as (client, process):
         with client.streaming(_PATH, **_BODY) as response:
@@ -74,6 +76,7 @@ def test_sigterm_cancels_where_that_was_asked_for(checkpoint: str) -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.long
 def test_sigterm_under_load_answers_everybody(checkpoint: str) -> None:
     options = ("--grace", "0.5", "--max-batch-size", "4")
     with _process("-m", checkpoint, *options) as (client, process), ThreadPoolExecutor(12) as pool:
@@ -114,6 +117,7 @@ def test_options_come_from_a_file_from_the_environment_and_from_the_line(
     assert [line["status"] for line in lines if line["event"] == "request"] == [401, 200, 200]
 
 
+@pytest.mark.long
 def test_a_full_disk_for_the_log_stops_no_request(checkpoint: str) -> None:
     with _process("-m", checkpoint, "--log-file", "/dev/full") as (client, process):
         for _ in range(3):
@@ -122,6 +126,7 @@ def test_a_full_disk_for_the_log_stops_no_request(checkpoint: str) -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.long
 def test_a_model_file_that_is_replaced_changes_no_text(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "served", max_position_embeddings=8192)
     other = save_checkpoint(tmp_path / "other", seed=1, max_position_embeddings=8192)
@@ -146,6 +151,7 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, told: st
     assert told in done.stderr
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_refused(checkpoint: str) -> None:
     with _process("-m", checkpoint) as (client, _):
         port = str(urlsplit(client.address).port)

@@ -118,6 +118,7 @@ def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str) ->
     assert texts(results) == wanted
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("bushy")
 @pytest.mark.statistical
 @pytest.mark.parametrize("verifier", ["rejection", "block"])

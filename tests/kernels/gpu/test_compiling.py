@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KERNELS = {
     "_attend_part",
     "_best_parts",
@@ -23,6 +25,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.long
 def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
     script = Path(__file__).with_name("compiling.py")
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}

@@ -351,6 +351,7 @@ def run_turnover(kind: str, limit: int | None, *, is_planted: bool = False) -> N
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [None, 5 * BLOCK])
 @pytest.mark.parametrize("kind", KINDS)
 def test_counts_and_contents_hold_after_everything_in_any_order(
@@ -383,6 +384,7 @@ PLANTED: dict[str, tuple[str, Callable[..., object]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     place, fault = PLANTED[name]

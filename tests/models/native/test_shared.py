@@ -106,6 +106,7 @@ print(many.target.num_threads)
     assert run(program, folder).strip() == "1024"
 
 
+@pytest.mark.long
 def test_a_child_that_is_forked_in_the_middle_of_a_pass_generates(folder: Path) -> None:
     program = """
 one, two = engine(2), engine(2)
