@@ -83,7 +83,7 @@ class Run:
         if self._left and self.costs is not None:
             num_committed = sum(record.num_committed for record in one.report.records)
             plain_s = float(self.costs.check[0]) * num_committed / one.load.size
-            self._bearable_s += plain_s - one.report.total_s
+            self._bearable_s += plain_s + one.report.read_s - one.report.total_s
             if self._bearable_s < self._longest_s:
                 self._left = 0
 
