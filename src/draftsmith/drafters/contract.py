@@ -233,6 +233,7 @@ class Drafter(ABC):
     """Guesses the next tokens.
 
     Example:
+        >>> from draftsmith.drafters import Draft, Drafter
         >>> class Repeat(Drafter):
         ...     def propose(self, context):
         ...         rows = [[s.tokens[-1]] * s.gamma for s in context.sequences]
