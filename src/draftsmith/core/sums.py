@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["exact_running_sums", "row_sums", "running_sums"]
+__all__ = ["exact_running_sums", "normalised_excess", "row_sums", "running_sums"]
 
 _ONE = 2.0**60
 """What stands for a mass of 1 in whole numbers: room for 8 of them, and for float32's smaller ones
@@ -66,3 +66,26 @@ def row_sums(values: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:
     if values.is_cuda:
         return values.sum(dim=-1, dtype=torch.float64).to(values.dtype)
     return values.sum(dim=-1)
+
+
+def normalised_excess(
+    excess: Float[Tensor, "batch vocab"], fallback: Float[Tensor, "batch vocab"]
+) -> Float[Tensor, "batch vocab"]:
+    """norm(max(0, excess)), the residual law; where nothing is left, the fallback.
+
+    Args:
+        excess: What the target has more than the draft.
+        fallback: Where the two agree to rounding.
+
+    Returns:
+        The law.
+
+    Example:
+        >>> import torch
+        >>> excess, target = torch.tensor([[0.5, -0.5], [0.0, 0.0]]), torch.full((2, 2), 0.5)
+        >>> normalised_excess(excess, target).tolist()
+        [[1.0, 0.0], [0.5, 0.5]]
+    """
+    excess = excess.clamp(min=0)
+    mass = row_sums(excess).unsqueeze(-1)
+    return torch.where(mass > 0, excess / mass, fallback)

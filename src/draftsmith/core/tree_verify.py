@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from draftsmith.core.sums import row_sums
+from draftsmith.core.sums import normalised_excess, row_sums
 from draftsmith.core.trees import ROOT
 
 __all__ = [
@@ -111,7 +111,7 @@ class RecursiveRule(TreeRule):
             law = check.target_probs[:, row]
             for node in children:
                 thresholds[:, node] = check.share(law, node).clamp(max=1.0)
-                law = _normalised(law - check.draft_probs[:, node], fallback=law)
+                law = normalised_excess(law - check.draft_probs[:, node], fallback=law)
             laws[:, row] = law
         return Judged(thresholds, laws)
 
@@ -152,7 +152,7 @@ class TraversalRule(TreeRule):
                 total = mass + (1 - weight)
                 # 0/0: the weight is 1 and the laws agree, so the child has passed.
                 weights[:, row] = torch.where(total > 0, mass / total, 1.0)
-                laws[:, row] = _normalised(excess, fallback=law)
+                laws[:, row] = normalised_excess(excess, fallback=law)
 
         visit(0)
         return Judged(weights[:, 1:], laws)
@@ -199,12 +199,3 @@ def _children_first(parents: Sequence[int]) -> list[int]:
         order.append(node)
         stack += children.get(node, ())
     return order[:0:-1]
-
-
-def _normalised(
-    excess: Float[Tensor, "batch vocab"], fallback: Float[Tensor, "batch vocab"]
-) -> Float[Tensor, "batch vocab"]:
-    """norm(max(0, excess)); where nothing is left, the fallback."""
-    excess = excess.clamp(min=0)
-    mass = row_sums(excess).unsqueeze(-1)
-    return torch.where(mass > 0, excess / mass, fallback)

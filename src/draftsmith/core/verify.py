@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from draftsmith.core.noise import RoundNoise, Stream
-from draftsmith.core.sums import row_sums
+from draftsmith.core.sums import normalised_excess, row_sums
 from draftsmith.core.tree_verify import (
     RecursiveRule,
     TraversalRule,
@@ -217,7 +217,7 @@ class RejectionVerifier(ThresholdVerifier):
     ) -> Float[Tensor, "batch vocab"]:
         """norm(max(0, target - draft)) at the rejected position; the target after the last."""
         draft, target = _laws_at(check, num_accepted)
-        return _normalised(target - draft, fallback=target)
+        return normalised_excess(target - draft, fallback=target)
 
 
 @final
@@ -264,7 +264,9 @@ class BlockVerifier(ThresholdVerifier):
         draft, target = _laws_at(check, num_accepted)
         weight = _block_weights(check).gather(1, num_accepted.unsqueeze(1)).to(target.dtype)
         is_bonus = (num_accepted == check.num_drafted).unsqueeze(1)
-        return torch.where(is_bonus, target, _normalised(weight * target - draft, fallback=target))
+        return torch.where(
+            is_bonus, target, normalised_excess(weight * target - draft, fallback=target)
+        )
 
     def _residual_masses(
         self, check: Check, weights: Float[Tensor, "batch prefixes"]
@@ -377,12 +379,3 @@ def _laws_at(
     draft = check.draft_probs[rows, num_accepted.clamp(max=check.draft_probs.shape[1] - 1)]
     is_rejected = (num_accepted < check.num_drafted).unsqueeze(1)
     return torch.where(is_rejected, draft, 0.0), target
-
-
-def _normalised(
-    excess: Float[Tensor, "batch vocab"], fallback: Float[Tensor, "batch vocab"]
-) -> Float[Tensor, "batch vocab"]:
-    """norm(max(0, excess)); where draft and target agree to rounding, the fallback."""
-    excess = excess.clamp(min=0)
-    mass = row_sums(excess).unsqueeze(-1)
-    return torch.where(mass > 0, excess / mass, fallback)
