@@ -11,6 +11,7 @@ DraftsmithError
 ├── DraftError              a drafter that broke its contract
 ├── NumericsError           logits that are not a distribution (NaN, infinities)
 ├── CacheFullError          keys and values that there is no memory for at present
+├── ParallelError           processes that run one model, of which one fails or cannot start
 └── RemoteError             another system's server that does not answer as it should
 ```
 
@@ -26,6 +27,7 @@ __all__ = [
     "ModelNotFoundError",
     "NotRollbackableError",
     "NumericsError",
+    "ParallelError",
     "PullError",
     "RemoteError",
     "VocabularyMismatchError",
@@ -70,6 +72,10 @@ class NumericsError(DraftsmithError):
 
 class CacheFullError(DraftsmithError):
     """There is no memory for more keys and values, at present or at all."""
+
+
+class ParallelError(DraftsmithError):
+    """The processes that run one model together cannot start, or one of them has failed."""
 
 
 class RemoteError(DraftsmithError):
