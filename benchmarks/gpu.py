@@ -165,7 +165,7 @@ def texts() -> dict[str, Any]:
     target = model("0.5B")
     noise = 0.3 * target.weights.head.float().std() * torch.randn_like(target.weights.head)
     like = replace(target.weights, head=target.weights.head + noise.bfloat16())
-    drafter = ModelDrafter(GpuDecoder(like, target.config, "draft"))
+    drafter = ModelDrafter(GpuDecoder.on_weights(like, target.config, "draft"))
     prompts = [list(range(7 * k, 7 * k + 3 + 5 * k % 90)) for k in range(64)]
     found: dict[str, Any] = {}
     for name, sampling in (("greedy", {}), ("seeded", {"temperature": 0.8, "top_p": 0.95})):

@@ -37,7 +37,7 @@ def pair(save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     loaded_s = time.perf_counter() - start
     assert isinstance(target, GpuDecoder)
     assert isinstance(whole, GpuDecoder)
-    reduced = GpuDecoder(whole.weights, whole.config, DRAFT, _HEAD_IDS)
+    reduced = GpuDecoder.on_weights(whole.weights, whole.config, DRAFT, _HEAD_IDS)
     tokenizer = load_tokenizer(TARGET)
     prompts = [tokenizer.encode(text) for text in humaneval_prompts(_PROMPTS)]
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "loaded_s": round(loaded_s, 1)}

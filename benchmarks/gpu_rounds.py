@@ -28,7 +28,7 @@ _ALPHA = 0.8
 def model(name: str) -> GpuDecoder:
     """A decoder of random weights."""
     config = SHAPES[name]
-    return GpuDecoder(random_weights(config), config, name)
+    return GpuDecoder.on_weights(random_weights(config), config, name)
 
 
 def seconds_of(
@@ -117,7 +117,10 @@ def batches() -> dict[str, Any]:
     noise = 0.25 * target.weights.head.float().std() * torch.randn_like(target.weights.head)
     # The target itself with another head: as slow as it, and often right.
     like = replace(target.weights, head=(target.weights.head + noise).bfloat16())
-    drafts = {"wrong": model("0.5B"), "right, slow": GpuDecoder(like, target.config, "like")}
+    drafts = {
+        "wrong": model("0.5B"),
+        "right, slow": GpuDecoder.on_weights(like, target.config, "like"),
+    }
     found: dict[str, Any] = {}
     for size in (1, 4, 16, 64):
         prompts = [[place, *_PROMPT[:64]] for place in range(size)]
@@ -150,7 +153,7 @@ def synthetic() -> dict[str, Any]:
     config = replace(SHAPES["8B"], num_layers=1, windows=(None,))
     weights = random_weights(config)
     for name, num_ids in (("1 layer", None), ("1 layer, 32,768 ids", 32_768)):
-        drafter = ModelDrafter(GpuDecoder(weights, config, name, num_ids))
+        drafter = ModelDrafter(GpuDecoder.on_weights(weights, config, name, num_ids))
         with _coins():
             engine = Engine(target, draft=drafter, gamma=5)
             speed = 512 / (seconds_of(engine, 528) - seconds_of(engine, 16))

@@ -25,7 +25,7 @@ GREEDY = SamplingParams(max_tokens=14, ignore_eos=True)
 @pytest.fixture(name="target")
 def _target() -> GpuDecoder:
     plain = fast_and_plain("qwen3, biases, tied")[0]
-    target = GpuDecoder(plain.weights, plain.config, "target")
+    target = GpuDecoder.on_weights(plain.weights, plain.config, "target")
     target.can_be_captured = True
     return target
 
@@ -35,7 +35,7 @@ def _draft(target: GpuDecoder) -> GpuDecoder:
     """Of the same family, and right now and then."""
     noise = torch.randn(target.weights.head.shape, generator=torch.Generator().manual_seed(2))
     head = target.weights.head + 0.25 * noise.to(target.device)
-    draft = GpuDecoder(replace(target.weights, head=head), target.config, "draft")
+    draft = GpuDecoder.on_weights(replace(target.weights, head=head), target.config, "draft")
     draft.can_be_captured = True
     return draft
 
@@ -145,7 +145,7 @@ def test_auto_changes_its_mind_between_graphs(target, draft, kind) -> None:
 @pytest.mark.parametrize("sampling", [{}, SAMPLED[1]], ids=str)
 def test_a_draft_of_fewer_ids_changes_no_text(target, draft, sampling) -> None:
     params = replace(GREEDY, seed=5, **sampling)
-    reduced = GpuDecoder(draft.weights, draft.config, "reduced", num_head_ids=24)
+    reduced = GpuDecoder.on_weights(draft.weights, draft.config, "reduced", num_head_ids=24)
     reduced.can_be_captured = True
     found = results(target, reduced, 3, params=params)
     assert told(found) == told(results(target, reduced, 3, params=params, is_graphed=False))
@@ -261,7 +261,7 @@ def test_logits_that_are_none_end_the_sequence_with_a_word(target) -> None:
     weights = replace(
         target.weights, final_norm=torch.full_like(target.weights.final_norm, torch.nan)
     )
-    broken = GpuDecoder(weights, target.config, "broken")
+    broken = GpuDecoder.on_weights(weights, target.config, "broken")
     broken.can_be_captured = True
     found = results(broken, None, 0)
     assert all("NaN" in str(one.error) for one in found)
@@ -296,9 +296,9 @@ def test_a_draft_may_have_a_shorter_context_and_fewer_ids(target) -> None:
     table = target.weights.embedding[:few].clone()
     weights = replace(target.weights, embedding=table, head=table)
     config = replace(target.config, vocab_size=few, context_length=60)
-    draft = GpuDecoder(weights, config, "draft")
+    draft = GpuDecoder.on_weights(weights, config, "draft")
     draft.can_be_captured = True
-    assert draft.pool.most_pages < target.pool.most_pages
+    assert draft.pool.store.most_pages < target.pool.store.most_pages
     with mock.patch("draftsmith.engine.engine._check_vocabularies"):
         found = results(target, draft, 3, params=replace(GREEDY, max_tokens=40))
     want = results(target, None, 0, params=replace(GREEDY, max_tokens=40), is_graphed=False)

@@ -99,13 +99,13 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
 @pytest.fixture(name="target", scope="module")
 def _target() -> GpuDecoder:
     plain = fast_and_plain("qwen3, biases, tied")[0]
-    return GpuDecoder(plain.weights, plain.config, "target")
+    return GpuDecoder.on_weights(plain.weights, plain.config, "target")
 
 
 def like(target: GpuDecoder, noise: float) -> GpuDecoder:
     other = torch.randn(target.weights.head.shape, generator=torch.Generator().manual_seed(2))
     head = target.weights.head + noise * other.to(target.device)
-    return GpuDecoder(replace(target.weights, head=head), target.config, "draft")
+    return GpuDecoder.on_weights(replace(target.weights, head=head), target.config, "draft")
 
 
 def seconds_a_token(device: Device, engine: Engine, num_texts: int) -> list[float]:

@@ -300,7 +300,7 @@ def test_a_full_device_lets_some_wait(draft: str, monkeypatch: pytest.MonkeyPatc
         raise CacheFullError("the device has no memory for more")
 
     monkeypatch.setattr(PagePool, "_grow_pages", refuse)
-    monkeypatch.setattr("draftsmith.models.native.gpu_cache._FIRST_TOKENS", 256)
+    monkeypatch.setattr("draftsmith.models.native.gpu_store._FIRST_TOKENS", 256)
     models = {kind: small_pool(kind) for kind in ("target", "draft")}
     full = engine(models.__getitem__, draft)
     prompts = [*PROMPTS, [3] * 180]
@@ -318,7 +318,7 @@ def test_a_full_device_lets_some_wait(draft: str, monkeypatch: pytest.MonkeyPatc
 def small_pool(kind: str) -> GpuDecoder:
     model = on_gpu(kind)
     assert isinstance(model, GpuDecoder)
-    return GpuDecoder(model.weights, model.config, kind)
+    return GpuDecoder.on_weights(model.weights, model.config, kind)
 
 
 # --- planted faults -----------------------------------------------------------------------------

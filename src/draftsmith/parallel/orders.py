@@ -14,17 +14,27 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import (
+    Any,
+    Concatenate,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    runtime_checkable,
+)
 
 from draftsmith.errors import ParallelError
 
-__all__ = ["Orders", "Reference", "Shared", "Wire", "obey", "together"]
+__all__ = ["Orders", "Reference", "Shared", "Wire", "make_beside", "obey", "together"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound="Shared")
 
 
+@runtime_checkable
 class Wire(Protocol):
     """One end of what joins rank 0 and another rank: whole messages, in order."""
 
@@ -184,6 +194,21 @@ class Orders:
                 self.check()
                 raise ParallelError("a rank is gone: load the model again") from error
         return found
+
+
+def make_beside(other: Shared, factory: Callable[..., S], *args: object) -> S:
+    """Make a shared object on the ranks that have another; here alone, where there are no others.
+
+    Args:
+        other: Which ranks.
+        factory: Of a module, so that it can be named.
+        args: Its arguments.
+
+    Raises:
+        ParallelError: A rank could not.
+    """
+    told = other.told
+    return factory(*args) if told is None else told.orders.make(factory, *args)
 
 
 def together(

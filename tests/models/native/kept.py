@@ -10,6 +10,7 @@ from draftsmith.models.contract import BoundedCache, CacheSettings
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu_cache import CpuCache
 from draftsmith.models.native.gpu_cache import GpuCache, PagePool
+from draftsmith.models.native.gpu_store import PageStore
 from draftsmith.models.native.prefixes import BLOCK
 from tests.models.native.test_cpu import read
 
@@ -45,9 +46,10 @@ class Memory:
     def __init__(self, kind: str, settings: CacheSettings) -> None:
         self._settings = settings
         self._config = config()
-        with mock.patch("draftsmith.models.native.gpu_cache._FIRST_TOKENS", BLOCK * _FIRST_PAGES):
+        with mock.patch("draftsmith.models.native.gpu_store._FIRST_TOKENS", BLOCK * _FIRST_PAGES):
             device = torch.device("cpu")
-            self.pool = PagePool(self._config, device, torch.float32) if kind == "gpu" else None
+            store = PageStore(self._config, device, torch.float32)
+            self.pool = PagePool(store, self._config.context_length) if kind == "gpu" else None
 
     def open_cache(self) -> BoundedCache:
         pool = self.pool
@@ -78,8 +80,8 @@ class Memory:
             return [held.keys[:, :, position // 16, :, position % 16], held.values[:, :, position]]
         assert isinstance(cache, GpuCache)
         assert self.pool is not None
-        page = int(self.pool.tables[cache.slot(row), position // BLOCK])
-        layers = [self.pool.layer(number) for number in range(self._config.num_layers)]
+        page = int(self.pool.store.tables[cache.slot(row), position // BLOCK])
+        layers = [self.pool.store.layer(number) for number in range(self._config.num_layers)]
         parts = [part for layer in layers for part in layer]
         return [part[page, :, position % BLOCK] for part in parts]
 

@@ -57,11 +57,11 @@ def test_every_family_agrees_with_the_plain_decoder(name: str) -> None:
 
 def test_a_reduced_head_has_the_same_logits_of_fewer_ids() -> None:
     whole = fast_and_plain("qwen3, biases, tied")[0]
-    reduced = GpuDecoder(whole.weights, whole.config, "reduced", num_head_ids=20)
+    reduced = GpuDecoder.on_weights(whole.weights, whole.config, "reduced", num_head_ids=20)
     for one, other in zip(ragged(reduced), ragged(whole), strict=True):
         assert one.shape[-1] == 20
         assert torch.equal(one, other[:, :20])
-    everything = GpuDecoder(whole.weights, whole.config, "whole", num_head_ids=10**6)
+    everything = GpuDecoder.on_weights(whole.weights, whole.config, "whole", num_head_ids=10**6)
     assert ragged(everything)[0].shape[-1] == whole.config.vocab_size
 
 
@@ -116,14 +116,16 @@ def test_pages_go_back_to_the_pool_and_are_used_again() -> None:
 
 
 def test_a_pool_grows_without_changing_what_it_holds() -> None:
-    model = GpuDecoder(fast_and_plain("yarn")[0].weights, fast_and_plain("yarn")[0].config)
+    model = GpuDecoder.on_weights(
+        fast_and_plain("yarn")[0].weights, fast_and_plain("yarn")[0].config
+    )
     cache: GpuCache = model.open_cache()
     row = cache.add()
     model.extend(cache, row, TOKENS[:7])
-    version, slots = model.pool.version, [cache.add() for _ in range(70)]
+    version, slots = model.pool.store.version, [cache.add() for _ in range(70)]
     for one in slots:
         cache.reserve(one, 2 * PAGE)
-    assert model.pool.version > version
+    assert model.pool.store.version > version
     found = model.forward(cache, Rows([row], [TOKENS[7:9]]))
     fresh = model.open_cache()
     fresh.add()

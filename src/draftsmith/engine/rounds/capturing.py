@@ -23,19 +23,18 @@ def graphed_rounds(target: LanguageModel, draft: Drafter | None) -> "GraphedRoun
     if not target.can_be_captured:
         return None
     # Here, because it imports Triton, which not every installation has.
-    from draftsmith.engine.rounds.device_drafts import LookupDraft, ModelDraft, NoDraft
     from draftsmith.engine.rounds.graphed import GraphedRounds
     from draftsmith.models.native.gpu import GpuDecoder
 
     assert isinstance(target, GpuDecoder)
-    vocab_size = target.config.vocab_size
     match draft:
         case None:
-            return GraphedRounds(target, NoDraft(vocab_size))
+            return GraphedRounds(target)
         case PromptLookupDrafter(ngrams=ngrams):
-            return GraphedRounds(target, LookupDraft(vocab_size, ngrams))
+            return GraphedRounds(target, ngrams=ngrams)
         case ModelDrafter(model=GpuDecoder() as model):
+            has_same_ranks = (model.runner.told is None) == (target.runner.told is None)
             can_be_captured = model.can_be_captured and model.device == target.device
-            return GraphedRounds(target, ModelDraft(model, vocab_size)) if can_be_captured else None
+            return GraphedRounds(target, model) if can_be_captured and has_same_ranks else None
         case _:
             return None

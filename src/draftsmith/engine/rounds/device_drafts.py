@@ -9,8 +9,8 @@ from draftsmith.engine.rounds.buffers import Buffers, Check, Kind
 from draftsmith.kernels.gpu import laws, lookup, noise, plain, verdicts
 from draftsmith.kernels.gpu.columns import Columns
 from draftsmith.kernels.gpu.verdicts import Bests
-from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_pass import PassInputs
+from draftsmith.models.native.gpu_runner import GpuRunner
 
 __all__ = ["DeviceDraft", "LookupDraft", "ModelDraft", "NoDraft", "chosen"]
 
@@ -19,7 +19,7 @@ __all__ = ["DeviceDraft", "LookupDraft", "ModelDraft", "NoDraft", "chosen"]
 class DeviceDraft(Protocol):
     """What launches the first part of a round."""
 
-    model: GpuDecoder | None
+    model: GpuRunner | None
     """Whose cache must follow the sequences."""
     has_history: bool
     """Whether the text is wanted on the device."""
@@ -44,7 +44,7 @@ class NoDraft:
         vocab_size: The target's.
     """
 
-    model: GpuDecoder | None = None
+    model: GpuRunner | None = None
     has_history = False
 
     def __init__(self, vocab_size: int) -> None:
@@ -65,8 +65,8 @@ class ModelDraft:
 
     has_history = False
 
-    def __init__(self, model: GpuDecoder, vocab_size: int) -> None:
-        self.model: GpuDecoder | None = model
+    def __init__(self, model: GpuRunner, vocab_size: int) -> None:
+        self.model: GpuRunner | None = model
         self._model, self._vocab_size = model, vocab_size
 
     def launch(self, kind: Kind, buffers: Buffers) -> Check:
@@ -74,7 +74,7 @@ class ModelDraft:
         model, batch = self._model, kind.batch
         check, (starts, widths, fed) = _prepared(kind, buffers, model.config.vocab_size)
         kernels = verdicts if buffers.slots.is_cuda else plain
-        parts = min(kind.num_parts, model.pool.most_pages)
+        parts = min(kind.num_parts, model.store.most_pages)
         following = buffers.slots.new_zeros(batch, 1)
         for step in range(kind.gamma):
             logits = model.run(
@@ -96,7 +96,7 @@ class LookupDraft:
         ngrams: Shortest match that is followed, and the longest that is told from longer ones.
     """
 
-    model: GpuDecoder | None = None
+    model: GpuRunner | None = None
     has_history = True
 
     def __init__(self, vocab_size: int, ngrams: tuple[int, int]) -> None:

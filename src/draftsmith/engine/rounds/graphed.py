@@ -21,18 +21,21 @@ from draftsmith.drafters.model import ModelState
 from draftsmith.engine.control.contract import Choice
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.rounds.buffers import Begin, bucket
-from draftsmith.engine.rounds.device_drafts import DeviceDraft
-from draftsmith.engine.rounds.graphs import RoundGraphs
+from draftsmith.engine.rounds.graphs import round_graphs
 from draftsmith.engine.rounds.outcomes import Outcome
+from draftsmith.errors import ParallelError
 from draftsmith.models.follower import Follower
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_pass import MOST_ROWS
+from draftsmith.parallel.orders import make_beside
 
 __all__ = ["Flown", "GraphedRounds"]
 
 _MOST_GAMMA = 15
 _GAMMAS = (0, 1, 2, 3, 4, 6, 8, 11, _MOST_GAMMA)
 """Draft lengths that graphs are captured for where nobody asks for another."""
+_AGREED = 64
+"""Rounds from one comparison of the ranks to the next."""
 _AHEAD = 3
 """Rounds that a context must have room for: the one to read, the one behind it, and one more."""
 
@@ -69,13 +72,20 @@ class GraphedRounds:
 
     Args:
         target: On a CUDA device.
-        draft: On the same.
+        draft: A model on the same; None is none.
+        ngrams: Prompt lookup's shortest and longest match; None is none.
     """
 
-    def __init__(self, target: GpuDecoder, draft: DeviceDraft) -> None:
-        self._target, self._draft = target, draft.model
-        self._graphs = RoundGraphs(target, draft)
-        self._draft_lock = nullcontext() if draft.model is None else draft.model.lock
+    def __init__(
+        self,
+        target: GpuDecoder,
+        draft: GpuDecoder | None = None,
+        ngrams: tuple[int, int] | None = None,
+    ) -> None:
+        self._target, self._draft = target, draft
+        runner = None if draft is None else draft.runner
+        self._graphs = make_beside(target.runner, round_graphs, target.runner, runner, ngrams)
+        self._draft_lock = nullcontext() if draft is None else draft.lock
         self._flight: _Flight | None = None
         self._ids: tuple[int, ...] = ()
         self._lengths: list[int] = []
@@ -87,6 +97,7 @@ class GraphedRounds:
         self._is_draft_warm = False
         self._caught_up_s = self._captured_s = 0.0
         """In this call."""
+        self._num_read = 0
 
     def forget(self) -> None:
         """Drop what runs: the caches that it belongs to are gone."""
@@ -144,8 +155,25 @@ class GraphedRounds:
                 self._flight = self._launch(target, draft, samples, choice, gamma, behind)
         if flight.is_there is not None:
             flight.is_there.synchronize()
+        self._check_ranks()
         followed = draft if is_model and flight.gamma else None
         return self._read(flight, target, followed, samples)
+
+    def _check_ranks(self) -> None:
+        """Make sure that all ranks are there, and every so many rounds that they agree."""
+        told = self._graphs.told
+        if told is None:
+            return
+        told.orders.check()
+        self._num_read += 1
+        if self._num_read % _AGREED:
+            return
+        first, *others = told.orders.ask(self._graphs, "standing")
+        for rank, other in enumerate(others, start=1):
+            if other != first:
+                raise ParallelError(
+                    f"rank {rank} has come to other tokens than rank 0: load the model again"
+                )
 
     def _read(
         self, flight: _Flight, target: Follower, draft: Follower | None, samples: Sequence[Sample]
@@ -255,16 +283,15 @@ class GraphedRounds:
             self._graphs.capture(kind)
             self._captured_s += self._now() - start
         share = self._graphs.draft_share(kind)
-        graph = self._graphs.graph(kind)
-        graph.replay()
+        there = self._graphs.replay(kind)
         ids = tuple(sample.id for sample in samples)
         if gamma:
             self._gammas.add(gamma)
             choice = Choice([gamma] * len(samples))
         if self._target.device.type != "cuda":
-            return _Flight(ids, gamma, choice, share, graph.found.clone(), None)
-        found = torch.empty(graph.found.shape, dtype=torch.int32, pin_memory=True)
-        found.copy_(graph.found, non_blocking=True)
+            return _Flight(ids, gamma, choice, share, there.clone(), None)
+        found = torch.empty(there.shape, dtype=torch.int32, pin_memory=True)
+        found.copy_(there, non_blocking=True)
         is_there = torch.cuda.Event()
         is_there.record()
         return _Flight(ids, gamma, choice, share, found, is_there)

@@ -14,12 +14,19 @@ from jaxtyping import Int
 from torch import Tensor
 
 from draftsmith.engine.rounds.buffers import PADDING, Begin, Buffers, Kind, bucket
-from draftsmith.engine.rounds.device_drafts import DeviceDraft, chosen
+from draftsmith.engine.rounds.device_drafts import (
+    DeviceDraft,
+    LookupDraft,
+    ModelDraft,
+    NoDraft,
+    chosen,
+)
 from draftsmith.kernels.gpu import plain, verdicts
-from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_pass import PassInputs
+from draftsmith.models.native.gpu_runner import GpuRunner
+from draftsmith.parallel.orders import Shared, together
 
-__all__ = ["RoundGraph", "RoundGraphs"]
+__all__ = ["RoundGraph", "RoundGraphs", "round_graphs"]
 
 _TIMED = 5
 """Replays by which a new graph is timed."""
@@ -35,22 +42,26 @@ class RoundGraph(NamedTuple):
     """What it took when it was captured; 0 where nothing is captured."""
 
 
-class RoundGraphs:
+class RoundGraphs(Shared):
     """The graphs of a target and what drafts for it.
+
+    Every rank of a group has them: each comes to the same verdicts, from the same logits and the
+    same noise, and no token travels.
 
     Args:
         target: What checks.
         draft: What guesses.
     """
 
-    def __init__(self, target: GpuDecoder, draft: DeviceDraft) -> None:
+    def __init__(self, target: GpuRunner, draft: DeviceDraft) -> None:
         self._target, self._draft = target, draft
-        self._is_cuda = target.device.type == "cuda"
+        self._is_cuda = target.is_cuda
         self._buffers: dict[int, Buffers] = {}
         self._graphs: dict[Kind, RoundGraph] = {}
         self._versions = self._pool_versions()
         self._memory = torch.cuda.graph_pool_handle() if self._is_cuda else None
 
+    @together
     def begin(self, sequences: Sequence[Begin]) -> None:
         """Tell the device which sequences run, and where they stand.
 
@@ -78,15 +89,23 @@ class RoundGraphs:
             self._versions = versions
         return kind in self._graphs
 
+    @together
     def capture(self, kind: Kind) -> None:
         """Capture a round, and the same without a draft: beside it the draft's share is known."""
         for one in (kind, kind._replace(gamma=0)):
             if not self.has(one):
                 self._graphs[one] = self._captured(one)
 
-    def graph(self, kind: Kind) -> RoundGraph:
-        """The graph of a round, captured before."""
-        return self._graphs[kind]
+    @together
+    def replay(self, kind: Kind) -> Int[Tensor, "batch twice_rows"]:
+        """Run a round that was captured before; what it finds, which the next one writes over."""
+        graph = self._graphs[kind]
+        graph.replay()
+        return graph.found
+
+    def standing(self) -> list[list[int]]:
+        """Where the sequences of every batch size stand: the same on every rank."""
+        return [torch.stack(buffers.state).view(-1).tolist() for buffers in self._buffers.values()]
 
     def draft_share(self, kind: Kind) -> float:
         """Which share of a round drafting takes, by the times of two graphs."""
@@ -99,7 +118,7 @@ class RoundGraphs:
 
     def _pool_versions(self) -> tuple[int, int]:
         draft = self._draft.model
-        return self._target.pool.version, 0 if draft is None else draft.pool.version
+        return self._target.store.version, 0 if draft is None else draft.store.version
 
     def _buffers_of(self, batch: int) -> Buffers:
         if batch not in self._buffers:
@@ -140,6 +159,24 @@ class RoundGraphs:
         bests = chosen(logits, buffers, kind, buffers.columns, vocab_size)
         settle = verdicts.settle if self._is_cuda else plain.settle
         settle(bests, check.tokens, buffers.state, found, check.nums, buffers.history)
+
+
+def round_graphs(
+    target: GpuRunner, draft: GpuRunner | None, ngrams: tuple[int, int] | None
+) -> RoundGraphs:
+    """The graphs of a target, and of a draft model, prompt lookup, or nothing.
+
+    Args:
+        target: What checks.
+        draft: A model that guesses; None is none.
+        ngrams: Prompt lookup's shortest and longest match; None is none.
+    """
+    vocab_size = target.config.vocab_size
+    if draft is not None:
+        return RoundGraphs(target, ModelDraft(draft, vocab_size))
+    if ngrams is not None:
+        return RoundGraphs(target, LookupDraft(vocab_size, ngrams))
+    return RoundGraphs(target, NoDraft(vocab_size))
 
 
 def _seconds(replay: Callable[[], None]) -> float:

@@ -18,9 +18,11 @@ from draftsmith.kernels.gpu.products import Plan, Scratch, Stream
 from draftsmith.kernels.gpu.verdicts import Bests, State
 
 __all__ = [
+    "add_up",
     "attend",
     "best_parts",
     "embed",
+    "embed_part",
     "laws",
     "look_up",
     "prepare",
@@ -318,3 +320,45 @@ def _points(bests: Bests) -> Int[Tensor, " rows"]:
     highest = bests.highs.amax(1)
     first = bests.ids.gather(1, bests.highs.argmax(1, keepdim=True))[:, 0]
     return torch.where(highest.isfinite(), first, -1)
+
+
+def embed_part(
+    tokens: Int[Tensor, " rows"],
+    embedding: Float[Tensor, "ids hidden"],
+    first: int,
+    out: Float[Tensor, "rows hidden"],
+) -> None:
+    """What `sums.embed_part` does; the same arguments."""
+    own = tokens.long() - first
+    is_own = (own >= 0) & (own < len(embedding))
+    found = embedding[own.clamp(0, len(embedding) - 1)].float()
+    out.copy_(torch.where(is_own.unsqueeze(1), found, 0.0))
+
+
+def add_up(
+    parts: Float[Tensor, "ranks rows columns"],
+    *,
+    norm: Float[Tensor, " columns"],
+    to: Stream,
+    outputs: int,
+    bias: Float[Tensor, " columns"] | None = None,
+    residual: Float[Tensor, "rows columns"] | None = None,
+) -> None:
+    """What `sums.add_up` does, of parts that are all here.
+
+    Args:
+        parts: Of every rank.
+        norm: The weight of the norm after this sum.
+        to: What is written.
+        outputs: Neighbours whose squares are summed together.
+        bias: Added to the sum.
+        residual: Added at the end; may be `to.values`.
+    """
+    summed = torch.zeros_like(parts[0])
+    for part in parts:
+        summed = summed + part
+    if bias is not None:
+        summed = summed + bias.float()
+    if residual is not None:
+        summed = summed + residual.float()
+    _write(to, stream_of(summed.to(to.values.dtype), norm, outputs))

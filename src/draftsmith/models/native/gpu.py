@@ -7,8 +7,7 @@ twin.
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +17,8 @@ from draftsmith.kernels.gpu.attention import PAGE
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, Scales
 from draftsmith.models.native.gpu_cache import GpuCache, PagePool
-from draftsmith.models.native.gpu_pass import MOST_ROWS, GpuPass, PassInputs
+from draftsmith.models.native.gpu_pass import MOST_ROWS
+from draftsmith.models.native.gpu_runner import GpuRunner, PassShape
 from draftsmith.models.native.gpu_weights import GpuWeights, on_gpu
 from draftsmith.models.native.weights import DecoderWeights
 
@@ -27,26 +27,19 @@ __all__ = ["GpuDecoder"]
 _MOST_GRAPHED = 256
 """Rows of a pass that is captured; a larger one is long enough to be launched kernel by kernel."""
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
-_FEWEST_PARTS = 16
 _MOST_PART_ROWS = 8192
 """Parts times rows of one pass, which bounds what their sums take."""
-
-
-class _Graph(NamedTuple):
-    graph: torch.cuda.CUDAGraph
-    packed: Int[Tensor, " numbers"]
-    logits: Float[Tensor, "rows vocab"]
 
 
 class GpuDecoder(LanguageModel):
     """A decoder of the Llama, Mistral, Qwen2, Qwen3 or SmolLM family, on the Triton kernels.
 
     Args:
-        weights: On the device, of one dtype.
-        config: The model's shape.
+        runner: This rank's part of it; all of it, where there are no other ranks.
+        config: The whole model's shape.
         name: For messages; None is the architecture's.
-        num_head_ids: For a draft: logits of the first ids alone, which are the most frequent in a
-            byte-pair vocabulary; None is all.
+        num_head_ids: For a draft: the head has logits of the first ids alone, which are the most
+            frequent in a byte-pair vocabulary; None is all.
     """
 
     uses_torch_threads = False
@@ -54,32 +47,49 @@ class GpuDecoder(LanguageModel):
 
     def __init__(
         self,
-        weights: GpuWeights,
+        runner: GpuRunner,
         config: DecoderConfig,
         name: str | None = None,
         num_head_ids: int | None = None,
     ) -> None:
         assert self.computes(config)
-        self.config = config
+        self.runner, self.config = runner, config
         self.num_head_ids = num_head_ids
-        self.weights = weights if num_head_ids is None else weights.with_head_of(num_head_ids)
-        weights = self.weights
-        self.device = weights.embedding.device
+        self.device = runner.device
         self.traits = ModelTraits(
             name=name or config.architecture,
             vocab_size=config.vocab_size,
             eos_token_ids=config.eos_token_ids,
             context_length=config.context_length,
         )
-        self.pool = PagePool(config, self.device, weights.embedding.dtype)
-        self._launcher = GpuPass(weights, config, self.pool)
-        is_cuda = self.device.type == "cuda"
-        self.can_be_captured = is_cuda
-        self._memory = torch.cuda.graph_pool_handle() if is_cuda else None
+        self.pool = PagePool(runner.store, config.context_length)
+        self.can_be_captured = self.device.type == "cuda"
         self.lock = threading.RLock()
         """Held from a pass's inputs to the copy of its outputs: graphs and scratch are shared."""
-        self._graphs: dict[tuple[int, int, int], _Graph] = {}
-        self._version = self.pool.version
+
+    @classmethod
+    def on_weights(
+        cls,
+        weights: GpuWeights,
+        config: DecoderConfig,
+        name: str | None = None,
+        num_head_ids: int | None = None,
+    ) -> "GpuDecoder":
+        """A decoder over weights that are on a device already, whole.
+
+        Args:
+            weights: Of one dtype.
+            config: The model's shape.
+            name: For messages; None is the architecture's.
+            num_head_ids: For a draft: logits of the first ids alone; None is all.
+        """
+        held = weights if num_head_ids is None else weights.with_head_of(num_head_ids)
+        return cls(GpuRunner(held, config), config, name, num_head_ids)
+
+    @property
+    def weights(self) -> GpuWeights:
+        """This rank's."""
+        return self.runner.weights
 
     @classmethod
     def from_weights(
@@ -101,7 +111,7 @@ class GpuDecoder(LanguageModel):
             name: For messages; None is the architecture's.
             num_head_ids: For a draft: logits of the first ids alone; None is all.
         """
-        return cls(on_gpu(weights, device, dtype), config, name, num_head_ids)
+        return cls.on_weights(on_gpu(weights, device, dtype), config, name, num_head_ids)
 
     @staticmethod
     def computes(config: DecoderConfig) -> bool:
@@ -158,12 +168,12 @@ class GpuDecoder(LanguageModel):
             What runs it, and the numbers that it reads: starts, widths, slots, then tokens.
         """
         with self.lock, self.current:
-            graph = self._graph(*self._bucket(batch, width, -(-num_tokens // PAGE)))
+            graph = self.runner.graph(self._bucket(batch, width, -(-num_tokens // PAGE)))
         return graph.graph.replay, graph.packed
 
     def _in_parts(self, cache: GpuCache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """A pass of more rows than there is scratch for, one sequence after the other."""
-        shape = (len(batch.rows), batch.width, len(self.weights.head))
+        shape = (len(batch.rows), batch.width, self.runner.num_ids)
         logits = torch.empty(shape, dtype=torch.float32, device=self.device)
         for place, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
             for first in range(0, len(tokens), MOST_ROWS):
@@ -174,7 +184,7 @@ class GpuDecoder(LanguageModel):
     @property
     def current(self) -> AbstractContextManager[object]:
         """Makes the model's device the one that kernels are launched on."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        return self.runner.current
 
     # --- a pass -------------------------------------------------------------------------------
 
@@ -192,84 +202,36 @@ class GpuDecoder(LanguageModel):
         num_parts = max(cache.reserve(row, end) for row, end in zip(batch.rows, ends, strict=True))
         num, width = len(batch.rows), batch.width
         slots = [cache.slot(row) for row in batch.rows]
-        counts, wide, parts = self._bucket(num, width, num_parts)
-        is_small = wide <= _WIDTHS[-1] and counts * wide <= _MOST_GRAPHED
-        is_graphed = self.device.type == "cuda" and is_small
-        if not is_graphed:
-            counts, wide = num, width
-        numbers = _packed(lengths, slots, batch.tokens, counts, wide)
-        if not is_graphed:
-            inputs = _unpacked(numbers.to(self.device), counts)
-            found = self.run(inputs, parts, with_logits=with_logits)
-            return None if found is None else found.view(counts, wide, -1)
-        captured = self._graph(counts, wide, parts)
-        captured.packed.copy_(numbers)
-        captured.graph.replay()
-        if not with_logits:
-            return None
-        # A copy: the next replay writes over what this one found.
-        return captured.logits.view(counts, wide, -1)[:num, :width].clone()
+        shape = self._bucket(num, width, num_parts)
+        is_small = shape.width <= _WIDTHS[-1] and shape.batch * shape.width <= _MOST_GRAPHED
+        if not (self.device.type == "cuda" and is_small):
+            shape = shape._replace(batch=num, width=width)
+            numbers = _packed(lengths, slots, batch.tokens, shape)
+            found = self.runner.launch_once(numbers, shape, with_logits)
+            found = None if found is None else found.view(num, width, -1)
+        else:
+            logits = self.runner.replay(_packed(lengths, slots, batch.tokens, shape), shape)
+            # A copy: the next replay writes over what this one found.
+            found = logits.view(shape.batch, shape.width, -1)[:num, :width].clone()
+        if self.runner.told is not None and self.runner.is_cuda:
+            # The others' part of it must be known to be there before a token is drawn.
+            torch.cuda.current_stream(self.device).synchronize()
+        self.runner.check_ranks()
+        return found if with_logits else None
 
-    def _bucket(self, batch: int, width: int, num_parts: int) -> tuple[int, int, int]:
+    def _bucket(self, batch: int, width: int, num_parts: int) -> PassShape:
         """The captured pass that such a one runs as."""
         wide = next((one for one in _WIDTHS if one >= width), width)
-        return 1 << (batch - 1).bit_length(), wide, self.num_parts(num_parts)
-
-    def num_parts(self, num_pages: int) -> int:
-        """The parts that are captured for sequences of so many pages."""
-        parts = _FEWEST_PARTS
-        while parts < num_pages:
-            parts *= 2
-        return min(parts, self.pool.most_pages)
-
-    def _graph(self, batch: int, width: int, num_parts: int) -> _Graph:
-        if self._version != self.pool.version:
-            self._graphs.clear()
-            self._version = self.pool.version
-        key = batch, width, num_parts
-        if key not in self._graphs:
-            self._graphs[key] = self._captured(*key)
-        return self._graphs[key]
-
-    def _captured(self, batch: int, width: int, num_parts: int) -> _Graph:
-        """Capture a pass; it is run once before, over no sequence, so that kernels are compiled."""
-        packed = torch.zeros(batch * (3 + width), dtype=torch.int32, device=self.device)
-        inputs = _unpacked(packed, batch)
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
-            self.run(inputs, num_parts)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # One pool of memory: graphs run one after the other, and keep nothing but their logits.
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            logits = self.run(inputs, num_parts)
-        assert logits is not None
-        return _Graph(graph, packed, logits)
-
-    def run(
-        self, inputs: PassInputs, num_parts: int, *, with_logits: bool = True
-    ) -> Float[Tensor, "rows vocab"] | None:
-        """Launch a pass, as `GpuPass.launch` does, which can be captured."""
-        return self._launcher.launch(inputs, num_parts, with_logits=with_logits)
+        return PassShape(1 << (batch - 1).bit_length(), wide, self.runner.num_parts(num_parts))
 
 
 def _packed(
-    starts: Sequence[int],
-    slots: Sequence[int],
-    tokens: Sequence[Sequence[int]],
-    batch: int,
-    width: int,
-) -> Int[Tensor, " numbers"]:
-    """Starts, widths, slots and tokens in one tensor, so that one copy takes them all."""
+    starts: Sequence[int], slots: Sequence[int], tokens: Sequence[Sequence[int]], shape: PassShape
+) -> list[int]:
+    """Starts, widths, slots and tokens in one list, so that one copy takes them all."""
+    batch, width, _ = shape
     missing = [0] * (batch - len(starts))
     rows = [token for new in tokens for token in (*new, *[0] * (width - len(new)))]
     widths = [len(new) for new in tokens]
     numbers = [*starts, *missing, *widths, *missing, *slots, *missing, *rows]
-    numbers += [0] * (batch * (3 + width) - len(numbers))
-    return torch.tensor(numbers, dtype=torch.int32)
-
-
-def _unpacked(packed: Int[Tensor, " numbers"], batch: int) -> PassInputs:
-    starts, widths, slots = packed[: 3 * batch].view(3, batch)
-    return PassInputs(starts, widths, slots, packed[3 * batch :].view(batch, -1))
+    return numbers + [0] * (batch * (3 + width) - len(numbers))

@@ -1,6 +1,6 @@
-"""What a decoder on a GPU remembers: pages of one pool, which all caches of a model share.
+"""What a decoder on a GPU remembers: pages of one store, which all caches of a model share.
 
-Graphs hold addresses. So pool and tables belong to the model and outlive the caches, which only
+Graphs hold addresses. So store and tables belong to the model and outlive the caches, which only
 say whose pages are whose. A whole page of tokens that are read for good may be shared by any number
 of rows, of any cache, and is not written to as long as it is; without a row it is kept until its
 memory is wanted.
@@ -11,22 +11,15 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from draftsmith.errors import CacheFullError, InvalidRequestError
-from draftsmith.kernels.gpu.attention import PAGE, Pages
+from draftsmith.kernels.gpu.attention import PAGE
 from draftsmith.models.contract import PagedCache
-from draftsmith.models.native.config import DecoderConfig
+from draftsmith.models.native.gpu_store import PageStore
 from draftsmith.models.native.prefixes import BLOCK, Block, PrefixIndex
 
 __all__ = ["GpuCache", "HeldPages", "PagePool"]
 
 assert PAGE == BLOCK
-
-_FIRST_TOKENS = 65_536
-_FIRST_SLOTS = 64
 
 
 @dataclass
@@ -40,26 +33,18 @@ class HeldPages:
 
 
 class PagePool:
-    """Keys and values of every layer in pages, and the tables that say which are whose.
+    """Whose pages of a store are whose.
 
     Args:
-        config: The model's shape.
-        device: Where.
-        dtype: Of keys and values.
+        store: The pages, on this rank.
+        context_length: The model's.
     """
 
-    def __init__(self, config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> None:
-        self.most_pages = -(-config.context_length // PAGE) + 1
-        """Of one sequence; a pass may write a little beyond the context."""
-        self.context_length = config.context_length
-        self._free_slots = list(range(_FIRST_SLOTS))[::-1]
-        num_pages = min(_FIRST_TOKENS // PAGE, self.most_pages * _FIRST_SLOTS)
-        self._free_pages = list(range(num_pages))[::-1]
-        shape = (config.num_layers, 2, num_pages, config.num_kv_heads, PAGE, config.head_size)
-        self._pages = torch.empty(shape, device=device, dtype=dtype)
-        self._tables = torch.zeros(_FIRST_SLOTS, self.most_pages, dtype=torch.int32, device=device)
-        self.version = 0
-        """Rises whenever addresses have changed."""
+    def __init__(self, store: PageStore, context_length: int) -> None:
+        self.store = store
+        self.context_length = context_length
+        self._free_slots = list(range(store.num_slots))[::-1]
+        self._free_pages = list(range(store.num_pages))[::-1]
         self.lock = threading.RLock()
         """Held while it is decided whose pages are whose: several engines may run one model."""
         self.index: PrefixIndex[int] = PrefixIndex()
@@ -74,24 +59,10 @@ class PagePool:
 
     @property
     def most_tokens(self) -> int | None:
-        """Tokens that all pages have room for, once there are as many as the device takes."""
-        if self._pages.device.type != "cuda":
-            return None
-        device, count = self._pages.device, self._pages.shape[2]
-        free, _ = torch.cuda.mem_get_info(device)
-        # What torch has set aside is free, too.
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        # While a pool grows, the old pages are still there.
-        return PAGE * max(count, count * free // self._pages.nbytes)
-
-    @property
-    def tables(self) -> Int[Tensor, "slots most_pages"]:
-        """The pages of each slot, in order."""
-        return self._tables
-
-    def layer(self, number: int) -> Pages:
-        """One layer's pages."""
-        return Pages(self._pages[number, 0], self._pages[number, 1])
+        """Tokens that all pages have room for, once there are as many as the devices take."""
+        found = self.store.on_every_rank("most_pages_in_all")
+        counts = [count for count in found if isinstance(count, int)]
+        return PAGE * min(counts) if counts else None
 
     def take_slot(self) -> int:
         """A line of the tables that nobody has."""
@@ -132,15 +103,6 @@ class PagePool:
         self.free(pages)
         return len(pages)
 
-    def write_table(self, slot: int, first: int, pages: Sequence[int]) -> None:
-        """Tell the device some pages of a slot."""
-        row = torch.tensor(pages, dtype=torch.int32)
-        self._tables[slot, first : first + len(pages)] = row.to(self._tables.device)
-
-    def copy_page(self, page: int, to: int) -> None:
-        """Copy keys and values of every layer."""
-        self._pages[:, :, to] = self._pages[:, :, page]
-
     def check_integrity(self, held: Iterable[Sequence[int]]) -> None:
         """Every page is free, kept, or held by as many rows as are counted.
 
@@ -156,7 +118,7 @@ class PagePool:
         own = [page for page in counts if page not in holders]
         assert all(counts[page] == 1 for page in own), "a page has two owners"
         every = [*own, *holders, *self._free_pages]
-        assert sorted(every) == list(range(self._pages.shape[2]))
+        assert sorted(every) == list(range(self.store.num_pages))
         assert len(set(self._free_slots)) == len(self._free_slots)
 
     def _take_in_abandoned(self) -> None:
@@ -164,28 +126,24 @@ class PagePool:
             self.give_back(self.abandoned.popleft())
 
     def _grow_pages(self) -> None:
-        layers, both, count, *rest = self._pages.shape
+        store = self.store
+        count = store.num_pages
         for more in (count, -(-count // 4)):
-            try:
-                grown = self._pages.new_empty(layers, both, count + more, *rest)
-            except torch.OutOfMemoryError:
-                continue
-            grown[:, :, :count] = self._pages
-            self._pages = grown
-            self._free_pages[:0] = [*range(count, count + more)][::-1]
-            self.version += 1
-            return
-        needed = 1.25 * self._pages.nbytes / 1e9
+            if all(store.on_every_rank("has_room", more)):
+                store.grow()
+                self._free_pages[:0] = [*range(count, count + more)][::-1]
+                return
+            store.stay()
+        needed = 1.25 * store.num_bytes / 1e9
         raise CacheFullError(
             f"the device has no {needed:.1f} GB for the keys and values of more than "
             f"{count * PAGE} tokens: use a smaller batch or shorter texts"
         )
 
     def _grow_slots(self) -> None:
-        count = len(self._tables)
-        self._tables = torch.cat((self._tables, torch.zeros_like(self._tables)))
+        count = self.store.num_slots
+        self.store.grow_slots()
         self._free_slots[:0] = [*range(count, 2 * count)][::-1]
-        self.version += 1
 
 
 class GpuCache(PagedCache):
@@ -253,7 +211,7 @@ class GpuCache(PagedCache):
     def reserve(self, row: int, num_tokens: int) -> int:
         """Make room for a row of so many tokens; the pages that it then has in use."""
         held, wanted = self._held[row], -(-num_tokens // PAGE)
-        if wanted > self.pool.most_pages:
+        if wanted > self.pool.store.most_pages:
             raise InvalidRequestError(
                 f"a sequence of {wanted * PAGE} tokens is longer than the model's context of "
                 f"{self.pool.context_length}: shorten the prompt or max_tokens"
@@ -265,7 +223,7 @@ class GpuCache(PagedCache):
                 new = self.pool.take_pages(wanted - first)
                 self._uses.update(new)
                 held.pages += new
-                self.pool.write_table(held.slot, first, new)
+                self.pool.store.write_table(held.slot, first, new)
         return wanted
 
     def recall(self, row: int, tokens: Sequence[int]) -> int:
@@ -287,7 +245,7 @@ class GpuCache(PagedCache):
                 raise
             self._uses.update(pages)
             held.blocks, held.pages = blocks, pages
-            self.pool.write_table(held.slot, 0, pages)
+            self.pool.store.write_table(held.slot, 0, pages)
         self.append(row, PAGE * len(pages))
         return self.length(row)
 
@@ -325,7 +283,7 @@ class GpuCache(PagedCache):
             assert self.length(row) <= PAGE * len(held.pages)
             assert PAGE * len(held.blocks) <= self.length(row)
             assert [block.content for block in held.blocks] == held.pages[: len(held.blocks)]
-            table = self.pool.tables[held.slot, : len(held.pages)]
+            table = self.pool.store.tables[held.slot, : len(held.pages)]
             assert table.tolist() == held.pages
         held_pages = Counter(page for held in self._held.values() for page in held.pages)
         assert held_pages == self._uses
@@ -378,7 +336,7 @@ class GpuCache(PagedCache):
             self.pool.free(self.pool.index.forget(block))
         else:
             self._make_way(1)
-            self.pool.copy_page(block.content, copy)
+            self.pool.store.copy_page(block.content, copy)
             self._replace(held, num_whole, copy)
             self.pool.index.release([block])
 
@@ -396,7 +354,7 @@ class GpuCache(PagedCache):
         before, held.pages[number] = held.pages[number], page
         self._uses[page] += 1
         self._count_out([before])
-        self.pool.write_table(held.slot, number, [page])
+        self.pool.store.write_table(held.slot, number, [page])
         return before
 
     def _count_out(self, pages: Iterable[int]) -> None:

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from draftsmith.kernels.gpu import attention, plain, products
+from draftsmith.kernels.gpu import attention, plain, products, sums
 from draftsmith.kernels.gpu.attention import PAGE, Heads, Parts, Places
 from draftsmith.kernels.gpu.products import Plan, Scratch, Stream, plan_for
 from draftsmith.models.native.config import DecoderConfig
-from draftsmith.models.native.gpu_cache import PagePool
+from draftsmith.models.native.gpu_store import PageStore
 from draftsmith.models.native.gpu_weights import GpuLayer, GpuWeights
+from draftsmith.parallel.exchange import Exchange
 
 __all__ = ["MOST_ROWS", "GpuPass", "PassInputs"]
 
@@ -50,20 +51,33 @@ class GpuPass:
     """What launches the passes of one model: its kernels, and how each matrix is cut up.
 
     Args:
-        weights: On the device, of one dtype.
-        config: The model's shape.
-        pool: Where keys and values lie.
+        weights: On the device, of one dtype: this rank's.
+        config: The shape of what this rank has.
+        store: Where keys and values lie.
+        num_ids: Columns of the logits, of all ranks together.
+        exchange: What joins this rank's part to the others'; None if there are no others.
     """
 
-    def __init__(self, weights: GpuWeights, config: DecoderConfig, pool: PagePool) -> None:
-        self._weights, self._config, self._pool = weights, config, pool
+    def __init__(
+        self,
+        weights: GpuWeights,
+        config: DecoderConfig,
+        store: PageStore,
+        num_ids: int,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self._weights, self._config, self._store = weights, config, store
+        self._num_ids, self._exchange = num_ids, exchange
         device = weights.embedding.device
-        self._waves = _waves(config, pool.most_pages * PAGE, device)
+        self._waves = _waves(config, store.most_pages * PAGE, device)
         self._plans = _plans(weights)
+        self._tile = self._plans.output.outputs if exchange is None else exchange.tile
         self._scratch = _scratch(self._plans, config, device)
-        kernels = products.embed, products.product, attention.attend
-        twins = plain.embed, plain.product, plain.attend
-        self._embed, self._product, self._attend = kernels if device.type == "cuda" else twins
+        self._embed, self._product, self._attend = (
+            (products.embed, products.product, attention.attend)
+            if device.type == "cuda"
+            else (plain.embed, plain.product, plain.attend)
+        )
 
     def launch(
         self, inputs: PassInputs, num_parts: int, *, with_logits: bool = True
@@ -78,39 +92,91 @@ class GpuPass:
         Returns:
             The logits of every row, float32; None if they are not wanted.
         """
-        config, weights = self._config, self._weights
-        tables = self._pool.tables.index_select(0, inputs.slots)[:, :num_parts].contiguous()
+        weights, exchange = self._weights, self._exchange
+        tables = self._store.tables.index_select(0, inputs.slots)[:, :num_parts].contiguous()
         places = Places(inputs.starts, inputs.widths, tables, inputs.tokens.shape[1])
         room = self._room(inputs.tokens.numel(), num_parts)
-        self._embed(
-            inputs.tokens.view(-1),
-            weights.embedding,
-            weights.layers[0].attention_norm,
-            room.stream,
-            self._plans.output.outputs,
-        )
+        if exchange is not None:
+            exchange.begin()
+        self._enter(inputs.tokens.view(-1), room.stream)
         after = [*(layer.attention_norm for layer in weights.layers[1:]), weights.final_norm]
         for number, next_norm in enumerate(after):
             self._look_back(number, room, places, num_parts)
             self._feed_forward(weights.layers[number], room, next_norm)
-        if not with_logits:
-            return None
-        logits = weights.embedding.new_empty(
-            inputs.tokens.numel(), len(weights.head), dtype=torch.float32
-        )
-        self._product(
-            room.stream.weighted,
-            weights.head,
-            logits,
-            self._plans.head,
-            squares=room.stream.squares,
-            epsilon=config.norm_epsilon,
-        )
+        logits = self._logits(room.stream) if with_logits else None
+        if exchange is not None:
+            exchange.end()
         return logits
+
+    def _enter(self, tokens: Int[Tensor, " rows"], stream: Stream) -> None:
+        """Begin the stream with the embeddings."""
+        weights, exchange = self._weights, self._exchange
+        norm = weights.layers[0].attention_norm
+        if exchange is None:
+            self._embed(tokens, weights.embedding, norm, stream, self._tile)
+            return
+        embed_part = sums.embed_part if tokens.is_cuda else plain.embed_part
+        mine = exchange.room(*stream.values.shape)
+        embed_part(tokens, weights.embedding, exchange.rank * len(weights.embedding), mine)
+        exchange.add_up(mine, norm=norm, to=stream)
+
+    def _logits(self, stream: Stream) -> Float[Tensor, "rows ids"]:
+        """Of every row, float32."""
+        head, exchange, rows = self._weights.head, self._exchange, len(stream.values)
+        logits = head.new_empty(rows, self._num_ids, dtype=torch.float32)
+
+        def product(first: int, out: Float[Tensor, "some ids"]) -> None:
+            self._product(
+                stream.weighted[first : first + len(out)],
+                head,
+                out,
+                self._plans.head,
+                squares=stream.squares[first : first + len(out)],
+                epsilon=self._config.norm_epsilon,
+            )
+
+        if exchange is None:
+            product(0, logits)
+            return logits
+        step = exchange.most_rows(len(head))
+        for first in range(0, rows, step):
+            some = logits[first : first + step]
+            mine = exchange.room(len(some), len(head))
+            product(first, mine)
+            exchange.gather(mine, some)
+        return logits
+
+    def _add(
+        self,
+        x: Float[Tensor, "rows inputs"],
+        weight: Float[Tensor, "hidden inputs"],
+        plan: Plan,
+        bias: Float[Tensor, " hidden"] | None,
+        norm: Float[Tensor, " hidden"],
+        stream: Stream,
+    ) -> None:
+        """Add a product to the stream; `norm` comes after it."""
+        exchange = self._exchange
+        if exchange is None:
+            self._product(
+                x,
+                weight,
+                stream.values,
+                plan,
+                bias=bias,
+                residual=stream.values,
+                norm=norm,
+                to=stream,
+                scratch=self._scratch,
+            )
+            return
+        mine = exchange.room(*stream.values.shape)
+        self._product(x, weight, mine, plan, scratch=self._scratch)
+        exchange.add_up(mine, norm=norm, to=stream, bias=bias, residual=stream.values)
 
     def _room(self, rows: int, num_parts: int) -> _Room:
         config, new = self._config, self._weights.embedding.new_empty
-        tiles = -(-config.hidden_size // self._plans.output.outputs)
+        tiles = -(-config.hidden_size // self._tile)
         shape = (num_parts, rows, config.num_heads)
         all_heads = config.num_heads + 2 * config.num_kv_heads
         return _Room(
@@ -145,7 +211,7 @@ class GpuPass:
         self._attend(
             room.projected,
             room.attended,
-            self._pool.layer(number),
+            self._store.layer(number),
             places,
             Heads(*self._waves, query_norm, key_norm, config.norm_epsilon),
             room.parts,
@@ -153,16 +219,13 @@ class GpuPass:
             scale=config.head_size**-0.5,
             window=config.windows[number],
         )
-        self._product(
+        self._add(
             room.attended.view(rows, -1),
             layer.output,
-            stream.values,
             self._plans.output,
-            bias=layer.output_bias,
-            residual=stream.values,
-            norm=layer.feed_forward_norm,
-            to=stream,
-            scratch=self._scratch,
+            layer.output_bias,
+            layer.feed_forward_norm,
+            stream,
         )
 
     def _feed_forward(
@@ -180,17 +243,7 @@ class GpuPass:
             bias=layer.gate_and_up_bias,
             gate=self._config.activation,
         )
-        self._product(
-            room.inner,
-            layer.down,
-            stream.values,
-            self._plans.down,
-            bias=layer.down_bias,
-            residual=stream.values,
-            norm=next_norm,
-            to=stream,
-            scratch=self._scratch,
-        )
+        self._add(room.inner, layer.down, self._plans.down, layer.down_bias, next_norm, stream)
 
 
 def _waves(
