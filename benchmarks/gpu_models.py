@@ -13,14 +13,19 @@ from draftsmith.models.native.gpu_weights import GpuLayer, GpuWeights
 from draftsmith.models.native.rotary import scaled_rotary
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
-__all__ = ["SHAPES", "adapted", "adapted_from", "plain_decoder", "random_weights"]
+__all__ = ["SHAPES", "adapted", "adapted_from", "plain_decoder", "random_weights", "shape"]
 
 _QWEN = ("query", "key", "value")
 
 
-def _config(
-    sizes: tuple[int, int, int, int, int, int, int], context: int, biases: tuple[str, ...] = ()
+def shape(
+    sizes: tuple[int, int, int, int, int, int, int],
+    context: int,
+    biases: tuple[str, ...] = (),
+    *,
+    is_tied: bool = False,
 ) -> DecoderConfig:
+    """A decoder's: layers, hidden, heads, key/value heads, their size, intermediate, vocabulary."""
     layers, hidden, heads, kv_heads, head, inner, vocab = sizes
     return DecoderConfig(
         architecture="qwen2" if biases else "llama",
@@ -37,14 +42,14 @@ def _config(
         windows=(None,) * layers,
         eos_token_ids=(),
         biases=biases,
-        is_tied=bool(biases),
+        is_tied=is_tied,
     )
 
 
 SHAPES = {
-    "0.5B": _config((24, 896, 14, 2, 64, 4864, 151_936), 32_768, _QWEN),
-    "1.5B": _config((28, 1536, 12, 2, 128, 8960, 151_936), 32_768, _QWEN),
-    "8B": _config((32, 4096, 32, 8, 128, 14_336, 128_256), 8192),
+    "0.5B": shape((24, 896, 14, 2, 64, 4864, 151_936), 32_768, _QWEN, is_tied=True),
+    "1.5B": shape((28, 1536, 12, 2, 128, 8960, 151_936), 32_768, _QWEN, is_tied=True),
+    "8B": shape((32, 4096, 32, 8, 128, 14_336, 128_256), 8192),
 }
 """Of Qwen2.5 0.5B and 1.5B, and of Llama 3 8B."""
 
