@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftsmith.errors import ModelFormatError
-from draftsmith.kernels.matrix import FORMATS
+from draftsmith.kernels.matrix import FORMATS, BlockFormat
 
-__all__ = ["converted", "held_format"]
+__all__ = ["converted", "held_format", "stored_block"]
 
 _IQ4_NL_VALUES = np.array(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8
@@ -50,6 +50,15 @@ def held_format(name: str, format: str) -> str:
             f"of {', '.join(FORMATS)}"
         )
     return "F32"
+
+
+def stored_block(format: str) -> BlockFormat:
+    """How a format, with a kernel or without, cuts the rows of a file."""
+    if format in FORMATS:
+        return FORMATS[format]
+    import gguf
+
+    return BlockFormat(*gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[format]])
 
 
 def converted(raw: NDArray[np.uint8], format: str, label: str) -> NDArray[np.uint8]:

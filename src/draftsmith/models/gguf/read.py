@@ -17,6 +17,7 @@ from draftsmith.models.native.bounds import check_sizes, extent_of, named_after
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.names import GGUF
 from draftsmith.models.native.read import read_weights
+from draftsmith.models.native.shards import Part
 from draftsmith.models.native.stored import StoredTensor
 from draftsmith.models.native.weights import DecoderWeights
 
@@ -30,23 +31,27 @@ _SIZES = (
 )
 
 
-def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, DecoderWeights]:
-    """Read a model from a GGUF file.
+def read_gguf(
+    path: Path, format: str | None = None, part: Part | None = None
+) -> tuple[DecoderConfig, DecoderWeights]:
+    """Read a model, or one rank's part of it, from a GGUF file.
 
     Args:
         path: The file.
         format: One of `native.read.TARGET_FORMATS`, to convert every matrix to it; None keeps the
             file's, or what `kernels.stand_ins` holds it as.
+        part: Whose weights are read, as `native.shards` cuts them; None is the whole model.
 
     Returns:
-        The model's shape and its weights; norms and biases are float32.
+        The whole model's shape, and the weights; norms and biases are float32.
 
     Raises:
         ModelNotFoundError: There is no such file.
         ModelFormatError: The file is not whole, is of a kind that has no native decoder, says
             something that is not known, holds other tensors than it means, or does not fit in
             memory.
-        InvalidRequestError: `format` is unknown, or would quantise quantised weights again.
+        InvalidRequestError: `format` is unknown, or would quantise quantised weights again; or the
+            model cannot be cut into such parts.
 
     Example:
         >>> from pathlib import Path
@@ -67,7 +72,7 @@ def read_gguf(path: Path, format: str | None = None) -> tuple[DecoderConfig, Dec
         if family.is_fused:
             tensors = split_tensors(tensors, config)
         stored = {name: _ordered(tensor, family, config) for name, tensor in tensors.items()}
-        return config, read_weights(config, GGUF, stored, format)
+        return config, read_weights(config, GGUF, stored, format, part)
 
 
 def _stored(tensor: GgufTensor) -> StoredTensor:

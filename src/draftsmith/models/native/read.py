@@ -25,6 +25,7 @@ from draftsmith.models.native.config import (
 )
 from draftsmith.models.native.memory import available_memory, check_fits
 from draftsmith.models.native.names import TRANSFORMERS, Naming, check_names
+from draftsmith.models.native.shards import Part, shard_tensors
 from draftsmith.models.native.stored import FLOAT_TYPES, StoredTensor
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 
@@ -51,22 +52,25 @@ class RequantisedError(InvalidRequestError):
     """Weights that are quantised already would be quantised to another format."""
 
 
-def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig, DecoderWeights]:
-    """Read a model from a folder that `save_pretrained` wrote.
+def read_folder(
+    folder: Path, format: str | None = None, part: Part | None = None
+) -> tuple[DecoderConfig, DecoderWeights]:
+    """Read a model, or one rank's part of it, from a folder that `save_pretrained` wrote.
 
     Args:
         folder: It holds `config.json` and safetensors.
         format: One of `TARGET_FORMATS`, to convert or quantise every matrix to it, the
             embedding included; None keeps the checkpoint's.
+        part: Whose weights are read, as `native.shards` cuts them; None is the whole model.
 
     Returns:
-        The model's shape and its weights; norms and biases are float32.
+        The whole model's shape, and the weights; norms and biases are float32.
 
     Raises:
         ModelNotFoundError: There is no such folder.
         ModelFormatError: It is not whole, is of a kind that has no native decoder, holds other
             tensors than its config means, or does not fit in memory.
-        InvalidRequestError: `format` is unknown.
+        InvalidRequestError: `format` is unknown, or the model cannot be cut into such parts.
     """
     with named_after(folder):
         stored = {
@@ -79,27 +83,39 @@ def read_folder(folder: Path, format: str | None = None) -> tuple[DecoderConfig,
             config = replace(config, is_tied=False)
         elif config.is_tied:
             stored.pop(TRANSFORMERS.head, None)
-        return config, read_weights(config, TRANSFORMERS, stored, format)
+        return config, read_weights(config, TRANSFORMERS, stored, format, part)
 
 
 def read_weights(
-    config: DecoderConfig, naming: Naming, stored: Mapping[str, StoredTensor], format: str | None
+    config: DecoderConfig,
+    naming: Naming,
+    stored: Mapping[str, StoredTensor],
+    format: str | None,
+    part: Part | None = None,
 ) -> DecoderWeights:
-    """Read all weights of a model.
+    """Read all weights of a model, or one rank's part of them.
 
     Args:
-        config: The model's shape.
+        config: The whole model's shape.
         naming: What its tensors are called.
         stored: The tensors by name: those that the shape means, and no others.
         format: One of `TARGET_FORMATS`, to convert every matrix to it; None keeps each one's, or
-            what `kernels.stand_ins` holds it as.
+            what `kernels.stand_ins` holds it as. A part that ends within quantised blocks is held
+            as F32, which keeps every value.
+        part: Whose weights are read, and what memory is measured for; None is the whole model.
 
     Raises:
         ModelFormatError: A tensor is missing, unknown, misshapen, corrupt or of a type that cannot
             be read, or there is too little memory.
-        InvalidRequestError: `format` is unknown, or would quantise quantised weights again.
+        InvalidRequestError: `format` is unknown, or would quantise quantised weights again; or the
+            model cannot be cut into such parts.
     """
-    return _Reader(config, naming, stored, format).read_all()
+    check_names({name: tensor.shape for name, tensor in stored.items()}, naming.shapes(config))
+    _check_target(format, stored)
+    if part is not None:
+        stored = shard_tensors(stored, naming, config, part)
+    check_fits(_needed_bytes(stored, format), available_memory())
+    return _Reader(config, naming, stored, format, part).read_all()
 
 
 def native_architecture(source: Path | Mapping[str, object]) -> str | None:
@@ -171,12 +187,10 @@ class _Reader:
         naming: Naming,
         stored: Mapping[str, StoredTensor],
         format: str | None,
+        part: Part | None,
     ) -> None:
-        wanted = naming.shapes(config)
-        check_names({name: tensor.shape for name, tensor in stored.items()}, wanted)
-        _check_target(format, stored)
-        check_fits(_needed_bytes(stored, format), available_memory())
         self._config, self._naming, self._stored, self._format = config, naming, stored, format
+        self._owner = "" if part is None else f"rank {part.rank}'s part of "
 
     def read_all(self) -> DecoderWeights:
         naming = self._naming
@@ -223,16 +237,19 @@ class _Reader:
     def _matrix(self, name: str, *, is_looked_up: bool = False) -> Matrix:
         tensor = self._stored[name]
         size = tensor.shape
-        label = f"tensor {name!r}"
+        label = f"{self._owner}tensor {name!r}"
         held = held_format(name, tensor.format)
-        is_kept = self._format is None or self._format == held
-        if is_looked_up and is_kept and held == tensor.format:
+        format = _final_format(name, tensor, self._format)
+        is_in_file = held == tensor.format and not tensor.spare_rows
+        if is_looked_up and is_in_file and format == held:
             return Matrix.in_file(tensor.path, tensor.offset, held, size[0], size[1], label)
         parts = (converted(part, tensor.format, label) for part in tensor.parts())
         packed = Matrix.pack_parts(parts, held, size[0], size[1], label)
-        if is_kept:
+        if format == held and not any(tensor.margins):
             return packed
-        return Matrix.from_float(packed.dequantise(), str(self._format), label)
+        left, right = tensor.margins
+        wanted = packed.dequantise()[:, left : size[1] - right]
+        return Matrix.from_float(wanted, format, label)
 
     def _vector(self, name: str) -> Float[Tensor, " width"]:
         return self._stored[name].tensor()
@@ -253,11 +270,18 @@ def _check_target(format: str | None, stored: Mapping[str, StoredTensor]) -> Non
             )
 
 
+def _final_format(name: str, tensor: StoredTensor, format: str | None) -> str:
+    """What a matrix becomes, if `format` is asked for."""
+    held = format or held_format(name, tensor.format)
+    # Other blocks than the file's would round the values again.
+    return "F32" if any(tensor.margins) and held not in FLOAT_TYPES else held
+
+
 def _needed_bytes(stored: Mapping[str, StoredTensor], format: str | None) -> int:
     """What the weights will take once they are packed."""
     return sum(
         tensor.num_bytes
-        if format is None and tensor.format in FORMATS
-        else num_bytes(format or held_format(name, tensor.format), math.prod(tensor.shape))
+        if format is None and tensor.format in FORMATS and not any(tensor.margins)
+        else num_bytes(_final_format(name, tensor, format), math.prod(tensor.wanted_shape))
         for name, tensor in stored.items()
     )

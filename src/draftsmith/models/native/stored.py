@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from draftsmith.errors import ModelFormatError
+from draftsmith.kernels.matrix import BlockFormat
 
 __all__ = ["FLOAT_TYPES", "ID_TYPES", "StoredTensor"]
 
@@ -46,22 +47,59 @@ class StoredTensor:
     offset: int
     """Bytes from the start of the file."""
     num_bytes: int
+    """What it takes once it is read."""
     permuted_heads: int = 0
     """Heads whose rows llama.cpp has put in another order; 0 is none."""
+    stride: int = 0
+    """Bytes from the start of a row to that of the next; 0 where there is nothing between them."""
+    spare_rows: int = 0
+    """Rows at the end that are not in the file, but zeros."""
+    margins: tuple[int, int] = (0, 0)
+    """Columns on the left and on the right that only share blocks with those that are wanted."""
 
     def interleaved(self, heads: int) -> "StoredTensor":
         """The same, said to have its rows in llama.cpp's order."""
         return replace(self, permuted_heads=heads)
 
+    @property
+    def wanted_shape(self) -> tuple[int, ...]:
+        """The shape without the margins."""
+        return (*self.shape[:-1], self.shape[-1] - sum(self.margins)) if self.shape else ()
+
     def some_rows(self, name: str, first: int, count: int) -> "StoredTensor":
-        """Neighbouring rows of a matrix, as a tensor of their own; rows are whole blocks."""
+        """Neighbouring rows of a matrix, as a tensor of their own; beyond the last are zeros.
+
+        Rows are whole blocks; those in llama.cpp's order are taken in whole heads.
+        """
         row_bytes = self.num_bytes // self.shape[0]
         return replace(
             self,
             name=name,
             shape=(count, *self.shape[1:]),
-            offset=self.offset + first * row_bytes,
+            offset=self.offset + first * (self.stride or row_bytes),
             num_bytes=count * row_bytes,
+            permuted_heads=self.permuted_heads * count // self.shape[0],
+            spare_rows=min(count, max(0, first + count - self.shape[0])),
+        )
+
+    def some_columns(self, first: int, count: int, block: BlockFormat) -> "StoredTensor":
+        """Neighbouring columns of a matrix: the blocks that hold them, and no others.
+
+        Args:
+            first: The first column.
+            count: Columns.
+            block: Of the tensor's format.
+        """
+        start = first // block.num_weights
+        end = -(-(first + count) // block.num_weights)
+        row_bytes, stride = (end - start) * block.num_bytes, self.num_bytes // self.shape[0]
+        return replace(
+            self,
+            shape=(self.shape[0], (end - start) * block.num_weights),
+            offset=self.offset + start * block.num_bytes,
+            num_bytes=self.shape[0] * row_bytes,
+            stride=0 if row_bytes == stride else stride,
+            margins=(first - start * block.num_weights, end * block.num_weights - first - count),
         )
 
     def read(self) -> NDArray[np.uint8]:
@@ -114,18 +152,36 @@ class StoredTensor:
         return torch.from_numpy(self.read()).view(ID_TYPES[self.format]).reshape(self.shape)
 
     def _span(self, start: int, count: int) -> NDArray[np.uint8]:
+        """Some of the bytes; whole rows of them, where there is something between rows."""
         buffer = np.empty(count, dtype=np.uint8)
-        view, done = buffer.data, 0
+        done = 0
         with self.path.open("rb", buffering=0) as file:
-            while done < count:  # one call reads 2 GiB at most
-                got = os.preadv(file.fileno(), [view[done:]], self.offset + start + done)
-                if not got:
-                    raise ModelFormatError(
-                        f"{self.path} is truncated: it ends within tensor {self.name!r}; "
-                        "fetch it again"
-                    )
-                done += got
+            for offset, num_bytes in self._runs(start, count):
+                self._fill(file.fileno(), buffer.data[done : done + num_bytes], offset)
+                done += num_bytes
+        buffer[done:] = 0
         return buffer
+
+    def _runs(self, start: int, count: int) -> Iterator[tuple[int, int]]:
+        """Where in the file these bytes lie, and how many lie together; none are spare rows'."""
+        spare_bytes = self.spare_rows * self.num_bytes // self.shape[0] if self.spare_rows else 0
+        end = min(start + count, self.num_bytes - spare_bytes)
+        if not self.stride:
+            yield self.offset + start, max(0, end - start)
+            return
+        row_bytes = self.num_bytes // self.shape[0]
+        for row in range(start // row_bytes, end // row_bytes):
+            yield self.offset + row * self.stride, row_bytes
+
+    def _fill(self, descriptor: int, view: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(view):  # one call reads 2 GiB at most
+            got = os.preadv(descriptor, [view[done:]], offset + done)
+            if not got:
+                raise ModelFormatError(
+                    f"{self.path} is truncated: it ends within tensor {self.name!r}; fetch it again"
+                )
+            done += got
 
 
 def _unpermuted(raw: NDArray[np.uint8], num_rows: int, heads: int) -> NDArray[np.uint8]:
