@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.kernels.gpu import plain
+from draftsmith.kernels.gpu.peers import Inbox
 from draftsmith.kernels.gpu.products import Stream
 
 __all__ = ["Exchange", "GatheredExchange"]
@@ -34,13 +35,13 @@ class Exchange(Protocol):
         """A pass begins."""
         ...
 
-    def room(self, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
-        """Where this rank leaves its part of the next exchange, float32."""
+    def room(self, rows: int, columns: int) -> Float[Tensor, "rows columns"] | Inbox:
+        """Where kernels leave this rank's part of the next exchange, float32."""
         ...
 
     def add_up(
         self,
-        mine: Float[Tensor, "rows columns"],
+        mine: Float[Tensor, "rows columns"] | Inbox,
         *,
         norm: Float[Tensor, " columns"],
         to: Stream,
@@ -58,11 +59,17 @@ class Exchange(Protocol):
         """
         ...
 
-    def gather(self, mine: Float[Tensor, "rows own"], out: Float[Tensor, "rows columns"]) -> None:
+    def gather(
+        self,
+        mine: Float[Tensor, "rows own"] | Inbox,
+        num_own: int,
+        out: Float[Tensor, "rows columns"],
+    ) -> None:
         """Every rank's columns side by side, as many as `out` has.
 
         Args:
             mine: This rank's, where `room` said.
+            num_own: Columns of one rank.
             out: What is written.
         """
         ...
@@ -102,7 +109,7 @@ class GatheredExchange:
 
     def add_up(
         self,
-        mine: Float[Tensor, "rows columns"],
+        mine: Float[Tensor, "rows columns"] | Inbox,
         *,
         norm: Float[Tensor, " columns"],
         to: Stream,
@@ -110,11 +117,19 @@ class GatheredExchange:
         residual: Float[Tensor, "rows columns"] | None = None,
     ) -> None:
         """Gathered, then summed, because a collective's own sum has an order of its own."""
+        assert isinstance(mine, Tensor)
         parts = torch.stack(self._parts(mine))
         plain.add_up(parts, norm=norm, to=to, outputs=self.tile, bias=bias, residual=residual)
 
-    def gather(self, mine: Float[Tensor, "rows own"], out: Float[Tensor, "rows columns"]) -> None:
+    def gather(
+        self,
+        mine: Float[Tensor, "rows own"] | Inbox,
+        num_own: int,
+        out: Float[Tensor, "rows columns"],
+    ) -> None:
         """Gathered, and the last rank's spare columns left out."""
+        assert isinstance(mine, Tensor)
+        assert mine.shape[1] == num_own
         out.copy_(torch.cat(self._parts(mine), dim=1)[:, : out.shape[1]])
 
     def _parts(self, mine: Float[Tensor, "rows columns"]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Exchanges between GPUs of one host, each of which reads the others' memory."""
+"""Exchanges between GPUs of one host, which write to each other's memory."""
 
 import os
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from draftsmith.errors import ParallelError
 from draftsmith.kernels.gpu import sums
+from draftsmith.kernels.gpu.peers import MOST_PLACES, Inbox, Peers, meet
 from draftsmith.kernels.gpu.products import Stream
-from draftsmith.kernels.gpu.sums import MOST_PLACES, Peers
 
 __all__ = ["SymmetricExchange"]
 
 _FLOATS = 1 << 23
-"""Of one exchange: 512 rows of 16,384."""
+"""That a rank sends in one exchange, at most: 512 rows of 16,384."""
 
 
 class SymmetricExchange:
-    """Each rank leaves its part in memory that all can read; whoever needs the sum reads it there.
+    """Each rank writes its part into the others' memory, where their kernels wait for it.
 
     Needs GPUs that reach each other's memory (NVLink, or PCIe with peer access). It works inside a
     CUDA graph. NVLink multicast is never used.
@@ -41,24 +41,29 @@ class SymmetricExchange:
         os.environ.setdefault("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1")
         torch_group = dist.group.WORLD if group is None else group
         assert torch_group is not None
-        count = 2 * _FLOATS + self.size * MOST_PLACES
+        # Two inboxes, used in turn: what is read from one is not written over before all have met
+        # again. Behind them the flags.
+        count = 2 * self.size * _FLOATS
         try:
-            self._memory = symmetric_memory.empty(count, dtype=torch.float32, device=device)
-            self._handle = symmetric_memory.rendezvous(self._memory, torch_group.group_name)
+            memory = symmetric_memory.empty(
+                count + self.size * MOST_PLACES, dtype=torch.float32, device=device
+            )
+            self._handle = symmetric_memory.rendezvous(memory, torch_group.group_name)
         except RuntimeError as error:
             raise ParallelError(
                 f"the GPUs do not reach each other's memory ({str(error).splitlines()[0]}): use "
                 "one GPU, or layers_per_device"
             ) from error
-        self._memory.zero_()
+        memory.zero_()
         torch.cuda.synchronize(device)
         dist.barrier(group)
+        self._inboxes = memory[:count].view(2, self.size, _FLOATS)
         floats = torch.tensor(self._handle.buffer_ptrs, dtype=torch.int64, device=device)
         self.is_off = torch.zeros(1, dtype=torch.int32, pin_memory=True)
         """Set to 1 by whoever knows that a rank is gone: nobody waits for it then."""
         self._peers = Peers(
             floats,
-            floats + 4 * 2 * _FLOATS,
+            floats + count * memory.itemsize,
             torch.zeros(MOST_PLACES, dtype=torch.int32, device=device),
             self.is_off,
             self.rank,
@@ -68,43 +73,49 @@ class SymmetricExchange:
         """Exchanges of this pass."""
 
     def most_rows(self, columns: int) -> int:
-        """As many as half of the memory holds, and as a sum has places for."""
-        return min(_FLOATS // columns, MOST_PLACES // -(-columns // self.tile))
+        """As many as an inbox holds."""
+        return _FLOATS // columns
 
     def begin(self) -> None:
-        """Every pass begins with the first half, whichever graphs came before."""
+        """Every pass begins with the first inbox, whichever graphs came before."""
         self._count = 0
 
     def end(self) -> None:
-        """The next pass writes to the first half: none may still be reading it."""
+        """The next pass sends to the first inbox: none may still be reading it."""
         if self._count % 2:
-            sums.meet(self._peers)
+            meet(self._peers)
 
-    def room(self, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
-        """The half that nobody reads any more."""
-        start = self._start
-        return self._memory[start : start + rows * columns].view(rows, columns)
+    def room(self, rows: int, columns: int) -> Inbox:
+        """The inbox that nobody reads any more."""
+        assert rows * columns <= _FLOATS
+        number = self._count % 2
+        offset = (number * self.size + self.rank) * _FLOATS
+        return Inbox(self._inboxes[number], offset, self._peers)
 
     def add_up(
         self,
-        mine: Float[Tensor, "rows columns"],
+        mine: Float[Tensor, "rows columns"] | Inbox,
         *,
         norm: Float[Tensor, " columns"],
         to: Stream,
         bias: Float[Tensor, " columns"] | None = None,
         residual: Float[Tensor, "rows columns"] | None = None,
     ) -> None:
-        """One kernel, which reads every rank's memory."""
-        assert mine.data_ptr() == self._memory.data_ptr() + 4 * self._start
-        sums.add_up(self._peers, self._start, norm=norm, to=to, bias=bias, residual=residual)
+        """One kernel, which waits for the others' parts."""
+        sums.add_up(self._current(mine), norm=norm, to=to, bias=bias, residual=residual)
         self._count += 1
 
-    def gather(self, mine: Float[Tensor, "rows own"], out: Float[Tensor, "rows columns"]) -> None:
-        """One kernel, which reads every rank's memory."""
-        assert mine.data_ptr() == self._memory.data_ptr() + 4 * self._start
-        sums.gather(self._peers, self._start, mine.shape[1], out)
+    def gather(
+        self,
+        mine: Float[Tensor, "rows own"] | Inbox,
+        num_own: int,
+        out: Float[Tensor, "rows columns"],
+    ) -> None:
+        """One kernel, which waits for the others' parts."""
+        sums.gather(self._current(mine), num_own, out)
         self._count += 1
 
-    @property
-    def _start(self) -> int:
-        return self._count % 2 * _FLOATS
+    def _current(self, mine: object) -> Inbox:
+        assert isinstance(mine, Inbox)
+        assert mine.offset == (self._count % 2 * self.size + self.rank) * _FLOATS
+        return mine

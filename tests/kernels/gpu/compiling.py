@@ -16,7 +16,17 @@ from triton.runtime.jit import JITFunction
 
 from draftsmith.core.laws import Cuts
 from draftsmith.core.noise import NoiseKeys
-from draftsmith.kernels.gpu import attention, columns, launching, laws, lookup, noise, products
+from draftsmith.kernels.gpu import (
+    attention,
+    columns,
+    launching,
+    laws,
+    lookup,
+    noise,
+    peers,
+    products,
+    sums,
+)
 from draftsmith.kernels.gpu import verdicts as rounds
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -59,9 +69,8 @@ def main() -> None:
         (torch.Tensor, "is_cuda", property(lambda self: True)),
     ]
     # The options of a GPU; nothing is launched.
-    patches += [
-        (module, "CHAINED", True) for module in (attention, laws, lookup, noise, products, rounds)
-    ]
+    chained = (attention, laws, lookup, noise, peers, products, rounds, sums)
+    patches += [(module, "CHAINED", True) for module in chained]
     for place, name, value in patches:
         setattr(place, name, value)
     assert launching.launch_options(4, is_chained=False) == {"num_warps": 4}
@@ -79,6 +88,18 @@ def main() -> None:
         products.product(
             x, weight, out, plan, squares=stream.squares, gate=gate, bias=weight[:, 0], **more
         )
+    ranks = peers.Peers(*torch.zeros(2, 2, dtype=torch.int64), ints(9), ints(1), 0, 2)
+    inbox = peers.Inbox(torch.zeros(2, 9999), 0, ranks)
+    plain_plan = products.Plan(16, 128, 1, 4, 3)
+    products.product(x, torch.zeros(HIDDEN, HIDDEN, dtype=bfloat), inbox, plain_plan)
+    tiled = stream._replace(squares=torch.zeros(len(x), -(-HIDDEN // sums.TILE)))
+    for residual in (None, x):
+        sums.add_up(
+            inbox, norm=norm, to=tiled, bias=None if residual is None else norm, residual=residual
+        )
+    sums.gather(inbox, VOCAB // 2, torch.zeros(len(x), VOCAB))
+    sums.embed_part(ints(len(x)), torch.zeros(99, HIDDEN, dtype=bfloat), 0, inbox)
+    peers.meet(ranks)
     rows, waves = BATCH * ROWS, torch.zeros(99, HEAD // 2)
     pages = torch.zeros(4, 2, attention.PAGE, HEAD, dtype=bfloat)
     of_head = torch.ones(HEAD, dtype=bfloat)

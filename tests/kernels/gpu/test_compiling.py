@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 KERNELS = {
+    "_add_up",
     "_attend_part",
     "_best_parts",
     "_embed",
+    "_embed_part",
     "_gather",
+    "_gather_parts",
     "_join_parts",
     "_limit",
     "_look_up",
+    "_meet",
     "_prepare",
     "_product",
     "_race",

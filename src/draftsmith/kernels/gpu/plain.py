@@ -14,6 +14,7 @@ from draftsmith.core.sampling_table import LogitRows
 from draftsmith.kernels.cpu import sampling
 from draftsmith.kernels.gpu.attention import Heads, Pages, Parts, Places
 from draftsmith.kernels.gpu.columns import Columns
+from draftsmith.kernels.gpu.peers import Inbox
 from draftsmith.kernels.gpu.products import Plan, Scratch, Stream
 from draftsmith.kernels.gpu.verdicts import Bests, State
 
@@ -37,7 +38,7 @@ __all__ = [
 def product(
     x: Float[Tensor, "rows inputs"],
     weight: Float[Tensor, "weight_rows inputs"],
-    out: Float[Tensor, "rows outputs"],
+    out: Float[Tensor, "rows outputs"] | Inbox,
     plan: Plan,
     *,
     squares: Float[Tensor, "rows tiles"] | None = None,
@@ -50,8 +51,9 @@ def product(
     to: Stream | None = None,
     scratch: Scratch | None = None,
 ) -> None:
-    """What `products.product` does; the same arguments."""
+    """What `products.product` does; the same arguments, but that nothing is sent."""
     del scratch
+    assert isinstance(out, Tensor)
     found = linear(x.float(), weight.float())
     if squares is not None:
         found = found * torch.rsqrt(squares.sum(1, keepdim=True) / x.shape[1] + epsilon)
@@ -326,13 +328,14 @@ def embed_part(
     tokens: Int[Tensor, " rows"],
     embedding: Float[Tensor, "ids hidden"],
     first: int,
-    out: Float[Tensor, "rows hidden"],
+    to: Float[Tensor, "rows hidden"] | Inbox,
 ) -> None:
-    """What `sums.embed_part` does; the same arguments."""
+    """What `sums.embed_part` does; `to` is written, and nothing sent."""
+    assert isinstance(to, Tensor)
     own = tokens.long() - first
     is_own = (own >= 0) & (own < len(embedding))
     found = embedding[own.clamp(0, len(embedding) - 1)].float()
-    out.copy_(torch.where(is_own.unsqueeze(1), found, 0.0))
+    to.copy_(torch.where(is_own.unsqueeze(1), found, 0.0))
 
 
 def add_up(

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.kernels.gpu.launching import CHAINED, launch_options, release, wait
+from draftsmith.kernels.gpu.peers import Inbox
 
 __all__ = ["Plan", "Scratch", "Stream", "embed", "plan_for", "product"]
 
@@ -99,11 +100,14 @@ def _product(
     squares_out,
     sums,
     done,
+    floats,
+    offset,
     num_rows,
     num_outputs,
     epsilon,
     scale,
     num_inputs: tl.constexpr,
+    RANKS: tl.constexpr,
     ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
@@ -196,8 +200,13 @@ def _product(
         sum_1 = sum_1 * scale
         if HAS_RESIDUAL:
             sum_1 += before
-        rounded = sum_1.to(out.dtype.element_ty)
-        tl.store(out + to, rounded, mask=of_out)
+        if RANKS > 0:
+            for other in tl.static_range(RANKS):
+                theirs = tl.load(floats + other).to(tl.pointer_type(tl.float32)) + offset
+                tl.store(theirs + to, sum_1, mask=of_out)
+        else:
+            rounded = sum_1.to(out.dtype.element_ty)
+            tl.store(out + to, rounded, mask=of_out)
         if HAS_NORM:
             wide = rounded.to(tl.float32)
             tl.store(weighted + to, (wide * factors[None, :]).to(rounded.dtype), mask=of_out)
@@ -208,7 +217,7 @@ def _product(
 def product(
     x: Float[Tensor, "rows inputs"],
     weight: Float[Tensor, "weight_rows inputs"],
-    out: Float[Tensor, "rows outputs"],
+    out: Float[Tensor, "rows outputs"] | Inbox,
     plan: Plan,
     *,
     squares: Float[Tensor, "rows tiles"] | None = None,
@@ -227,7 +236,7 @@ def product(
     Args:
         x: Contiguous; a stream's `weighted` where `squares` are given.
         weight: Contiguous; with a gate, the gate's outputs and after them those that it gates.
-        out: What is written; may be `residual`.
+        out: What is written; may be `residual`. Or where it is sent, float32, without a norm.
         plan: How the matrix is cut up.
         squares: Of the stream that x comes from.
         epsilon: Of its norm.
@@ -252,6 +261,8 @@ def product(
     tiles_in = 0 if squares is None else squares.shape[1]
     assert to is None or to.squares.shape == (rows, tiles)
     is_chained = CHAINED and x.is_cuda
+    is_sent = isinstance(out, Inbox)
+    assert not (is_sent and (to is not None or residual is not None))
     _product[(row_tiles, tiles, plan.shares)](
         x,
         x if squares is None else squares,
@@ -259,16 +270,19 @@ def product(
         x if bias is None else bias,
         x if residual is None else residual,
         x if norm is None else norm,
-        out,
+        x if is_sent else out,
         x if to is None else to.weighted,
         x if to is None else to.squares,
         x if scratch is None else scratch.sums,
         x if scratch is None else scratch.done,
+        out.peers.floats if is_sent else x,
+        out.offset if is_sent else 0,
         rows,
         outputs,
         epsilon,
         scale,
         inputs,
+        RANKS=out.peers.size if is_sent else 0,
         ROWS=tile_rows,
         OUTPUTS=plan.outputs,
         INPUTS=plan.inputs,

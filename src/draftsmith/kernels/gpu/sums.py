@@ -1,12 +1,11 @@
-"""Sums and gatherings over the ranks of a group, out of memory that each can read of the others.
+"""Sums and gatherings over the ranks of a group.
 
-A program waits until every rank has written what it is about to read, and reads it: no rank copies
-for another, and no kernel of a library stands between. Sums run rank by rank, so that a row's bits
-depend neither on the rows beside it nor on who was first. A rank that is gone would be waited for
-for ever: the host can call the wait off.
+What a rank sends, it writes into the others' memory as soon as it has it (`products.product`,
+`embed_part`). The kernels here wait until everybody has sent, and read what came. Sums run rank by
+rank, so that a row's bits depend neither on the rows beside it nor on who was first.
 """
 
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import triton
 import triton.language as tl
@@ -14,135 +13,88 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.kernels.gpu.launching import CHAINED, launch_options, release, wait
+from draftsmith.kernels.gpu.peers import MOST_PLACES, Inbox, meet_at
 from draftsmith.kernels.gpu.products import Stream
 
-__all__ = ["MOST_PLACES", "TILE", "Peers", "add_up", "embed_part", "gather", "meet"]
+__all__ = ["TILE", "add_up", "embed_part", "gather"]
 
 TILE = 256
-"""Columns of one program of a sum: of a stream's squares, too."""
+"""Columns of one program of a sum, and neighbours whose squares are summed together."""
 _GATHERED = 1024
-MOST_PLACES = 32_768
-"""Programs of one exchange."""
-_PATIENCE = tl.constexpr(1024)
-"""Looks at a flag between two looks at whether to go on at all."""
-
-
-class Peers(NamedTuple):
-    """What a kernel knows of the ranks. Pointers are int64: the same memory, as this rank sees it.
-
-    A rank's memory is two halves of floats, which exchanges use in turn, so that what one reads is
-    not written over before all have met again.
-    """
-
-    floats: Int[Tensor, " ranks"]
-    """Pointers to each rank's floats."""
-    flags: Int[Tensor, " ranks"]
-    """Pointers to each rank's flags, int32: one of every place for every rank, rank by rank."""
-    meetings: Int[Tensor, " places"]
-    """How often each place has met; int32, of this rank."""
-    is_off: Int[Tensor, " 1"]
-    """Not 0 once nobody shall wait any more; pinned memory of the host."""
-    rank: int
-    size: int
+_ROWS = 8
+"""Of one program, however many there are: squares are summed in an order of this shape's."""
 
 
 @no_type_check
-@triton.jit
-def _meet(flags, meetings, is_off, place, RANK: tl.constexpr, RANKS: tl.constexpr,
-          PLACES: tl.constexpr):  # fmt: skip
-    """Wait until this place's programs of all ranks are here."""
-    count = tl.load(meetings + place) + 1
-    for other in tl.static_range(RANKS):
-        if other != RANK:
-            theirs = tl.load(flags + other).to(tl.pointer_type(tl.int32))
-            tl.atomic_xchg(theirs + RANK * PLACES + place, count, sem="release", scope="sys")
-    own = tl.load(flags + RANK).to(tl.pointer_type(tl.int32))
-    for other in tl.static_range(RANKS):
-        if other != RANK:
-            seen = tl.atomic_add(own + other * PLACES + place, 0, sem="acquire", scope="sys")
-            looks, off = 0, 0
-            # Counts go round; the difference does not.
-            while (seen - count < 0) & (off == 0):
-                seen = tl.atomic_add(own + other * PLACES + place, 0, sem="acquire", scope="sys")
-                looks += 1
-                if looks % _PATIENCE == 0:
-                    off = tl.load(is_off, volatile=True)
-    tl.store(meetings + place, count)
-
-
-@no_type_check
-@triton.jit
-def _only_meet(flags, meetings, is_off, RANK: tl.constexpr, RANKS: tl.constexpr,
-               PLACES: tl.constexpr, IS_CHAINED: tl.constexpr) -> None:  # fmt: skip
-    release(IS_CHAINED)
-    wait(IS_CHAINED)
-    _meet(flags, meetings, is_off, 0, RANK, RANKS, PLACES)
-
-
-@no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _add_up(
-    floats,
+    parts,
     flags,
     meetings,
     is_off,
-    half,
     bias,
     residual,
     norm,
     values,
     weighted,
     squares,
+    num_rows,
     num_columns,
+    part_floats,
     RANK: tl.constexpr,
     RANKS: tl.constexpr,
     PLACES: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     IS_CHAINED: tl.constexpr,
 ) -> None:
     release(IS_CHAINED)
-    row, tile = tl.program_id(0), tl.program_id(1)
+    tile, rows_tile = tl.program_id(0), tl.program_id(1)
+    rows = rows_tile * ROWS + tl.arange(0, ROWS)
     columns = tile * COLUMNS + tl.arange(0, COLUMNS)
     is_column = columns < num_columns
-    place = row * tl.num_programs(1) + tile
-    to = row.to(tl.int64) * num_columns + columns
+    is_there = (rows < num_rows)[:, None] & is_column[None, :]
+    to = rows.to(tl.int64)[:, None] * num_columns + columns[None, :]
     # What no kernel writes is asked for before the wait.
     factors = tl.load(norm + columns, mask=is_column, other=0.0).to(tl.float32)
     if HAS_BIAS:
         bias_1 = tl.load(bias + columns, mask=is_column, other=0.0).to(tl.float32)
     wait(IS_CHAINED)
     if HAS_RESIDUAL:
-        before = tl.load(residual + to, mask=is_column, other=0.0).to(tl.float32)
-    _meet(flags, meetings, is_off, place, RANK, RANKS, PLACES)
-    summed = tl.zeros((COLUMNS,), dtype=tl.float32)
+        before = tl.load(residual + to, mask=is_there, other=0.0).to(tl.float32)
+    place = rows_tile * tl.num_programs(0) + tile
+    meet_at(place, flags, meetings, is_off, RANK, RANKS, PLACES)
+    summed = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for other in tl.static_range(RANKS):
-        theirs = tl.load(floats + other).to(tl.pointer_type(tl.float32)) + half
-        # Never from a cache that another rank's writes do not reach.
-        summed += tl.load(theirs + to, mask=is_column, other=0.0, volatile=True)
+        # Never from a cache that the others' writes do not reach.
+        sent = parts + tl.cast(part_floats, tl.int64) * other
+        summed += tl.load(sent + to, mask=is_there, other=0.0, volatile=True)
     if HAS_BIAS:
-        summed += bias_1
+        summed += bias_1[None, :]
     if HAS_RESIDUAL:
         summed += before
     rounded = summed.to(values.dtype.element_ty)
     wide = rounded.to(tl.float32)
-    tl.store(values + to, rounded, mask=is_column)
-    tl.store(weighted + to, (wide * factors).to(rounded.dtype), mask=is_column)
-    tl.store(squares + row * tl.num_programs(1) + tile, tl.sum(tl.where(is_column, wide * wide, 0)))
+    tl.store(values + to, rounded, mask=is_there)
+    tl.store(weighted + to, (wide * factors[None, :]).to(rounded.dtype), mask=is_there)
+    summed = tl.sum(tl.where(is_there, wide * wide, 0.0), axis=1)
+    tl.store(squares + rows * tl.num_programs(0) + tile, summed, mask=rows < num_rows)
 
 
 @no_type_check
-@triton.jit
-def _gather(
-    floats,
+@triton.jit(do_not_specialize=["num_rows"])
+def _gather_parts(
+    parts,
     flags,
     meetings,
     is_off,
-    half,
     out,
+    num_rows,
     num_own,
     num_columns,
+    part_floats,
     RANK: tl.constexpr,
     RANKS: tl.constexpr,
     PLACES: tl.constexpr,
@@ -151,15 +103,16 @@ def _gather(
 ) -> None:
     release(IS_CHAINED)
     wait(IS_CHAINED)
-    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    tile = tl.program_id(0)
     own = tile * COLUMNS + tl.arange(0, COLUMNS)
-    _meet(flags, meetings, is_off, row * tl.num_programs(1) + tile, RANK, RANKS, PLACES)
-    for other in tl.static_range(RANKS):
-        theirs = tl.load(floats + other).to(tl.pointer_type(tl.float32)) + half
-        columns = other * num_own + own
-        is_column = (own < num_own) & (columns < num_columns)
-        part = tl.load(theirs + row * num_own + own, mask=is_column, volatile=True)
-        tl.store(out + row * num_columns + columns, part, mask=is_column)
+    meet_at(tile, flags, meetings, is_off, RANK, RANKS, PLACES)
+    for row in range(num_rows):
+        for other in tl.static_range(RANKS):
+            sent = parts + tl.cast(part_floats, tl.int64) * other + row * num_own
+            columns = other * num_own + own
+            is_column = (own < num_own) & (columns < num_columns)
+            part = tl.load(sent + own, mask=is_column, volatile=True)
+            tl.store(out + tl.cast(row, tl.int64) * num_columns + columns, part, mask=is_column)
 
 
 @no_type_check
@@ -167,9 +120,11 @@ def _gather(
 def _embed_part(
     tokens,
     embedding,
-    out,
+    floats,
     first,
     num_ids,
+    offset,
+    RANKS: tl.constexpr,
     HIDDEN: tl.constexpr,
     COLUMNS: tl.constexpr,
     IS_CHAINED: tl.constexpr,
@@ -180,31 +135,15 @@ def _embed_part(
     columns = tile * COLUMNS + tl.arange(0, COLUMNS)
     token = tl.load(tokens + row).to(tl.int64) - first
     is_own = (columns < HIDDEN) & (token >= 0) & (token < num_ids)
-    found = tl.load(embedding + token * HIDDEN + columns, mask=is_own, other=0.0)
-    tl.store(out + row.to(tl.int64) * HIDDEN + columns, found.to(tl.float32), mask=columns < HIDDEN)
-
-
-def meet(peers: Peers) -> None:
-    """Wait for all ranks.
-
-    Args:
-        peers: Who they are.
-    """
-    _only_meet[(1,)](
-        peers.flags,
-        peers.meetings,
-        peers.is_off,
-        RANK=peers.rank,
-        RANKS=peers.size,
-        PLACES=MOST_PLACES,
-        IS_CHAINED=CHAINED,
-        **launch_options(1, is_chained=CHAINED),
-    )
+    found = tl.load(embedding + token * HIDDEN + columns, mask=is_own, other=0.0).to(tl.float32)
+    to = row.to(tl.int64) * HIDDEN + columns + offset
+    for other in tl.static_range(RANKS):
+        theirs = tl.load(floats + other).to(tl.pointer_type(tl.float32))
+        tl.store(theirs + to, found, mask=columns < HIDDEN)
 
 
 def add_up(
-    peers: Peers,
-    half: int,
+    inbox: Inbox,
     *,
     norm: Float[Tensor, " columns"],
     to: Stream,
@@ -214,8 +153,7 @@ def add_up(
     """`to = residual + (sum over the ranks) + bias`, and what the norm after it needs.
 
     Args:
-        peers: Whose floats are `[rows, columns]`.
-        half: Where they begin.
+        inbox: To which every rank sends `[rows, columns]`.
         norm: The weight of the norm after this sum.
         to: What is written; its squares are of `TILE` neighbours each.
         bias: Added to the sum.
@@ -223,53 +161,58 @@ def add_up(
     """
     rows, columns = to.values.shape
     tiles = triton.cdiv(columns, TILE)
-    assert rows * tiles <= MOST_PLACES
+    row_tiles = triton.cdiv(rows, _ROWS)
+    assert row_tiles * tiles <= MOST_PLACES
     assert to.squares.shape == (rows, tiles)
-    _add_up[(rows, tiles)](
-        peers.floats,
+    peers = inbox.peers
+    _add_up[(tiles, row_tiles)](
+        inbox.parts,
         peers.flags,
         peers.meetings,
         peers.is_off,
-        half,
         norm if bias is None else bias,
         norm if residual is None else residual,
         norm,
         to.values,
         to.weighted,
         to.squares,
+        rows,
         columns,
+        inbox.parts.shape[1],
         RANK=peers.rank,
         RANKS=peers.size,
         PLACES=MOST_PLACES,
+        ROWS=_ROWS,
         COLUMNS=TILE,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         IS_CHAINED=CHAINED and to.values.is_cuda,
-        **launch_options(2, is_chained=CHAINED and to.values.is_cuda),
+        **launch_options(4, is_chained=CHAINED and to.values.is_cuda),
     )
 
 
-def gather(peers: Peers, half: int, num_own: int, out: Float[Tensor, "rows columns"]) -> None:
+def gather(inbox: Inbox, num_own: int, out: Float[Tensor, "rows columns"]) -> None:
     """Every rank's columns side by side, as many as `out` has.
 
     Args:
-        peers: Whose floats are `[rows, num_own]`.
-        half: Where they begin.
+        inbox: To which every rank sends `[rows, num_own]`.
         num_own: Columns of one rank.
         out: What is written.
     """
     rows, columns = out.shape
     tiles = triton.cdiv(num_own, _GATHERED)
-    assert rows * tiles <= MOST_PLACES
-    _gather[(rows, tiles)](
-        peers.floats,
+    assert tiles <= MOST_PLACES
+    peers = inbox.peers
+    _gather_parts[(tiles,)](
+        inbox.parts,
         peers.flags,
         peers.meetings,
         peers.is_off,
-        half,
         out,
+        rows,
         num_own,
         columns,
+        inbox.parts.shape[1],
         RANK=peers.rank,
         RANKS=peers.size,
         PLACES=MOST_PLACES,
@@ -283,24 +226,27 @@ def embed_part(
     tokens: Int[Tensor, " rows"],
     embedding: Float[Tensor, "ids hidden"],
     first: int,
-    out: Float[Tensor, "rows hidden"],
+    to: Float[Tensor, "rows hidden"] | Inbox,
 ) -> None:
-    """The embeddings of those tokens that this rank has, and zeros for the others.
+    """Send the embeddings of those tokens that this rank has, and zeros for the others.
 
     Args:
         tokens: Ids.
         embedding: Rows of this rank.
         first: The id of its first row.
-        out: What is written, float32.
+        to: Where they go.
     """
+    assert isinstance(to, Inbox)
     num_ids, hidden = embedding.shape
     is_chained = CHAINED and tokens.is_cuda
     _embed_part[(len(tokens), triton.cdiv(hidden, TILE))](
         tokens,
         embedding,
-        out,
+        to.peers.floats,
         first,
         num_ids,
+        to.offset,
+        RANKS=to.peers.size,
         HIDDEN=hidden,
         COLUMNS=TILE,
         IS_CHAINED=is_chained,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from draftsmith.kernels.gpu import attention, plain, products, sums
 from draftsmith.kernels.gpu.attention import PAGE, Heads, Parts, Places
+from draftsmith.kernels.gpu.peers import Inbox
 from draftsmith.kernels.gpu.products import Plan, Scratch, Stream, plan_for
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.gpu_store import PageStore
@@ -72,7 +73,7 @@ class GpuPass:
         self._waves = _waves(config, store.most_pages * PAGE, device)
         self._plans = _plans(weights)
         self._tile = self._plans.output.outputs if exchange is None else exchange.tile
-        self._scratch = _scratch(self._plans, config, device)
+        self._scratch = _scratch(self._plans, weights)
         self._embed, self._product, self._attend = (
             (products.embed, products.product, attention.attend)
             if device.type == "cuda"
@@ -125,25 +126,25 @@ class GpuPass:
         head, exchange, rows = self._weights.head, self._exchange, len(stream.values)
         logits = head.new_empty(rows, self._num_ids, dtype=torch.float32)
 
-        def product(first: int, out: Float[Tensor, "some ids"]) -> None:
+        def product(some: slice, out: Float[Tensor, "some ids"] | Inbox) -> None:
             self._product(
-                stream.weighted[first : first + len(out)],
+                stream.weighted[some],
                 head,
                 out,
                 self._plans.head,
-                squares=stream.squares[first : first + len(out)],
+                squares=stream.squares[some],
                 epsilon=self._config.norm_epsilon,
             )
 
         if exchange is None:
-            product(0, logits)
+            product(slice(None), logits)
             return logits
         step = exchange.most_rows(len(head))
         for first in range(0, rows, step):
-            some = logits[first : first + step]
-            mine = exchange.room(len(some), len(head))
-            product(first, mine)
-            exchange.gather(mine, some)
+            some = slice(first, min(first + step, rows))
+            mine = exchange.room(some.stop - first, len(head))
+            product(some, mine)
+            exchange.gather(mine, len(head), logits[some])
         return logits
 
     def _add(
@@ -206,6 +207,7 @@ class GpuPass:
             squares=stream.squares,
             epsilon=config.norm_epsilon,
             bias=layer.inputs_bias,
+            scratch=self._scratch,
         )
         query_norm, key_norm = layer.head_norms or (None, None)
         self._attend(
@@ -270,7 +272,15 @@ def _plans(weights: GpuWeights) -> _Plans:
     )
 
 
-def _scratch(plans: _Plans, config: DecoderConfig, device: torch.device) -> Scratch:
-    shares = max(plan.shares for plan in plans)
-    tiles = max(-(-config.hidden_size // plan.outputs) for plan in (plans.output, plans.down))
-    return Scratch(device, shares * MOST_ROWS * config.hidden_size, tiles * MOST_ROWS // 16)
+def _scratch(plans: _Plans, weights: GpuWeights) -> Scratch:
+    """Room for the products whose inputs are shared; those of a gate and of the head never are."""
+    layer = weights.layers[0]
+    shared = zip(
+        (plans.inputs, plans.output, plans.down),
+        (layer.inputs, layer.output, layer.down),
+        strict=True,
+    )
+    sizes = [(plan.shares * len(one), -(-len(one) // plan.outputs)) for plan, one in shared]
+    assert plans.gate_and_up.shares == plans.head.shares == 1
+    floats, tiles = (max(column) for column in zip(*sizes, strict=True))
+    return Scratch(weights.embedding.device, floats * MOST_ROWS, tiles * MOST_ROWS // 16)
