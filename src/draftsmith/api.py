@@ -82,6 +82,7 @@ def generate(
     device: str = "auto",
     activations: Activations | None = None,
     threads: int | None = None,
+    layers_per_device: Sequence[int] | None = None,
     **sampling: Any,
 ) -> GenerationResult | list[GenerationResult]:
     """Generate once: load the models, run, return the result, whose `str` is the text.
@@ -101,6 +102,7 @@ def generate(
         device: A torch device; `auto` is the GPU if there is one.
         activations: Of products with quantised weights.
         threads: Of the CPU kernels; None is the physical cores.
+        layers_per_device: Of the target, on each GPU; None is all on one.
         **sampling: Fields of `SamplingParams`.
 
     Returns:
@@ -129,6 +131,7 @@ def generate(
         device=device,
         activations=activations,
         threads=threads,
+        layers_per_device=layers_per_device,
     )
     results = engine.generate(prompt, params)
     return results[0] if is_single else results
@@ -146,6 +149,7 @@ def load_engine(
     device: str = "auto",
     activations: Activations | None = None,
     threads: int | None = None,
+    layers_per_device: Sequence[int] | None = None,
     draft_vocab_size: int | None = None,
     max_batch_size: int = 16,
     cache_tokens: int | None = None,
@@ -175,6 +179,9 @@ def load_engine(
             by itself; `float32` keeps them, and is slower; None is `int8` where there are such.
         threads: Of the models' passes on a CPU, and of torch and sampling from then on; None is the
             physical cores. Models that are loaded already keep theirs.
+        layers_per_device: Numbers of the target's layers on each GPU, from the first on, for one
+            that fits on none of them: block after block, and the draft beside the last. It is no
+            faster than one GPU, and runs in plain torch; None is all on one device.
         draft_vocab_size: Ids that a draft model considers, on a CPU beside those of the text
             so far: the first ones, which are the most frequent in a byte-pair vocabulary. The
             text does not depend on it; 0 considers all; None is 32768 on a CPU, and all on a GPU.
@@ -198,7 +205,7 @@ def load_engine(
         [4, 4]
     """
     # What can be refused without the weights is refused before they are read.
-    settings = ModelSettings(dtype, device, activations, threads)
+    settings = ModelSettings(dtype, device, activations, threads, layers_per_device)
     _check_run(max_batch_size, on_progress)
     check_cache_tokens(cache_tokens)
     prefix_caching = check_flag("prefix_caching", prefix_caching)
@@ -207,8 +214,8 @@ def load_engine(
         draft = None
     named = as_reference(target, "target")
     draft_named = draft_reference(draft, draft_vocab_size, draft_tokenizer)
-    if named is None and draft_named is None:
-        _check_unused(settings)
+    if named is None and (draft_named is None or settings.layers_per_device is not None):
+        _check_unused(settings if draft_named is None else _of_target(settings))
     words = as_tokenizer(named if tokenizer is None else tokenizer, "tokenizer", on_progress)
     theirs = draft_words(draft_named, draft_tokenizer, words, named or "target", on_progress)
     model = as_loaded_model(target) if named is None else load_model(named, settings, on_progress)
@@ -291,6 +298,11 @@ def _check_run(max_batch_size: object, on_progress: object) -> None:
     require(size >= 1, "max_batch_size", "1 or more", max_batch_size)
     is_function = on_progress is None or callable(on_progress)
     require(is_function, "on_progress", "a function that takes the progress", on_progress)
+
+
+def _of_target(settings: ModelSettings) -> ModelSettings:
+    """What a draft has no use for."""
+    return ModelSettings(layers_per_device=settings.layers_per_device)
 
 
 def _check_unused(settings: ModelSettings) -> None:

@@ -1,6 +1,7 @@
 """A draft as a user gives it: by reference, loaded, or a drafter."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -238,6 +239,9 @@ def _load_draft_model(named: str, target: LanguageModel, loading: DraftLoading) 
     usual = _DRAFT_HEAD_IDS if target.device.type == "cpu" else 0
     num_ids = usual if asked is None else asked
     settings, on_progress = loading.settings, loading.on_progress
+    if settings.layers_per_device is not None:
+        # A draft is small: whole, and where the target's logits are.
+        settings = replace(settings, layers_per_device=None, device=str(target.device))
     model = load_model(named, settings, on_progress, num_head_ids=num_ids or None)
     if asked and not model.has_reducible_head:
         raise InvalidRequestError(

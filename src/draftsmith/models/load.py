@@ -8,14 +8,13 @@ decoders and kernels; everything else runs behind the adapter. The adapter impor
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 
-from draftsmith.core.values import check_whole, require
 from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.kernels.cpu.library import library, set_num_threads
 from draftsmith.models.contract import LanguageModel
@@ -28,13 +27,24 @@ from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.native.gpu_load import decoder_on_gpu
+from draftsmith.models.native.layered import layered_decoder
 from draftsmith.models.native.memory import available_memory, check_fits
 from draftsmith.models.native.read import RequantisedError, native_architecture, read_folder
 from draftsmith.models.native.t5 import read_t5
 from draftsmith.models.native.t5_config import native_t5_architecture
 from draftsmith.models.native.weights import DecoderWeights
+from draftsmith.models.placement import gpus_for_layers
 from draftsmith.models.pull import PullProgress
 from draftsmith.models.reference import ModelSource, SourceKind, local_path, resolve
+from draftsmith.models.settings import (
+    ACTIVATIONS,
+    DTYPES,
+    Activations,
+    Dtype,
+    ModelSettings,
+    device_of,
+    torch_dtype,
+)
 from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = [
@@ -51,10 +61,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
-DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
-Activations = Literal["int8", "float32"]
-ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
 OnProgress: TypeAlias = Callable[[PullProgress], None]
 
 _FLOAT32_BYTES = 4
@@ -66,47 +72,6 @@ _FORMATS: dict[Dtype, str | None] = {
     "int8": "Q8_0",
     "int4": "Q4_1",
 }
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """How a model is loaded.
-
-    Attributes:
-        dtype: Of the weights. `auto` keeps what the file holds on a CPU (a GGUF's own blocks
-            included) and is bfloat16 on a GPU. `int8` and `int4` round a float checkpoint's
-            weights in groups of 32: that is a different model.
-        device: A torch device; `auto` is the GPU if there is one.
-        activations: Of products with quantised weights on a CPU: `int8` rounds them in groups
-            of 32, each row by itself, as llama.cpp does; `float32` keeps them; None is `int8`
-            where there are such products.
-        threads: Of the model's passes on a CPU, and from then on of what belongs to no model:
-            packing, sampling, torch. None is what these have (at first, the physical cores).
-            Models that are loaded already keep their own. Where the system has no more threads,
-            passes run on fewer; no text depends on it.
-    """
-
-    dtype: Dtype = "auto"
-    device: str = "auto"
-    activations: Activations | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("dtype", self.dtype, DTYPES),
-            ("activations", self.activations, (None, *ACTIVATIONS)),
-        ):
-            if value not in known:
-                known = [one for one in known if one is not None]
-                raise InvalidRequestError(
-                    f"{name} must be one of {', '.join(known)}, got {value!r}"
-                )
-        if not isinstance(self.device, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # a caller's
-            raise InvalidRequestError(
-                f"device must be a name such as 'cpu' or 'cuda', got {self.device!r}"
-            )
-        if self.threads is not None:
-            object.__setattr__(self, "threads", _checked_threads(self.threads))
 
 
 def load_model(
@@ -132,7 +97,9 @@ def load_model(
         InvalidRequestError: If the settings do not fit the device or the model.
     """
     settings = settings or ModelSettings()
-    place = _device(settings.device)
+    if settings.layers_per_device is not None:
+        return _load_in_blocks(reference, settings, settings.layers_per_device, on_progress)
+    place = device_of(settings.device)
     if settings.threads is not None and place.type == "cpu":
         set_num_threads(settings.threads)
         torch.set_num_threads(settings.threads)
@@ -144,7 +111,7 @@ def load_model(
         model = _load_native(source, path, settings, num_head_ids)
         if model is not None:
             return model
-    dtype = _torch_dtype(settings.dtype, place, reference)
+    dtype = torch_dtype(settings.dtype, place, reference)
     _check_unused(settings, dtype, place, reference)
     if place.type == "cuda":
         model = _load_on_gpu(source, path, place, dtype, num_head_ids)
@@ -172,8 +139,8 @@ def load_adapted_model(
         DraftsmithError: As `load_model` does.
     """
     settings = settings or ModelSettings()
-    place = _device(settings.device)
-    dtype = _torch_dtype(settings.dtype, place, reference)
+    place = device_of(settings.device)
+    dtype = torch_dtype(settings.dtype, place, reference)
     source = resolve(reference)
     from draftsmith.models.hf.load import load_adapted
 
@@ -192,10 +159,8 @@ def load_reader(reference: str, device: torch.device) -> TorchDecoder:
         ModelFormatError: As `load_model` does.
     """
     source = resolve(reference)
-    path = local_path(source, None)
-    if source.kind is SourceKind.HUB:
-        path = _hub_folder(source, _is_native_decoder)
-    if path is None or not (path.is_file() or native_architecture(path) is not None):
+    path = _native_decoder(source, local_path(source, None))
+    if path is None:
         raise InvalidRequestError(
             f"{reference} hands out no hidden states: give a model that a native decoder runs"
         )
@@ -252,13 +217,44 @@ def _load_on_gpu(
     num_head_ids: int | None,
 ) -> LanguageModel | None:
     """Our own decoder on a GPU; None for what only the adapter runs."""
-    if source.kind is SourceKind.HUB:
-        path = _hub_folder(source, _is_native_decoder)
-    if path is None or not (path.is_file() or native_architecture(path) is not None):
+    path = _native_decoder(source, path)
+    if path is None:
         return None
     config, weights = read_gguf(path) if path.is_file() else read_folder(path)
     model = decoder_on_gpu(config, weights, place, dtype, source.reference, num_head_ids)
     return _with_demands(model, path, source)
+
+
+def _load_in_blocks(
+    reference: str,
+    settings: ModelSettings,
+    layers_per_device: Sequence[int],
+    on_progress: OnProgress | None,
+) -> LanguageModel:
+    """The model's layers over several devices, on our plain decoder."""
+    devices = gpus_for_layers(settings.device)
+    dtype = torch_dtype(settings.dtype, devices[0], reference)
+    _check_unused(settings, dtype, devices[0], reference)
+    source = resolve(reference)
+    path = local_path(source, on_progress)
+    if path is not None and path.is_dir():
+        check_folder(path, with_weights=True)
+    path = _native_decoder(source, path)
+    if path is None:
+        raise InvalidRequestError(
+            f"layers_per_device needs a native decoder, and {reference} has none: leave it out"
+        )
+    config, weights = read_gguf(path) if path.is_file() else read_folder(path)
+    model = layered_decoder(config, weights, layers_per_device, devices, dtype, source.reference)
+    return _with_demands(model, path, source)
+
+
+def _native_decoder(source: ModelSource, path: Path | None) -> Path | None:
+    """Where a model lies that our decoders run on any device; None for what only others run."""
+    if source.kind is SourceKind.HUB:
+        path = _hub_folder(source, _is_native_decoder)
+    is_native = path is not None and (path.is_file() or native_architecture(path) is not None)
+    return path if is_native else None
 
 
 def _hub_folder(source: ModelSource, is_native: Callable[[dict[str, object]], bool]) -> Path | None:
@@ -339,13 +335,6 @@ def _is_t5(folder: Path) -> bool:
         return False  # whoever reads it next says what is wrong
 
 
-def _checked_threads(threads: object) -> int:
-    rule = "between 1 and 1024"
-    number = check_whole("threads", threads, rule)
-    require(1 <= number <= 1024, "threads", rule, threads)
-    return number
-
-
 def _check_unused(
     settings: ModelSettings, dtype: torch.dtype, device: torch.device, name: str
 ) -> None:
@@ -361,29 +350,3 @@ def _check_unused(
             f"activations={settings.activations!r} needs a native decoder on a CPU, and {name!r} "
             "has none: leave it out"
         )
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        has_gpu = torch.cuda.is_available()
-        raise InvalidRequestError(
-            f"device {device!r} is not available: use {'cpu, cuda' if has_gpu else 'cpu'} or auto"
-        ) from error
-    return place
-
-
-def _torch_dtype(dtype: Dtype, device: torch.device, reference: str) -> torch.dtype:
-    """The dtype where no native decoder takes what the file holds."""
-    if dtype in ("int8", "int4"):
-        raise InvalidRequestError(
-            f"dtype {dtype} needs a native decoder on a CPU, and {reference!r} has none: "
-            "use bfloat16"
-        )
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return getattr(torch, dtype)

@@ -115,7 +115,8 @@ def all_before(parents: Sequence[int]) -> Tensor:
 @torch.inference_mode()
 def values_stay(self: TorchCache, row: int, source: int, target: int) -> None:
     """Planted: keys move, values stay."""
-    self.buffer[:, :1, row, target] = self.buffer[:, :1, row, source]
+    for buffer in self.buffers:
+        buffer[:, :1, row, target] = buffer[:, :1, row, source]
 
 
 PLANTED: dict[str, tuple[object, str, Callable[..., object]]] = {

@@ -4,8 +4,7 @@ It is what the fast decoders are tested against. Norm, attention, norm, feed-for
 a residual around it (Touvron et al., arXiv:2302.13971), over a cache whose rows are ragged.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,11 +12,19 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
 
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
-from draftsmith.models.native.config import DecoderConfig, RotaryConfig
+from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.dense import DenseLayer, DenseWeights, dense_weights
 from draftsmith.models.native.torch_cache import TorchCache
-from draftsmith.models.native.tree_places import tree_places
+from draftsmith.models.native.torch_context import (
+    PassContext,
+    Waves,
+    pass_context,
+    rotate,
+    seen,
+    waves_by_window,
+)
 from draftsmith.models.native.weights import DecoderWeights
+from draftsmith.models.placement import Placement
 
 __all__ = ["TorchDecoder"]
 
@@ -32,11 +39,13 @@ class TorchDecoder(LanguageModel):
         config: DecoderConfig,
         weights: DenseWeights,
         name: str,
+        placement: Placement | None = None,
     ) -> None:
         self.num_boundaries = config.num_layers + 1
         self.hidden_size = config.hidden_size
         self.config = config
-        self.device = weights.embedding.device
+        # Where logits are: the engine reads them there.
+        self.device = weights.head.device
         self.traits = ModelTraits(
             name=name,
             vocab_size=config.vocab_size,
@@ -45,6 +54,8 @@ class TorchDecoder(LanguageModel):
         )
         self.dtype = weights.embedding.dtype
         self._weights = weights
+        whole = Placement.whole(self.device, config.num_layers)
+        self.placement = whole if placement is None else placement
 
     @classmethod
     def from_weights(
@@ -54,6 +65,7 @@ class TorchDecoder(LanguageModel):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         name: str | None = None,
+        placement: Placement | None = None,
     ) -> "TorchDecoder":
         """Dequantise packed weights into a decoder.
 
@@ -63,6 +75,7 @@ class TorchDecoder(LanguageModel):
             device: Where it runs.
             dtype: Of weights, activations and cache; norms and softmax are float32 inside.
             name: For messages; None is the architecture's.
+            placement: Of its layers over several devices; None is all of them on `device`.
 
         Example:
             >>> import torch
@@ -72,15 +85,16 @@ class TorchDecoder(LanguageModel):
             >>> TorchDecoder.from_weights(weights, config, "cpu", torch.bfloat16).traits.name
             'llama'
         """
-        place = torch.device(device)
-        return cls(config, dense_weights(weights, place, dtype), name or config.architecture)
+        whole = Placement.whole(torch.device(device), config.num_layers)
+        dense = dense_weights(weights, placement or whole, dtype)
+        return cls(config, dense, name or config.architecture, placement)
 
     def embedded(
         self, tokens: Sequence[int] | Int[Tensor, " tokens"]
     ) -> Float[Tensor, "tokens hidden"]:
         """Rows of the embedding, unscaled, in float32."""
-        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
-        return self._weights.embedding[ids].float()
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.placement.first)
+        return self._weights.embedding[ids].float().to(self.device)
 
     def head_product(self, inputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The output matrix alone, without the final norm, in float32."""
@@ -97,7 +111,7 @@ class TorchDecoder(LanguageModel):
 
     def open_cache(self) -> TorchCache:
         """An empty cache of this model."""
-        return TorchCache(self.config, self.device, self._weights.embedding.dtype)
+        return TorchCache(self.config, self.placement, self.dtype)
 
     @torch.inference_mode()
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
@@ -111,7 +125,7 @@ class TorchDecoder(LanguageModel):
         """As `forward`, and the residual stream of every new token."""
         states: dict[int, Tensor] = dict.fromkeys(boundaries, torch.empty(0))
         logits = self._logits(self._run(cache, batch, states))
-        return logits, torch.stack([states[one] for one in boundaries], 2).float()
+        return logits, self._streams(states, boundaries)
 
     @torch.inference_mode()
     def extend_with_states(
@@ -120,7 +134,7 @@ class TorchDecoder(LanguageModel):
         """As `extend`, and the residual stream of every token."""
         states: dict[int, Tensor] = dict.fromkeys(boundaries, torch.empty(0))
         self._run(cache, Rows([row], [tokens]), states)
-        return torch.stack([states[one][0] for one in boundaries], 1).float()
+        return self._streams(states, boundaries)[0]
 
     @torch.no_grad()
     def states_of(
@@ -134,32 +148,33 @@ class TorchDecoder(LanguageModel):
             tokens: Texts from their beginnings; padding at the end changes nothing before it.
             boundaries: Of the streams that are wanted.
         """
-        config, scales = self.config, self.config.scales
-        rows = torch.arange(tokens.shape[1], device=self.device).unsqueeze(0)
-        waves, found = _waves_by_window(config, rows), dict[int, Tensor]()
-        hidden = _scaled(self._weights.embedding[tokens], scales.embedding)
-        for number, layer in enumerate(self._weights.layers):
-            if number in boundaries:
-                found[number] = hidden
-            window = config.windows[number]
-            added = self._look_back(layer, hidden, waves[window], window)
-            hidden = hidden + self._to_add(added, layer.output_norm)
-            added = self._feed_forward(layer, hidden)
-            hidden = hidden + self._to_add(added, layer.down_norm)
+        config, first = self.config, self.placement.first
+        rows = torch.arange(tokens.shape[1], device=first).unsqueeze(0)
+        waves, found = waves_by_window(config, rows), dict[int, Tensor]()
+        hidden = self._embed(tokens.to(first))
+        for device, numbers in self.placement.blocks:
+            hidden = hidden.to(device)
+            waves = {window: one.to(device) for window, one in waves.items()}
+            for number in numbers:
+                layer, window = self._weights.layers[number], config.windows[number]
+                if number in boundaries:
+                    found[number] = hidden
+                added = self._look_back(layer, hidden, waves[window], window)
+                hidden = self._behind(layer, hidden, added)
         found[config.num_layers] = hidden
-        return torch.stack([found[one] for one in boundaries], 2).float()
+        return self._streams(found, boundaries)
 
     def _look_back(
         self,
         layer: DenseLayer,
         hidden: Float[Tensor, "batch rows hidden"],
-        waves: "_Waves",
+        waves: Waves,
         window: int | None,
     ) -> Float[Tensor, "batch rows hidden"]:
         """Attention within whole texts."""
         config, (batch, width, _) = self.config, hidden.shape
         query, key, value = self._projected(layer, hidden)
-        query, key = (_rotate(states, waves).transpose(1, 2) for states in (query, key))
+        query, key = (rotate(states, waves).transpose(1, 2) for states in (query, key))
         group = config.num_heads // config.num_kv_heads
         # Repeated here: not every kernel of a GPU shares heads.
         key, value = (states.repeat_interleave(group, 1) for states in (key, value.transpose(1, 2)))
@@ -167,8 +182,8 @@ class TorchDecoder(LanguageModel):
         if config.scales.attention_cap is None and (window is None or window >= width):
             attended = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
         else:
-            rows = torch.arange(width, device=self.device)
-            mask = _seen(rows.unsqueeze(1) - rows, window).expand(batch, 1, -1, -1)
+            rows = torch.arange(width, device=hidden.device)
+            mask = seen(rows.unsqueeze(1) - rows, window).expand(batch, 1, -1, -1)
             look = self._look if config.scales.attention_cap else scaled_dot_product_attention
             attended = look(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
         return layer.output(attended.transpose(1, 2).reshape(batch, width, -1))
@@ -203,45 +218,48 @@ class TorchDecoder(LanguageModel):
         assert isinstance(cache, TorchCache)
         past = [cache.length(row) for row in batch.rows]
         cache.reserve(max(batch.rows) + 1, max(past) + batch.width)
-        context = _context(self.config, batch, past, cache)
-        scales = self.config.scales
-        hidden = _scaled(self._weights.embedding[batch.padded(self.device)], scales.embedding)
-        for number, layer in enumerate(self._weights.layers):
-            added = self._attend(layer, hidden, context, number, cache)
-            if states and number in states:
-                states[number] = hidden
-            hidden = hidden + self._to_add(added, layer.output_norm)
-            added = self._feed_forward(layer, hidden)
-            hidden = hidden + self._to_add(added, layer.down_norm)
+        context = pass_context(self.config, batch, past, cache, self.placement.first)
+        hidden = self._embed(batch.padded(self.placement.first))
+        written: list[list[Tensor]] = []
+        for device, numbers in self.placement.blocks:
+            hidden, context = hidden.to(device), context.to(device)
+            written.append([])
+            for number in numbers:
+                layer = self._weights.layers[number]
+                if states and number in states:
+                    states[number] = hidden
+                added = self._attend(layer, hidden, context, number, cache, written[-1])
+                hidden = self._behind(layer, hidden, added)
         if states and self.config.num_layers in states:
             states[self.config.num_layers] = hidden
         for row, tokens in zip(batch.rows, batch.tokens, strict=True):
             cache.append(row, len(tokens))
-        lost = cache.lost(context.rows, context.places, context.written, context.masks[None])
+        lost = cache.lost(context.rows, context.places, written, context.masks[None])
         return hidden.masked_fill(lost.unsqueeze(-1), torch.nan)
 
     def _attend(
         self,
         layer: DenseLayer,
         hidden: Float[Tensor, "batch rows hidden"],
-        context: "_Context",
+        context: PassContext,
         number: int,
         cache: TorchCache,
+        written: list[Tensor],
     ) -> Float[Tensor, "batch rows hidden"]:
-        """Write the new keys and values; look at all that a token may see."""
+        """Write the new keys and values, and note them; look at all that a token may see."""
         config, (batch, width, _) = self.config, hidden.shape
         query, key, value = self._projected(layer, hidden)
         window = config.windows[number]
         waves = context.waves[window]
-        new = torch.stack((_rotate(key, waves), value))
-        context.written.append(cache.write(number, context.places, new))
+        new = torch.stack((rotate(key, waves), value))
+        written.append(cache.write(number, context.places, new))
         mask, (keys, values, _) = context.masks[window], cache.layers[number]
-        seen = slice(mask.shape[-1])
+        slots = slice(mask.shape[-1])
         look = scaled_dot_product_attention if config.scales.attention_cap is None else self._look
         attended = look(
-            _rotate(query, waves).transpose(1, 2),
-            keys[context.rows, seen].transpose(1, 2),
-            values[context.rows, seen].transpose(1, 2),
+            rotate(query, waves).transpose(1, 2),
+            keys[context.rows, slots].transpose(1, 2),
+            values[context.rows, slots].transpose(1, 2),
             attn_mask=mask.unsqueeze(1),
             scale=config.scales.attention,
             enable_gqa=True,
@@ -285,6 +303,25 @@ class TorchDecoder(LanguageModel):
         weights = scores.masked_fill(~attn_mask, -torch.inf).softmax(-1)
         return weights.to(value.dtype) @ value
 
+    def _embed(self, tokens: Int[Tensor, "batch rows"]) -> Float[Tensor, "batch rows hidden"]:
+        return _scaled(self._weights.embedding[tokens], self.config.scales.embedding)
+
+    def _streams(
+        self, found: Mapping[int, Tensor], boundaries: Sequence[int]
+    ) -> Float[Tensor, "batch rows boundaries hidden"]:
+        """The wanted streams, of whatever block, side by side."""
+        return torch.stack([found[one].to(self.device) for one in boundaries], 2).float()
+
+    def _behind(
+        self,
+        layer: DenseLayer,
+        hidden: Float[Tensor, "batch rows hidden"],
+        attended: Float[Tensor, "batch rows hidden"],
+    ) -> Float[Tensor, "batch rows hidden"]:
+        """The stream behind a layer, given what its attention adds."""
+        hidden = hidden + self._to_add(attended, layer.output_norm)
+        return hidden + self._to_add(self._feed_forward(layer, hidden), layer.down_norm)
+
     def _to_add(
         self,
         added: Float[Tensor, "batch rows hidden"],
@@ -304,82 +341,6 @@ class TorchDecoder(LanguageModel):
         is_silu = self.config.activation == "silu"
         gate = silu(gate) if is_silu else gelu(gate, approximate="tanh")
         return layer.down(gate * layer.up(inputs))
-
-
-# --- one pass ---------------------------------------------------------------------------------
-
-
-class _Waves(NamedTuple):
-    """Cosine and sine of every position's angles, for all heads."""
-
-    cosine: Float[Tensor, "batch rows 1 angles"]
-    sine: Float[Tensor, "batch rows 1 angles"]
-
-
-class _Context(NamedTuple):
-    """What all layers of a pass share."""
-
-    rows: Int[Tensor, " batch"]
-    """Rows of the cache."""
-    places: Int[Tensor, " places"]
-    """What the new tokens are written to."""
-    waves: dict[int | None, "_Waves"]
-    """Of the layers with a sliding window, and without."""
-    masks: dict[int | None, Bool[Tensor, "batch rows slots"]]
-    """Which slots a token sees, by sliding window; None is always there."""
-    written: list[Tensor]
-    """What the cache wants to know of the layers that have written to it."""
-
-
-def _context(
-    config: DecoderConfig, batch: Rows, past: Sequence[int], cache: TorchCache
-) -> _Context:
-    device = cache.buffer.device
-    start = torch.tensor(past, device=device).unsqueeze(1)
-    # The padding of a short row lands in slots that its own next tokens overwrite.
-    places = start + torch.arange(batch.width, device=device)
-    rows = torch.tensor(list(batch.rows), device=device)
-    slots = torch.arange(max(past) + batch.width, device=device)
-    if batch.parents is None:
-        positions, distance = places, places.unsqueeze(2) - slots
-    else:
-        positions, distance = tree_places(batch, past, device)
-    masks = {window: _seen(distance, window) for window in {None, *config.windows}}
-    waves = _waves_by_window(config, positions)
-    return _Context(rows, cache.places(rows, places), waves, masks, [])
-
-
-def _seen(distance: Int[Tensor, "*shape"], window: int | None) -> Bool[Tensor, "*shape"]:
-    """Whether a token sees one so many places before it."""
-    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
-
-
-def _waves_by_window(
-    config: DecoderConfig, positions: Int[Tensor, "batch rows"]
-) -> "dict[int | None, _Waves]":
-    """Of the layers with each sliding window, and of those without."""
-    return {
-        window: _waves(config.layer_rotary(layer), positions)
-        for layer, window in enumerate(config.windows)
-        if window not in config.windows[:layer]
-    }
-
-
-def _waves(rotary: RotaryConfig, positions: Int[Tensor, "batch rows"]) -> _Waves:
-    frequencies = rotary.inverse_frequencies.to(positions.device, non_blocking=True)
-    angles = (positions.unsqueeze(-1) * frequencies).unsqueeze(2)
-    return _Waves(angles.cos() * rotary.scale, angles.sin() * rotary.scale)
-
-
-def _rotate(
-    states: Float[Tensor, "batch rows heads head"], waves: _Waves
-) -> Float[Tensor, "batch rows heads head"]:
-    """Turn each element of the first half with its twin in the second; the rest stays."""
-    cosine, sine = waves.cosine.to(states.dtype), waves.sine.to(states.dtype)
-    half = cosine.shape[-1]
-    first, second, rest = states.split((half, half, states.shape[-1] - 2 * half), dim=-1)
-    turned = (first * cosine - second * sine, second * cosine + first * sine)
-    return torch.cat((*turned, rest), dim=-1)
 
 
 def _scaled(values: Float[Tensor, "*shape"], factor: float) -> Float[Tensor, "*shape"]:

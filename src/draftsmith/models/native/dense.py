@@ -1,4 +1,4 @@
-"""A decoder's weights dequantised: in one dtype, on one device."""
+"""A decoder's weights dequantised: in one dtype, each layer on one device."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
+from draftsmith.models.placement import Placement
 
 __all__ = ["DenseLayer", "DenseLinear", "DenseWeights", "dense_weights"]
 
@@ -46,7 +47,7 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class DenseWeights:
-    """`DecoderWeights` in one dtype, on one device."""
+    """`DecoderWeights` in one dtype."""
 
     embedding: Float[Tensor, "vocab hidden"]
     layers: tuple[DenseLayer, ...]
@@ -55,50 +56,58 @@ class DenseWeights:
 
 
 def dense_weights(
-    weights: DecoderWeights, device: torch.device, dtype: torch.dtype
+    weights: DecoderWeights, placement: Placement, dtype: torch.dtype
 ) -> DenseWeights:
     """Dequantise all weights of a model.
 
     Args:
         weights: Packed.
-        device: Where they go.
+        placement: Where they go.
         dtype: What they become.
 
     Returns:
-        The weights; the head is the embedding itself where the two are tied.
+        The weights; the head is the embedding itself where the two are tied, on one device.
     """
+    first, last = placement.first, placement.last
+    embedding = _dense(weights.embedding, first, dtype)
+    is_one = weights.head is weights.embedding and first == last
+    return DenseWeights(
+        embedding=embedding,
+        layers=tuple(
+            _layer(weights.layers[number], block.device, dtype)
+            for block in placement.blocks
+            for number in block.layers
+        ),
+        final_norm=weights.final_norm.to(last, dtype),
+        head=embedding if is_one else _dense(weights.head, last, dtype),
+    )
 
-    def dense(matrix: Matrix) -> Float[Tensor, "outputs inputs"]:
-        return matrix.dequantise().to(device, dtype)
 
+def _dense(
+    matrix: Matrix, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "outputs inputs"]:
+    return matrix.dequantise().to(device, dtype)
+
+
+def _layer(packed: LayerWeights, device: torch.device, dtype: torch.dtype) -> DenseLayer:
     def vector(values: Float[Tensor, " width"] | None) -> Float[Tensor, " width"] | None:
         return None if values is None else values.to(device, dtype)
 
     def one(projection: Projection) -> DenseLinear:
-        return DenseLinear(dense(projection.matrix), vector(projection.bias))
+        return DenseLinear(_dense(projection.matrix, device, dtype), vector(projection.bias))
 
-    def layer(packed: LayerWeights) -> DenseLayer:
-        return DenseLayer(
-            attention_norm=packed.attention_norm.to(device, dtype),
-            query=one(packed.query),
-            key=one(packed.key),
-            value=one(packed.value),
-            query_norm=vector(packed.query_norm),
-            key_norm=vector(packed.key_norm),
-            output=one(packed.output),
-            feed_forward_norm=packed.feed_forward_norm.to(device, dtype),
-            gate=one(packed.gate),
-            up=one(packed.up),
-            down=one(packed.down),
-            output_norm=vector(packed.output_norm),
-            down_norm=vector(packed.down_norm),
-        )
-
-    embedding = dense(weights.embedding)
-    is_tied = weights.head is weights.embedding
-    return DenseWeights(
-        embedding=embedding,
-        layers=tuple(layer(packed) for packed in weights.layers),
-        final_norm=weights.final_norm.to(device, dtype),
-        head=embedding if is_tied else dense(weights.head),
+    return DenseLayer(
+        attention_norm=packed.attention_norm.to(device, dtype),
+        query=one(packed.query),
+        key=one(packed.key),
+        value=one(packed.value),
+        query_norm=vector(packed.query_norm),
+        key_norm=vector(packed.key_norm),
+        output=one(packed.output),
+        feed_forward_norm=packed.feed_forward_norm.to(device, dtype),
+        gate=one(packed.gate),
+        up=one(packed.up),
+        down=one(packed.down),
+        output_norm=vector(packed.output_norm),
+        down_norm=vector(packed.down_norm),
     )

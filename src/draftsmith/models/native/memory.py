@@ -4,7 +4,7 @@ from pathlib import Path
 
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["available_memory", "check_fits"]
+__all__ = ["available_memory", "check_fits", "check_share_fits"]
 
 
 def available_memory() -> int | None:
@@ -27,6 +27,19 @@ def check_fits(needed_bytes: int, available_bytes: int | None) -> None:
         raise ModelFormatError(
             f"its weights need {_gigabytes(needed_bytes)} of memory, and "
             f"{_gigabytes(available_bytes)} are available; take a smaller or a quantised model"
+        )
+
+
+def check_share_fits(device: str, needed_bytes: int, free_bytes: int | None) -> None:
+    """Refuse layers that are larger than what is free where they go; None is not known.
+
+    Raises:
+        ModelFormatError: If they are; the device and both sizes are named.
+    """
+    if free_bytes is not None and needed_bytes > free_bytes:
+        raise ModelFormatError(
+            f"its layers on {device} need {_gigabytes(needed_bytes)} there, and "
+            f"{_gigabytes(free_bytes)} are free; give that device fewer layers"
         )
 
 

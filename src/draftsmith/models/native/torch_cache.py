@@ -1,6 +1,7 @@
-"""What the plain decoder remembers: dense buffers on any device, finite whatever is put there."""
+"""What the plain decoder remembers: dense buffers beside its layers, finite whatever comes."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from draftsmith.models.contract import CountedCache
 from draftsmith.models.native.config import DecoderConfig
+from draftsmith.models.placement import Placement
 
 __all__ = ["LayerViews", "TorchCache"]
 
@@ -32,42 +34,43 @@ class TorchCache(CountedCache):
     Rollback is a shorter length: a rejected token's slot is masked until it is overwritten.
     """
 
-    def __init__(self, config: DecoderConfig, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, config: DecoderConfig, placement: Placement, dtype: torch.dtype) -> None:
         super().__init__()
-        shape = (config.num_layers, 2, 0, _MIN_SLOTS, config.num_kv_heads, config.head_size)
-        self.buffer = torch.zeros(shape, device=device, dtype=dtype)
-        """`[layers, keys and values, rows, slots, heads, elements]`, all finite."""
-        self.is_finite = self._flags()
+        rest = (2, 0, _MIN_SLOTS, config.num_kv_heads, config.head_size)
+        self.buffers = [
+            torch.zeros((len(block.layers), *rest), device=block.device, dtype=dtype)
+            for block in placement.blocks
+        ]
+        """Of each block, `[layers, keys and values, rows, slots, heads, elements]`, all finite."""
+        self.is_finite = torch.ones(0, _MIN_SLOTS, dtype=torch.bool, device=placement.last)
         """`[rows, slots]`: whether all layers hold what was put there, or zeros for it."""
         self.layers = self._views()
-        """The buffer, layer by layer: a view costs as much time as a small kernel."""
+        """The buffers, layer by layer: a view costs as much time as a small kernel."""
 
     def reserve(self, num_rows: int, num_slots: int) -> None:
         """Make room for so many rows of so many tokens."""
-        held_rows, held_slots = self.buffer.shape[2:4]
+        held_rows, held_slots = self.is_finite.shape
         if num_rows <= held_rows and num_slots <= held_slots:
             return
+        rows = max(num_rows, held_rows)
         slots = held_slots if num_slots <= held_slots else max(num_slots, 2 * held_slots)
-        layers, both, _, _, *rest = self.buffer.shape
-        # Zeros: a masked slot still counts as zero times what lies in it, and that must be 0.
-        grown = self.buffer.new_zeros(layers, both, max(num_rows, held_rows), slots, *rest)
-        grown[:, :, :held_rows, :held_slots] = self.buffer
-        self.buffer = grown
-        flags = self._flags()
+        self.buffers = [_grown(buffer, rows, slots) for buffer in self.buffers]
+        flags = self.is_finite.new_ones(rows, slots)
         flags[:held_rows, :held_slots] = self.is_finite
         self.is_finite = flags
         self.layers = self._views()
 
     @torch.inference_mode()
     def _move(self, row: int, source: int, target: int) -> None:
-        self.buffer[:, :, row, target] = self.buffer[:, :, row, source]
+        for buffer in self.buffers:
+            buffer[:, :, row, target] = buffer[:, :, row, source]
         self.is_finite[row, target] = self.is_finite[row, source]
 
     def places(
         self, rows: Int[Tensor, " batch"], slots: Int[Tensor, "batch width"]
     ) -> Int[Tensor, " places"]:
         """The numbers of slots, counted over all rows."""
-        return (rows.unsqueeze(1) * self.buffer.shape[3] + slots).flatten()
+        return (rows.unsqueeze(1) * self.is_finite.shape[1] + slots).flatten()
 
     def write(
         self,
@@ -93,23 +96,36 @@ class TorchCache(CountedCache):
         self,
         rows: Int[Tensor, " batch"],
         places: Int[Tensor, " places"],
-        written: Sequence[Float[Tensor, "parts batch width heads_or_1 head_or_1"]],
+        written: Sequence[Sequence[Float[Tensor, "parts batch width heads_or_1 head_or_1"]]],
         past: Bool[Tensor, "batch width slots"],
     ) -> Bool[Tensor, "batch width"]:
         """Which tokens are, or come after, one of which a layer could not hold what it wrote.
 
         Args:
-            rows: Of the cache.
+            rows: Of the cache; all but `written` beside the last layer.
             places: What all layers have written to.
-            written: What `write` returned, layer by layer.
+            written: What `write` returned, layer by layer of each block.
             past: Which slots hold a token and those before it.
         """
-        largest = torch.stack(list(written)).abs().amax((0, 1, 4, 5))
+        blocks = [torch.stack(list(one)).abs().amax((0, 1, 4, 5)) for one in written]
+        largest = reduce(torch.maximum, [one.to(rows.device) for one in blocks])
         self.is_finite.view(-1).index_copy_(0, places, (largest < torch.inf).flatten())
         return (past > self.is_finite[rows, None, : past.shape[-1]]).any(-1)
 
-    def _views(self) -> list["LayerViews"]:
-        return [LayerViews(both[0], both[1], both.flatten(1, 2)) for both in self.buffer]
+    def _views(self) -> list[LayerViews]:
+        return [
+            LayerViews(both[0], both[1], both.flatten(1, 2))
+            for buffer in self.buffers
+            for both in buffer
+        ]
 
-    def _flags(self) -> Bool[Tensor, "rows slots"]:
-        return torch.ones_like(self.buffer[0, 0, :, :, 0, 0], dtype=torch.bool)
+
+def _grown(
+    buffer: Float[Tensor, "layers 2 held_rows held_slots heads head"], rows: int, slots: int
+) -> Float[Tensor, "layers 2 rows slots heads head"]:
+    """The buffer with more rows and slots, its content kept."""
+    layers, both, held_rows, held_slots, *rest = buffer.shape
+    # Zeros: a masked slot still counts as zero times what lies in it, and that must be 0.
+    grown = buffer.new_zeros(layers, both, rows, slots, *rest)
+    grown[:, :, :held_rows, :held_slots] = buffer
+    return grown

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from draftsmith.kernels.matrix import Matrix
 
-__all__ = ["DecoderWeights", "LayerWeights", "Projection"]
+__all__ = ["DecoderWeights", "LayerWeights", "Projection", "size_of"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ class LayerWeights:
     down_norm: Float[Tensor, " hidden"] | None = None
     """The same of what the feed-forward adds."""
 
+    @property
+    def num_weights(self) -> int:
+        """Of its matrices."""
+        parts = (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
+        return sum(size_of(part.matrix) for part in parts)
+
 
 @dataclass(frozen=True)
 class DecoderWeights:
@@ -56,6 +62,9 @@ class DecoderWeights:
     def num_weights(self) -> int:
         """Of all matrices."""
         tables = [self.embedding] if self.head is self.embedding else [self.embedding, self.head]
-        parts = ("query", "key", "value", "output", "gate", "up", "down")
-        rest = [getattr(layer, part).matrix for layer in self.layers for part in parts]
-        return sum(matrix.num_outputs * matrix.num_inputs for matrix in (*tables, *rest))
+        return sum(map(size_of, tables)) + sum(layer.num_weights for layer in self.layers)
+
+
+def size_of(matrix: Matrix) -> int:
+    """The number of its weights."""
+    return matrix.num_outputs * matrix.num_inputs
