@@ -46,6 +46,7 @@ class GpuRunner(Shared):
         config: The shape of what this rank has.
         num_ids: Columns of the logits, of all ranks together; None is as many as the head has rows.
         exchange: What joins this rank's part to the others'; None if there are no others.
+        whole: The shape of what all ranks have together; None is `config`.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class GpuRunner(Shared):
         config: DecoderConfig,
         num_ids: int | None = None,
         exchange: Exchange | None = None,
+        whole: DecoderConfig | None = None,
     ) -> None:
         self.config, self.weights = config, weights
+        self.whole = config if whole is None else whole
         self.device = weights.embedding.device
         self.num_ids = len(weights.head) if num_ids is None else num_ids
         self.store = PageStore(config, self.device, weights.embedding.dtype)

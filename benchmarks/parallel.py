@@ -1,0 +1,258 @@
+"""Decoding over several GPUs of one host: exchanges, passes, Chen et al.'s setting, a real pair.
+
+    python -m benchmarks.parallel                  # writes results/parallel.json after each part
+    python -m benchmarks.parallel --parts pair     # the real pair alone
+    python -m benchmarks.parallel --resume         # goes on where the JSON ends
+
+Weights are random but in the part `pair`. The target is Llama 3 70B's shape with 40 of its 80
+layers; drafts have a twelfth of its parameters, in Chen et al.'s proportions (8 wide layers) or as
+many thin ones. Acceptance is MADE UP there: a coin of 0.8 says whether a drafted token is right.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from draftsmith.parallel.processes import start_group
+
+from benchmarks.common import RESULTS, environment, humaneval_prompts, write_result
+from benchmarks.gpu_models import SHAPES, random_weights
+from benchmarks.gpu_rounds import seconds_of
+from benchmarks.parallel_models import CHEN, Coins, Device, Exchanges, Timer, random_on_rank
+from draftsmith import Engine, ModelDrafter, SamplingParams
+from draftsmith.models.contract import Rows
+from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
+from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.gpu_runner import GpuRunner
+from draftsmith.parallel.group import Group
+
+_ROWS = (1, 2, 4, 5, 8, 16)
+_ALPHA = 0.8
+_TURNS = 3
+_PAIR = "qwen2.5-coder-1.5b-instruct", "qwen2.5-coder-0.5b-instruct"
+_TEXTS, _TOKENS = 12, 128
+_SAMPLED = {"temperature": 0.8, "top_p": 0.95, "seed": 7}
+
+
+def main() -> None:
+    """Measure what is asked for; the JSON is written after each part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--parts", nargs="+", default=list(_PARTS), choices=list(_PARTS))
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--resume", action="store_true", help="leave out what the JSON has")
+    parser.add_argument("--name", default="parallel", help="of the JSON")
+    options = parser.parse_args()
+    path = Path(RESULTS) / f"{options.name}.json"
+    kept = json.loads(path.read_text()) if options.resume and path.exists() else {}
+    found: dict[str, Any] = {name: kept[name] for name in _PARTS if name in kept}
+    alone = one_gpu() if "passes" in options.parts and "passes" not in found else {}
+    group = start_group(options.ranks, torch.device("cuda"))
+
+    def save() -> None:
+        cards = {"ranks": options.ranks, "gpus": torch.cuda.get_device_name()}
+        write_result(options.name, {"environment": environment(), **cards, **found})
+
+    for name in options.parts:
+        if name not in found:
+            found[name] = _PARTS[name](group, alone)
+            print(name, json.dumps(found[name]), flush=True)
+            save()
+
+
+def make(group: Group, name: str, placement: str = "cut") -> GpuDecoder:
+    """A model of random weights, over the ranks or whole on each."""
+    assert group.orders is not None
+    runner = group.orders.make(random_on_rank, name, placement)
+    return GpuDecoder(runner, CHEN[name], name)
+
+
+def times(group: Group, runner: GpuRunner) -> dict[int, float]:
+    """Milliseconds of a captured pass over some rows behind 300 tokens: the slowest rank's."""
+    assert group.orders is not None
+    timer = group.orders.make(Timer, runner)
+    return {rows: round(max(group.orders.ask(timer, "milliseconds", rows)), 4) for rows in _ROWS}
+
+
+@torch.inference_mode()
+def one_gpu() -> dict[str, Any]:
+    """The 8B shape on one GPU, before there is a group."""
+    config = SHAPES["8B"]
+    runner = GpuRunner(random_weights(config), config)
+    copy = Device().copy_gbps()
+    timer = Timer(runner)
+    found = {rows: round(timer.milliseconds(rows), 4) for rows in _ROWS}
+    del timer, runner
+    torch.cuda.empty_cache()
+    return {"ms": found, "copy_gb_per_s": round(copy, 1)}
+
+
+def exchanges(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
+    """Microseconds of an exchange in a graph of many, and of the libraries' own sums."""
+    del alone
+    assert group.orders is not None
+    ranks = group.orders.make(Exchanges)
+    kinds = ("sum, norm and residual", "logits of 128,256", "NCCL", "one-shot", "two-shot")
+    return {
+        kind: {
+            rows: round(max(group.orders.ask(ranks, "microseconds", kind, rows)), 2)
+            for rows in (1, 5, 8, 16, 64)
+        }
+        for kind in kinds
+    }
+
+
+def passes(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
+    """T(M) of each shape; what one row's pass moves, as a share of all GPUs' copy bandwidth."""
+    assert group.orders is not None
+    device = group.orders.make(Device)
+    copies = group.orders.ask(device, "copy_gbps")
+    found: dict[str, Any] = {"copy_gb_per_s": [round(one, 1) for one in copies], "one GPU": alone}
+    for name in CHEN:
+        model = make(group, name)
+        ms = times(group, model.runner)
+        moved = model.weights.num_bytes_per_pass / ms[1] / 1e6
+        found[name] = {
+            "ms": ms,
+            "share_of_copy": round(moved / min(copies), 4),
+            "t5_over_t1": round(ms[5] / ms[1], 3),
+            "t8_over_t1": round(ms[8] / ms[1], 3),
+            "t16_over_t1": round(ms[16] / ms[1], 3),
+        }
+        if name == "8B" and alone:
+            found[name]["over_one_gpu"] = round(alone["ms"][1] / ms[1], 3)
+        print(name, found[name], flush=True)
+        del model
+        torch.cuda.empty_cache()
+    return found
+
+
+def chen(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
+    """Whole texts of the 70B shape over drafts of 0 to 7 tokens; acceptance is made up."""
+    del alone
+    assert group.orders is not None
+    target = make(group, "target")
+    found: dict[str, Any] = {"acceptance": f"made up: a coin of {_ALPHA}"}
+    found["target_ms"] = times(group, target.runner)
+    coins = group.orders.make(Coins, _ALPHA)
+    for name, placement in (("wide", "cut"), ("deep", "cut"), ("wide", "whole")):
+        draft = make(group, name, placement)
+        ms = times(group, draft.runner)[1]
+        rows: dict[str, Any] = {}
+        for gamma in (0, *range(1, 8)) if placement == "cut" else (0, 4):
+            engine = Engine(target, draft=ModelDrafter(draft) if gamma else None, gamma=gamma or 4)
+            rows[str(gamma)] = _speed(engine, 256)
+        plain = rows["0"]["tokens_per_s"]
+        for gamma, row in rows.items():
+            row["speedup"] = round(row["tokens_per_s"] / plain, 3)
+            check = found["target_ms"].get(int(gamma) + 1)
+            row["t_check_over_t1"] = check and round(check / found["target_ms"][1], 3)
+        found[f"{name}, {placement}"] = {"draft_ms_per_token": ms, "by_gamma": rows}
+        print(name, placement, found[f"{name}, {placement}"], flush=True)
+        del draft
+        torch.cuda.empty_cache()
+    coins.put_away()
+    return found
+
+
+def _speed(engine: Engine, num_tokens: int) -> dict[str, Any]:
+    """Tokens a second behind the first few, the median of some texts; the first one captures."""
+    speeds: list[float] = []
+    for turn in range(_TURNS + 1):
+        seconds = seconds_of(engine, num_tokens + 16) - seconds_of(engine, 16)
+        if turn:
+            speeds.append(num_tokens / seconds)
+    params = SamplingParams(max_tokens=num_tokens, ignore_eos=True)
+    result = engine.generate([list(range(100, 356))], params)[0]
+    return {
+        "tokens_per_s": round(statistics.median(speeds), 1),
+        "tokens_per_round": round(num_tokens / result.statistics.num_rounds, 2),
+    }
+
+
+def pair(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
+    """The real pair: texts with and without a draft, beside one GPU's, and tokens a second."""
+    del alone
+    settings = ModelSettings(device="cuda", tensor_parallel=group.size)
+    target, draft = (load_model(name, settings) for name in _PAIR)
+    single = load_model(_PAIR[0], ModelSettings(device="cuda:0"))
+    tokenizer = load_tokenizer(_PAIR[0])
+    prompts = [tokenizer.encode(text) for text in humaneval_prompts(_TEXTS)]
+    engines = {
+        "one GPU": Engine(single),
+        "plain": Engine(target),
+        "gamma 4": Engine(target, draft=ModelDrafter(draft), gamma=4),
+        "auto": Engine(target, draft=ModelDrafter(draft), gamma="auto"),
+        "prompt lookup": Engine(target, draft="prompt-lookup", gamma=4),
+    }
+    found: dict[str, Any] = {}
+    for kind, sampling in (("greedy", {}), ("seeded", _SAMPLED)):
+        texts: dict[str, list[tuple[int, ...]]] = {}
+        speeds: dict[str, float] = {}
+        for name, engine in engines.items():
+            params = SamplingParams(max_tokens=_TOKENS, ignore_eos=True, **sampling)
+            texts[name] = [engine.generate([one], params)[0].token_ids for one in prompts]
+            speeds[name] = round(_TOKENS / seconds_of(engine, _TOKENS, prompts[:1], **sampling), 1)
+        found[kind] = {
+            "tokens_per_s": speeds,
+            "texts": len(prompts),
+            "equal_to_plain": {
+                name: sum(a == b for a, b in zip(those, texts["plain"], strict=True))
+                for name, those in texts.items()
+            },
+            "first_differences_from_one_gpu": [
+                _difference(single, target, prompt, one, other, place)
+                for place, (prompt, one, other) in enumerate(
+                    zip(prompts, texts["one GPU"], texts["plain"], strict=True)
+                )
+                if one != other
+            ],
+        }
+        print(kind, found[kind], flush=True)
+    return found
+
+
+@torch.inference_mode()
+def _difference(
+    single: Any,
+    target: Any,
+    prompt: list[int],
+    one: tuple[int, ...],
+    other: tuple[int, ...],
+    place: int,
+) -> dict[str, Any]:
+    """Where a text over ranks leaves one GPU's: the margin there beside the logits' error."""
+    at = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+    logits = []
+    for model in (single, target):
+        cache = model.open_cache()
+        row = cache.add()
+        tokens = [*prompt, *one[:at]]
+        model.prefill(cache, row, tokens[:-1])
+        logits.append(model.forward(cache, Rows([row], [tokens[-1:]]))[0, 0].float())
+        cache.remove(row)
+    best = logits[0].topk(2).values
+    return {
+        "text": place,
+        "position": at,
+        "margin": round(float(best[0] - best[1]), 4),
+        "largest_error_of_logits": round(float((logits[0] - logits[1]).abs().max()), 4),
+        "tokens": [one[at], other[at]],
+    }
+
+
+_PARTS: dict[str, Callable[[Group, dict[str, Any]], dict[str, Any]]] = {
+    "exchanges": exchanges,
+    "passes": passes,
+    "chen": chen,
+    "pair": pair,
+}
+
+if __name__ == "__main__":
+    main()
+    if dist.is_initialized():
+        torch.cuda.synchronize()
