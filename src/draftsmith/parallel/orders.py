@@ -4,84 +4,46 @@ Only rank 0 knows of requests, texts and clocks. What touches a device (a pass, 
 round's graph) is a method of a `Shared` object that is marked `together`: before rank 0 runs it,
 the others are told to. Nothing is answered, so that rank 0 can run ahead; where an answer is
 needed, `Orders.ask` waits for all.
+
+A call that one rank refuses (`DraftsmithError`), every rank must refuse, before it exchanges
+anything; after whatever else a rank raises, its group has failed.
 """
 
 import contextlib
 import functools
 import pickle
-import signal
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import (
-    Any,
-    Concatenate,
-    NamedTuple,
-    ParamSpec,
-    Protocol,
-    TypeVar,
-    cast,
-    runtime_checkable,
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
+
+from draftsmith.errors import DraftsmithError, ParallelError
+from draftsmith.parallel.failures import Failures
+from draftsmith.parallel.messages import (
+    Answer,
+    Call,
+    Drop,
+    End,
+    Make,
+    Reference,
+    Refuse,
+    Wire,
+    is_of_exchange,
+    told_error,
 )
+from draftsmith.parallel.obeying import attempted
+from draftsmith.parallel.uninterrupted import uninterrupted
 
-from draftsmith.errors import ParallelError
-
-__all__ = ["Orders", "Reference", "Shared", "Wire", "make_beside", "obey", "together"]
+__all__ = ["Orders", "Shared", "Told", "make_beside", "together"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound="Shared")
 
-
-@runtime_checkable
-class Wire(Protocol):
-    """One end of what joins rank 0 and another rank: whole messages, in order."""
-
-    def send(self, message: bytes) -> None:
-        """Send a message.
-
-        Raises:
-            OSError: The other end is gone.
-        """
-        ...
-
-    def receive(self) -> bytes:
-        """Wait for a message.
-
-        Raises:
-            EOFError: The other end is gone.
-        """
-        ...
-
-
-class Reference(NamedTuple):
-    """A shared object, in an order's arguments."""
-
-    number: int
-
-
-class _Made(NamedTuple):
-    """An order to make a shared object."""
-
-    number: int
-    factory: Callable[..., object]
-    args: tuple[object, ...]
-
-
-class _Call(NamedTuple):
-    """An order to call a method of a shared object."""
-
-    number: int
-    method: str
-    args: tuple[object, ...]
-    is_asked: bool
-
-
-class _Dropped(NamedTuple):
-    """A shared object that nobody needs any more."""
-
-    number: int
+_PATIENCE_S = 60.0
+_SETTLING_S = 5.0
 
 
 class Shared:
@@ -104,19 +66,32 @@ class Orders:
 
     Args:
         wires: To each of them, in the order of their ranks.
-        check: Raises if a rank has failed.
+        failures: What has gone wrong, of which others may know first; None is nothing yet.
     """
 
-    def __init__(self, wires: Sequence[Wire], check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, wires: Sequence[Wire], failures: Failures | None = None) -> None:
         self._wires = wires
-        self.check = check
+        self.failures = failures or Failures()
         self.lock = threading.RLock()
         """Held from an order until rank 0 has done the same: one order of everything for all."""
-        self._depth = 0
+        self._is_giving = False
         self._next = 0
+        self._dropped: deque[int] = deque()
+        """Objects that rank 0 has let go of, which the others are to be told."""
+
+    def check(self) -> None:
+        """Make sure that no rank has failed.
+
+        Raises:
+            ParallelError: One has, and the models of the group must be loaded again.
+        """
+        self.failures.check()
 
     def make(self, factory: Callable[..., S], *args: object) -> S:
         """Make a shared object on every rank, this one included.
+
+        The other ranks keep theirs for as long as anybody here keeps this one. A factory that can
+        fail does so before it exchanges anything.
 
         Args:
             factory: Of a module, so that it can be named.
@@ -126,19 +101,24 @@ class Orders:
             ParallelError: A rank could not; all have let go of it.
         """
         with self.lock:
+            assert not self._is_giving, "the others make nothing amid what they were told"
             number = self._next
             self._next += 1
-            with self._giving(_Made(number, factory, _named(args))):
-                made, failure = _attempted(lambda: factory(*args))
-            answers = [*self._answers(), failure]
-            problem = next((one for one in answers if one is not None), None)
-            if problem is not None:
-                self._tell(_Dropped(number))
-                if failure is not None:
-                    raise failure
-                raise ParallelError(str(problem))
+            with self._giving(Make(number, factory, _named(args))):
+                made, failure = attempted(lambda: factory(*args))
+                problems = [one.problem for one in self._answers(failure)]
+                if failure is not None or any(problems):
+                    self._tell(Drop(number))
+                else:
+                    assert made is not None
+                    made.told = Told(self, number)
+                    # At once: Ctrl-C may end this call, and nobody would have the object.
+                    weakref.finalize(made, self._dropped.append, number).atexit = False
+            if failure is not None:
+                raise failure
+            if any(problems):
+                raise ParallelError(self._first(problems))
         assert made is not None
-        made.told = Told(self, number)
         return made
 
     def ask(self, shared: "Shared", method: str, *args: object) -> list[Any]:
@@ -149,51 +129,124 @@ class Orders:
         """
         assert shared.told is not None
         with self.lock:
-            with self._giving(_Call(shared.told.number, method, _named(args), is_asked=True)):
-                own = getattr(type(shared), method)(shared, *args)
-            return [own, *self._answers()]
-
-    @contextlib.contextmanager
-    def _giving(self, order: object) -> Generator[None]:
-        """Tell the others, and do it here, before anything else is told."""
-        with self.lock:
-            if self._depth:
-                # Part of what they were told.
-                yield
-                return
+            assert not self._is_giving, "the others answer nothing amid what they were told"
+            with self._giving(Call(shared.told.number, method, _named(args), is_asked=True)):
+                own, failure = attempted(lambda: getattr(shared, method)(*args))
+                answers = self._answers(failure)
+            problems = [one.problem for one in answers]
+            if isinstance(failure, DraftsmithError) and all(problems):
+                raise failure
+            if failure is not None:
+                self._lose(failure)
+            if any(problems):
+                self.failures.fail(self._first(problems))
             self.check()
-            with _uninterrupted():
-                self._tell(order)
-                self._depth += 1
-                try:
-                    yield
-                finally:
-                    self._depth -= 1
+            return [own, *(one.found for one in answers)]
 
     def giving(
         self, told: Told, method: str, args: tuple[object, ...]
     ) -> contextlib.AbstractContextManager[None]:
         """The block of a `together` method on rank 0."""
-        return self._giving(_Call(told.number, method, _named(args), is_asked=False))
+        return self._giving(Call(told.number, method, _named(args), is_asked=False))
+
+    def end(self) -> None:
+        """Say that there are no more orders.
+
+        Raises:
+            ParallelError: A rank has failed.
+        """
+        with self.lock:
+            self._tell(End())
+
+    def disown(self, reason: str) -> None:
+        """In a forked child: these wires are the parent's, and so may be the lock."""
+        self.failures = Failures()
+        self.failures.fail(reason)
+        self.lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def _giving(self, order: object) -> Generator[None]:
+        """Tell the others, and do it here, before anything else is told."""
+        with self.lock:
+            if self._is_giving:
+                # Part of what they were told.
+                yield
+                return
+            self.check()
+            with uninterrupted():
+                self._is_giving = True
+                try:
+                    self._tell_dropped()
+                    self._tell(order)
+                    yield
+                except DraftsmithError as error:
+                    if self.failures.reason is None:
+                        self._tell(Refuse(str(error)))
+                    raise
+                except Exception as error:
+                    self._lose(error)
+                except BaseException as error:
+                    self.failures.fail(_lost(error))
+                    raise
+                finally:
+                    self._is_giving = False
+
+    def _lose(self, error: Exception) -> NoReturn:
+        """End the group after an error of rank 0: the others may have gone on."""
+        is_exchange = is_of_exchange(error)
+        if is_exchange:
+            # Noticed here before it is known which rank has broken it.
+            self.failures.settle(_SETTLING_S)
+        self.failures.fail(_lost(error))
+        if is_exchange:
+            raise ParallelError(self.failures.reason) from None
+        raise error
 
     def _tell(self, order: object) -> None:
         message = pickle.dumps(order)
-        for wire in self._wires:
+        for rank, wire in enumerate(self._wires, 1):
             try:
                 wire.send(message)
-            except OSError as error:
-                self.check()
-                raise ParallelError(f"a rank is gone ({error}): load the model again") from error
+            except OSError:
+                self._gone(rank)
 
-    def _answers(self) -> list[Any]:
-        found: list[Any] = []
-        for wire in self._wires:
+    def _tell_dropped(self) -> None:
+        while self._dropped:
+            self._tell(Drop(self._dropped.popleft()))
+
+    def _answers(self, failure: Exception | None) -> list[Answer]:
+        """What the others say.
+
+        Args:
+            failure: What rank 0 has met, which leaves it no time to wait for a rank that waits
+                for rank 0.
+        """
+        found: list[Answer] = []
+        for rank, wire in enumerate(self._wires, 1):
+            if failure is not None and not wire.wait(_PATIENCE_S):
+                self.failures.fail(
+                    f"{self._name(rank)} did not follow a failure of rank 0 ({told_error(failure)})"
+                )
+                raise failure
             try:
                 found.append(pickle.loads(wire.receive()))
-            except (EOFError, OSError) as error:
-                self.check()
-                raise ParallelError("a rank is gone: load the model again") from error
+            except (EOFError, OSError):
+                self._gone(rank)
         return found
+
+    def _gone(self, rank: int) -> NoReturn:
+        """Raise what is known of a rank that is gone."""
+        self.failures.settle(_SETTLING_S)
+        self.failures.fail(f"{self._name(rank)} is gone")
+        self.check()
+        raise AssertionError
+
+    def _first(self, problems: Sequence[str | None]) -> str:
+        rank, problem = next((i, one) for i, one in enumerate(problems, 1) if one is not None)
+        return f"{self._name(rank)}: {problem}"
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} of {len(self._wires) + 1}"
 
 
 def make_beside(other: Shared, factory: Callable[..., S], *args: object) -> S:
@@ -231,38 +284,6 @@ def together(
     return cast(Callable[Concatenate[S, P], R], call)
 
 
-def obey(wire: Wire) -> None:
-    """Do as rank 0 does, until it is gone.
-
-    Args:
-        wire: To rank 0.
-    """
-    held: dict[int, Any] = {}
-
-    def own(args: tuple[object, ...]) -> list[object]:
-        return [held[one.number] if isinstance(one, Reference) else one for one in args]
-
-    while True:
-        try:
-            order = pickle.loads(wire.receive())
-        except EOFError:
-            return
-        match order:
-            case _Made(number, factory, args):
-                made, failure = _attempted(lambda f=factory, a=args: f(*own(a)))
-                if made is not None:
-                    held[number] = made
-                wire.send(pickle.dumps(None if failure is None else str(failure)))
-            case _Call(number, method, args, is_asked):
-                found = getattr(held[number], method)(*own(args))
-                if is_asked:
-                    wire.send(pickle.dumps(found))
-            case _Dropped(number):
-                held.pop(number, None)
-            case _:
-                raise AssertionError(order)
-
-
 def _named(args: tuple[object, ...]) -> tuple[object, ...]:
     """Arguments as they travel: a shared object by its number."""
     return tuple(
@@ -271,32 +292,5 @@ def _named(args: tuple[object, ...]) -> tuple[object, ...]:
     )
 
 
-def _attempted(act: Callable[[], R]) -> tuple[R | None, Exception | None]:
-    try:
-        return act(), None
-    except Exception as error:  # whatever it is, every rank must hear of it
-        return None, error
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Generator[None]:
-    """Let Ctrl-C wait: a rank that has told the others must do its own part."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    noted: list[tuple[Any, Any]] = []
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before):
-        yield
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append((number, frame))
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if noted:
-            before(*noted[0])
+def _lost(error: BaseException) -> str:
+    return f"rank 0 failed amid what all ranks do ({told_error(error)})"

@@ -1,0 +1,128 @@
+"""torch's own group of processes: joining it, and leaving it without hanging."""
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed import distributed_c10d
+
+from draftsmith.errors import ParallelError
+from draftsmith.parallel.exchange import Exchange, GatheredExchange
+
+__all__ = ["START_S", "Meeting", "host_store", "join", "leave", "reach_store"]
+
+START_S = 30.0
+"""What each step of a start may take; importing torch is not one of them."""
+_PATIENCE = timedelta(minutes=30)
+"""Of a collective: ranks that are gone are noticed otherwise."""
+_LEAVING_S = 5.0
+_HERE = "127.0.0.1"
+
+
+class Meeting(NamedTuple):
+    """Where ranks that rank 0 started meet: a store of this host.
+
+    Attributes:
+        port: Of the store.
+        secret: What every key begins with.
+    """
+
+    port: int
+    secret: str
+
+
+def host_store(size: int) -> tuple[Meeting, Store]:
+    """Open a store that only this host can reach."""
+    # torch would listen on every address.
+    listener = socket.socket()
+    listener.bind((_HERE, 0))
+    listener.listen(size)
+    meeting = Meeting(listener.getsockname()[1], secrets.token_hex(16))
+    store = TCPStore(
+        _HERE,
+        meeting.port,
+        size,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=START_S),
+        master_listen_fd=listener.detach(),
+    )
+    return meeting, PrefixStore(meeting.secret, store)
+
+
+def reach_store(meeting: Meeting, size: int) -> Store:
+    """The store that rank 0 has opened."""
+    timeout = timedelta(seconds=START_S)
+    store = TCPStore(_HERE, meeting.port, size, is_master=False, timeout=timeout)
+    return PrefixStore(meeting.secret, store)
+
+
+def join(store: Store, rank: int, size: int, device: torch.device) -> Exchange:
+    """Join torch's process group: gloo on CPUs, NCCL beside it on GPUs.
+
+    Args:
+        store: Where the ranks meet.
+        rank: This process.
+        size: Ranks.
+        device: This rank's.
+
+    Returns:
+        How this rank exchanges with the others.
+
+    Raises:
+        ParallelError: Another rank did not come in time, or the devices do not reach each other.
+    """
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        torch.cuda.set_device(device)
+    try:
+        with _on_loopback():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+                store=store,
+                rank=rank,
+                world_size=size,
+                timeout=timedelta(seconds=START_S),
+                device_id=device if is_cuda else None,
+            )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ParallelError(f"the {size} ranks could not join ({reason})") from error
+    # One rank may compute for long before the others need it.
+    distributed_c10d._set_pg_timeout(_PATIENCE)  # pyright: ignore[reportPrivateUsage]  # there is no other way
+    if not is_cuda:
+        return GatheredExchange()
+    from draftsmith.parallel.symmetric import SymmetricExchange
+
+    return SymmetricExchange(device)
+
+
+def leave() -> None:
+    """Leave torch's process group; what would hang is left to the end of the process."""
+    if not dist.is_initialized():
+        return
+    leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
+    leaving.start()
+    leaving.join(_LEAVING_S)
+
+
+@contextmanager
+def _on_loopback() -> Generator[None]:
+    """Where gloo listens, unless the environment says."""
+    name = "GLOO_SOCKET_IFNAME"
+    is_open = name not in os.environ
+    if is_open:
+        os.environ[name] = "lo"
+    try:
+        yield
+    finally:
+        if is_open:
+            del os.environ[name]

@@ -1,0 +1,119 @@
+"""A group of two processes on a CPU: from start to every kind of end."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from draftsmith.errors import InvalidRequestError, ParallelError
+from draftsmith.parallel.group import Group, current_group
+from draftsmith.parallel.orders import Orders
+from draftsmith.parallel.processes import end_group, start_group
+from tests.parallel.objects import Tally
+
+_CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_group_left() -> Iterator[None]:
+    yield
+    end_group()
+
+
+def _group() -> tuple[Group, Orders]:
+    """The one that runs, or a new one where a test has ended it: starting one takes seconds."""
+    group = start_group(2, _CPU)
+    assert group.orders is not None
+    return group, group.orders
+
+
+def test_two_ranks_run_in_two_processes_and_exchange() -> None:
+    group, orders = _group()
+    tally = orders.make(Tally)
+
+    processes = orders.ask(tally, "process")
+
+    assert processes[0] == os.getpid() != processes[1]
+    assert tally.exchange() == 3.0
+    assert current_group() is group
+    assert start_group(2, _CPU) is group
+
+
+def test_a_group_of_another_size_is_refused() -> None:
+    _group()
+
+    with pytest.raises(InvalidRequestError, match=r"parallel=3 on cpu: .* on 2 ranks"):
+        start_group(3, _CPU)
+
+
+def test_a_forked_child_does_not_talk_on_its_parents_wires() -> None:
+    _, orders = _group()
+    tally = orders.make(Tally)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            tally.add(1)
+        except ParallelError:
+            os._exit(17)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 17
+    assert orders.ask(tally, "so_far") == [[0], [0]]
+    assert tally.exchange() == 3.0
+
+
+def test_a_rank_that_is_killed_while_it_waits_is_named_and_the_next_group_works() -> None:
+    group, orders = _group()
+    tally = orders.make(Tally)
+    heard: list[str] = []
+    group.on_failure.append(lambda: heard.append("failed"))
+
+    os.kill(orders.ask(tally, "process")[1], signal.SIGKILL)
+    orders.failures.settle(5.0)
+    with pytest.raises(ParallelError, match=r"^rank 1 of 2 ended \(signal SIGKILL\): load the mod"):
+        tally.add(1)
+
+    assert heard == ["failed"]
+    _, orders = _group()
+    assert orders.ask(orders.make(Tally, 5), "so_far") == [[5], [5]]
+
+
+def test_a_rank_that_is_killed_amid_an_exchange_is_named() -> None:
+    _, orders = _group()
+    tally = orders.make(Tally)
+    process = orders.ask(tally, "process")[1]
+    tally.exchange_alone(1)
+
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(ParallelError, match=r"^rank 1 of 2 ended \(signal SIGKILL\): load the mod"):
+        tally.exchange()
+
+    assert not os.path.exists(f"/proc/{process}")
+
+
+def test_an_error_of_a_rank_ends_the_exchange_that_rank_0_waits_in() -> None:
+    _, orders = _group()
+    tally = orders.make(Tally)
+    tally.fail((1,))
+
+    with pytest.raises(
+        ParallelError, match=r"^rank 1 of 2 failed \(ZeroDivisionError: wrong\): load the mod"
+    ):
+        tally.exchange_alone(0)
+
+
+def test_ends_are_orderly_and_models_of_an_ended_group_say_so() -> None:
+    _, orders = _group()
+    tally = orders.make(Tally)
+    process = orders.ask(tally, "process")[1]
+
+    end_group()
+
+    assert current_group() is None
+    assert not os.path.exists(f"/proc/{process}")
+    with pytest.raises(ParallelError, match="have ended: load the model again"):
+        tally.add(1)
