@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from draftsmith.parallel.processes import start_group
 
 from benchmarks.common import RESULTS, environment, humaneval_prompts, write_result
 from benchmarks.gpu_models import SHAPES, random_weights
@@ -28,8 +27,10 @@ from draftsmith import Engine, ModelDrafter, SamplingParams
 from draftsmith.models.contract import Rows
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.gpu_parallel import runner_on_ranks
 from draftsmith.models.native.gpu_runner import GpuRunner
 from draftsmith.parallel.group import Group
+from draftsmith.parallel.processes import start_group
 
 _ROWS = (1, 2, 4, 5, 8, 16)
 _ALPHA = 0.8
@@ -67,7 +68,7 @@ def main() -> None:
 def make(group: Group, name: str, placement: str = "cut") -> GpuDecoder:
     """A model of random weights, over the ranks or whole on each."""
     assert group.orders is not None
-    runner = group.orders.make(random_on_rank, name, placement)
+    runner = runner_on_ranks(group.orders, random_on_rank, name, placement)
     return GpuDecoder(runner, CHEN[name], name)
 
 

@@ -4,11 +4,14 @@ import os
 import signal
 import threading
 import weakref
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from draftsmith.errors import InvalidRequestError
+from draftsmith.kernels.gpu import plain
+from draftsmith.kernels.gpu.verdicts import Bests
 from draftsmith.parallel.group import current_group
 from draftsmith.parallel.orders import Shared, together
 
@@ -122,3 +125,19 @@ def interrupted_tally() -> Tally:
     if own_rank() == 0:
         os.kill(os.getpid(), signal.SIGINT)
     return Tally()
+
+
+class Planted(Shared):
+    """Stands for what a test did to a rank."""
+
+
+def off_by_one() -> Planted:
+    """Rank 1 settles on tokens that are one too high."""
+    if own_rank() == 1:
+        settle = plain.settle
+
+        def wrong(bests: Bests, *rest: Any) -> None:
+            settle(bests._replace(ids=bests.ids + 1), *rest)
+
+        plain.settle = wrong
+    return Planted()

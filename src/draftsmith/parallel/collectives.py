@@ -1,5 +1,6 @@
 """torch's own group of processes: joining it, and leaving it without hanging."""
 
+import logging
 import os
 import secrets
 import socket
@@ -24,6 +25,7 @@ START_S = 30.0
 _PATIENCE = timedelta(minutes=30)
 """Of a collective: ranks that are gone are noticed otherwise."""
 _LEAVING_S = 5.0
+_log = logging.getLogger(__name__)
 _HERE = "127.0.0.1"
 
 
@@ -99,10 +101,14 @@ def join(store: Store, rank: int, size: int, device: torch.device) -> Exchange:
     # One rank may compute for long before the others need it.
     distributed_c10d._set_pg_timeout(_PATIENCE)  # pyright: ignore[reportPrivateUsage]  # there is no other way
     if not is_cuda:
-        return GatheredExchange()
+        return GatheredExchange(device)
     from draftsmith.parallel.symmetric import SymmetricExchange
 
-    return SymmetricExchange(device)
+    try:
+        return SymmetricExchange(device)
+    except ParallelError as error:
+        _log.warning("%s: ranks exchange through NCCL, which takes longer", error)
+        return GatheredExchange(device)
 
 
 def leave() -> None:

@@ -78,18 +78,27 @@ class Exchange(Protocol):
         """A pass ends."""
         ...
 
+    def call_off(self) -> None:
+        """A rank is gone: nobody shall wait for it. Any thread may say so."""
+        ...
+
 
 class GatheredExchange:
-    """Through a collective of torch's, and summed in plain torch: for ranks on CPUs.
+    """Through a collective of torch's that gathers, and summed here in plain torch.
+
+    For ranks on CPUs (gloo), and for GPUs that do not reach each other's memory (NCCL). A
+    collective's own sum would have an order of its own: NCCL 2.28 on four GPUs sums a row
+    otherwise when another comes with it.
 
     Args:
+        device: Of this rank.
         group: Of torch; None is the default one.
     """
 
     tile = 256
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self._group = group
+    def __init__(self, device: torch.device, group: dist.ProcessGroup | None = None) -> None:
+        self._device, self._group = device, group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
 
     def most_rows(self, columns: int) -> int:
@@ -103,9 +112,12 @@ class GatheredExchange:
     def end(self) -> None:
         """Nothing to do."""
 
+    def call_off(self) -> None:
+        """Nothing to do: a collective fails when a rank is gone."""
+
     def room(self, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
         """New memory."""
-        return torch.empty(rows, columns)
+        return torch.empty(rows, columns, device=self._device)
 
     def add_up(
         self,

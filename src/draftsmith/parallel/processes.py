@@ -166,6 +166,7 @@ def _bring_up(
         collectives.leave()
         raise
     orders = Orders([one.orders for one in peers], failures)
+    on_failure.append(exchange.call_off)
     group = Group(0, size, own, exchange, orders, on_failure)
     enter(group)
     _running.append(_Running(group, orders, peers, watch, store))

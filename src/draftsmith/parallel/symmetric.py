@@ -51,21 +51,19 @@ class SymmetricExchange:
             self._handle = symmetric_memory.rendezvous(memory, torch_group.group_name)
         except RuntimeError as error:
             raise ParallelError(
-                f"the GPUs do not reach each other's memory ({str(error).splitlines()[0]}): use "
-                "one GPU, or layers_per_device"
+                f"the GPUs do not reach each other's memory ({str(error).splitlines()[0]})"
             ) from error
         memory.zero_()
         torch.cuda.synchronize(device)
         dist.barrier(group)
         self._inboxes = memory[:count].view(2, self.size, _FLOATS)
         floats = torch.tensor(self._handle.buffer_ptrs, dtype=torch.int64, device=device)
-        self.is_off = torch.zeros(1, dtype=torch.int32, pin_memory=True)
-        """Set to 1 by whoever knows that a rank is gone: nobody waits for it then."""
+        self._is_off = torch.zeros(1, dtype=torch.int32, pin_memory=True)
         self._peers = Peers(
             floats,
             floats + count * memory.itemsize,
             torch.zeros(MOST_PLACES, dtype=torch.int32, device=device),
-            self.is_off,
+            self._is_off,
             self.rank,
             self.size,
         )
@@ -84,6 +82,10 @@ class SymmetricExchange:
         """The next pass sends to the first inbox: none may still be reading it."""
         if self._count % 2:
             meet(self._peers)
+
+    def call_off(self) -> None:
+        """Kernels look at this now and then while they wait."""
+        self._is_off.fill_(1)
 
     def room(self, rows: int, columns: int) -> Inbox:
         """The inbox that nobody reads any more."""

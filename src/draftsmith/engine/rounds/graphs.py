@@ -60,6 +60,11 @@ class RoundGraphs(Shared):
         self._graphs: dict[Kind, RoundGraph] = {}
         self._versions = self._pool_versions()
         self._memory = torch.cuda.graph_pool_handle() if self._is_cuda else None
+        target.letting_go.add(self)
+
+    def let_go(self) -> None:
+        """Drop all graphs."""
+        self._graphs.clear()
 
     @together
     def begin(self, sequences: Sequence[Begin]) -> None:

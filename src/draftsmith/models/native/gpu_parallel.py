@@ -6,6 +6,8 @@ the ranks can cost more than the reading that they save. Whichever is faster is 
 
 import statistics
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,13 +18,15 @@ from draftsmith.models.gguf.read import read_gguf
 from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_runner import GpuRunner, PassShape
+from draftsmith.models.native.gpu_store import PageStore
 from draftsmith.models.native.gpu_weights import on_gpu
 from draftsmith.models.native.memory import check_fits
 from draftsmith.models.native.read import read_folder
 from draftsmith.models.native.shards import Part, shard_config
 from draftsmith.parallel.group import Group, current_group
+from draftsmith.parallel.orders import Orders
 
-__all__ = ["Placement", "load_on_ranks", "pass_seconds"]
+__all__ = ["Placement", "load_on_ranks", "pass_seconds", "runner_on_ranks"]
 
 Placement: TypeAlias = Literal["cut", "whole"]
 _TIMED = 5
@@ -56,18 +60,34 @@ def load_on_ranks(
     """
     orders = group.orders
     assert orders is not None
+    asked = str(path), reference, dtype
     if placement is not None:
-        runner = orders.make(_read_part, str(path), reference, dtype, placement)
-        return _decoder(runner, reference)
+        return _decoder(runner_on_ranks(orders, _read_part, *asked, placement), reference)
     # Where it cannot be cut, there is nothing to try.
     try:
-        cut = orders.make(_read_part, str(path), reference, dtype, "cut")
+        cut = runner_on_ranks(orders, _read_part, *asked, "cut")
     except InvalidRequestError:
         return load_on_ranks(path, reference, dtype, group, "whole")
-    whole = orders.make(_read_part, str(path), reference, dtype, "whole")
+    whole = runner_on_ranks(orders, _read_part, *asked, "whole")
     # The slower one is let go of, on all ranks.
     faster = min(cut, whole, key=pass_seconds)
     return _decoder(faster, reference)
+
+
+def runner_on_ranks(orders: Orders, factory: Callable[..., GpuRunner], *args: object) -> GpuRunner:
+    """Make a runner on every rank, whose pages rank 0 deals out on all.
+
+    Args:
+        orders: Rank 0's.
+        factory: Of a module.
+        args: Its arguments.
+
+    Raises:
+        ParallelError: A rank could not.
+    """
+    runner = orders.make(factory, *args)
+    orders.make(_store_of, runner)
+    return runner
 
 
 def pass_seconds(runner: GpuRunner) -> float:
@@ -90,6 +110,10 @@ def _decoder(runner: GpuRunner, reference: str) -> GpuDecoder:
     decoder = GpuDecoder(runner, runner.whole, reference)
     decoder.has_reducible_head = False
     return decoder
+
+
+def _store_of(runner: GpuRunner) -> PageStore:
+    return runner.store
 
 
 def _read_part(path: str, reference: str, dtype: torch.dtype, placement: Placement) -> GpuRunner:
@@ -119,4 +143,7 @@ def _read_part(path: str, reference: str, dtype: torch.dtype, placement: Placeme
         ) from error
     own = config if part is None else shard_config(config, part)
     exchange = group.exchange if is_cut else None
-    return GpuRunner(held, own, config.vocab_size, exchange, whole=config)
+    runner = GpuRunner(held, own, config.vocab_size, exchange, whole=config)
+    letting_go = weakref.WeakMethod(runner.let_go)
+    group.at_end.append(lambda: (let_go := letting_go()) and let_go())
+    return runner
