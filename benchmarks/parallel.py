@@ -145,7 +145,8 @@ def chen(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
         ms = times(group, draft.runner)[1]
         rows: dict[str, Any] = {}
         for gamma in (0, *range(1, 8)) if placement == "cut" else (0, 4):
-            engine = Engine(target, draft=ModelDrafter(draft) if gamma else None, gamma=gamma or 4)
+            drafted = {"draft": ModelDrafter(draft), "gamma": gamma} if gamma else {}
+            engine = Engine(target, **drafted)
             rows[str(gamma)] = _speed(engine, 256)
         plain = rows["0"]["tokens_per_s"]
         for gamma, row in rows.items():

@@ -64,6 +64,7 @@ class SymmetricExchange:
             floats + count * memory.itemsize,
             torch.zeros(MOST_PLACES, dtype=torch.int32, device=device),
             self._is_off,
+            torch.zeros(1, dtype=torch.int32, device=device),
             self.rank,
             self.size,
         )

@@ -26,6 +26,8 @@ class Peers(NamedTuple):
     """How often each place has met; int32, of this rank."""
     is_off: Int[Tensor, " 1"]
     """Not 0 once nobody shall wait any more; pinned memory of the host."""
+    off_here: Int[Tensor, " 1"]
+    """The same as the device knows it."""
     rank: int
     size: int
 
@@ -42,8 +44,8 @@ class Inbox(NamedTuple):
 
 @no_type_check
 @triton.jit
-def meet_at(place, flags, meetings, is_off, RANK: tl.constexpr, RANKS: tl.constexpr,
-            PLACES: tl.constexpr) -> None:  # fmt: skip
+def meet_at(place, flags, meetings, is_off, off_here, RANK: tl.constexpr,
+            RANKS: tl.constexpr, PLACES: tl.constexpr) -> None:  # fmt: skip
     """Wait until the programs at this place are there on all ranks, and what they sent with them.
 
     A rank that is gone would be waited for for ever: the host can call the wait off.
@@ -54,27 +56,34 @@ def meet_at(place, flags, meetings, is_off, RANK: tl.constexpr, RANKS: tl.conste
             theirs = tl.load(flags + other).to(tl.pointer_type(tl.int32))
             tl.atomic_xchg(theirs + RANK * PLACES + place, count, sem="release", scope="sys")
     own = tl.load(flags + RANK).to(tl.pointer_type(tl.int32))
+    off = 0
     for other in tl.static_range(RANKS):
         if other != RANK:
-            seen = tl.atomic_add(own + other * PLACES + place, 0, sem="acquire", scope="sys")
-            looks, off = 0, 0
+            flag = own + other * PLACES + place
+            seen = tl.load(flag, volatile=True)
+            looks = 0
             # Counts go round; the difference does not.
             while (seen - count < 0) & (off == 0):
-                seen = tl.atomic_add(own + other * PLACES + place, 0, sem="acquire", scope="sys")
+                seen = tl.load(flag, volatile=True)
                 looks += 1
-                # The host's memory is far away.
                 if looks % 256 == 0:
-                    off = tl.load(is_off, volatile=True)
+                    # A read of the host's memory takes a microsecond, one after the other: of all
+                    # programs one looks there, seldom, and tells the others.
+                    if (place == 0) & (looks % 65536 == 0):
+                        tl.store(off_here, tl.load(is_off, volatile=True))
+                    off = tl.load(off_here, volatile=True)
+            # What was sent before the flag was set is there behind this.
+            tl.atomic_add(flag, 0, sem="acquire", scope="sys")
     tl.store(meetings + place, count)
 
 
 @no_type_check
 @triton.jit
-def _meet(flags, meetings, is_off, RANK: tl.constexpr, RANKS: tl.constexpr,
+def _meet(flags, meetings, is_off, off_here, RANK: tl.constexpr, RANKS: tl.constexpr,
           PLACES: tl.constexpr, IS_CHAINED: tl.constexpr) -> None:  # fmt: skip
     release(IS_CHAINED)
     wait(IS_CHAINED)
-    meet_at(0, flags, meetings, is_off, RANK, RANKS, PLACES)
+    meet_at(0, flags, meetings, is_off, off_here, RANK, RANKS, PLACES)
 
 
 def meet(peers: Peers) -> None:
@@ -87,6 +96,7 @@ def meet(peers: Peers) -> None:
         peers.flags,
         peers.meetings,
         peers.is_off,
+        peers.off_here,
         RANK=peers.rank,
         RANKS=peers.size,
         PLACES=MOST_PLACES,

@@ -32,6 +32,7 @@ def _add_up(
     flags,
     meetings,
     is_off,
+    off_here,
     bias,
     residual,
     norm,
@@ -65,7 +66,7 @@ def _add_up(
     if HAS_RESIDUAL:
         before = tl.load(residual + to, mask=is_there, other=0.0).to(tl.float32)
     place = rows_tile * tl.num_programs(0) + tile
-    meet_at(place, flags, meetings, is_off, RANK, RANKS, PLACES)
+    meet_at(place, flags, meetings, is_off, off_here, RANK, RANKS, PLACES)
     summed = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for other in tl.static_range(RANKS):
         # Never from a cache that the others' writes do not reach.
@@ -90,6 +91,7 @@ def _gather_parts(
     flags,
     meetings,
     is_off,
+    off_here,
     out,
     num_rows,
     num_own,
@@ -105,7 +107,7 @@ def _gather_parts(
     wait(IS_CHAINED)
     tile = tl.program_id(0)
     own = tile * COLUMNS + tl.arange(0, COLUMNS)
-    meet_at(tile, flags, meetings, is_off, RANK, RANKS, PLACES)
+    meet_at(tile, flags, meetings, is_off, off_here, RANK, RANKS, PLACES)
     for row in range(num_rows):
         for other in tl.static_range(RANKS):
             sent = parts + tl.cast(part_floats, tl.int64) * other + row * num_own
@@ -170,6 +172,7 @@ def add_up(
         peers.flags,
         peers.meetings,
         peers.is_off,
+        peers.off_here,
         norm if bias is None else bias,
         norm if residual is None else residual,
         norm,
@@ -208,6 +211,7 @@ def gather(inbox: Inbox, num_own: int, out: Float[Tensor, "rows columns"]) -> No
         peers.flags,
         peers.meetings,
         peers.is_off,
+        peers.off_here,
         out,
         rows,
         num_own,
