@@ -231,7 +231,7 @@ def _load_in_blocks(
     layers_per_device: Sequence[int],
     on_progress: OnProgress | None,
 ) -> LanguageModel:
-    """The model's layers over several devices, on our plain decoder."""
+    """The model's layers over several devices: our plain decoder, or the adapter."""
     devices = gpus_for_layers(settings.device)
     dtype = torch_dtype(settings.dtype, devices[0], reference)
     _check_unused(settings, dtype, devices[0], reference)
@@ -239,14 +239,14 @@ def _load_in_blocks(
     path = local_path(source, on_progress)
     if path is not None and path.is_dir():
         check_folder(path, with_weights=True)
-    path = _native_decoder(source, path)
-    if path is None:
-        raise InvalidRequestError(
-            f"layers_per_device needs a native decoder, and {reference} has none: leave it out"
-        )
-    config, weights = read_gguf(path) if path.is_file() else read_folder(path)
+    native = _native_decoder(source, path)
+    if native is None:
+        from draftsmith.models.hf.load import load_spread
+
+        return load_spread(source, path, dtype, layers_per_device, devices)
+    config, weights = read_gguf(native) if native.is_file() else read_folder(native)
     model = layered_decoder(config, weights, layers_per_device, devices, dtype, source.reference)
-    return _with_demands(model, path, source)
+    return _with_demands(model, native, source)
 
 
 def _native_decoder(source: ModelSource, path: Path | None) -> Path | None:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from draftsmith.errors import ModelFormatError, ModelNotFoundError
+from draftsmith.errors import InvalidRequestError, ModelFormatError, ModelNotFoundError
 from draftsmith.models.home import is_offline
 from draftsmith.models.reference import ModelSource, SourceKind, resolve
 
@@ -57,7 +57,7 @@ def named_errors(reference: str) -> Iterator[None]:
     """Turn what `transformers` raises into one line that names the model."""
     try:
         yield
-    except (ModelFormatError, ModelNotFoundError):
+    except (InvalidRequestError, ModelFormatError, ModelNotFoundError):
         raise
     except OSError as error:
         is_hub = resolve(reference).kind is SourceKind.HUB

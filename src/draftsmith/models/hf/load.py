@@ -25,6 +25,7 @@ from draftsmith.models.hf.faults import check_reachable, check_type, named_error
 from draftsmith.models.hf.gguf_model import load_gguf_model
 from draftsmith.models.hf.own_code import check_own_code, check_tokenizer_class
 from draftsmith.models.hf.positions import context_length
+from draftsmith.models.hf.spread import check_can_spread, spread_options
 from draftsmith.models.hf.tokenizer import TransformersTokenizer
 from draftsmith.models.hf.traits import traits_of
 from draftsmith.models.home import is_offline
@@ -35,6 +36,7 @@ __all__ = [
     "hub_folder",
     "load_adapted",
     "load_adapted_tokenizer",
+    "load_spread",
     "wrap_model",
     "wrap_tokenizer",
 ]
@@ -61,6 +63,33 @@ def load_adapted(
         else:
             model = _from_pretrained(path, source, dtype)
     return wrap_model(model.to(device), name=source.reference)
+
+
+def load_spread(
+    source: ModelSource,
+    path: Path | None,
+    dtype: torch.dtype,
+    layers_per_device: Sequence[int],
+    devices: Sequence[torch.device],
+) -> LanguageModel:
+    """Load a model of `transformers` behind our contract, its layers on several devices.
+
+    Args:
+        source: What the user named.
+        path: The folder where it lies; None for a Hub id.
+        dtype: Of weights and activations.
+        layers_per_device: Numbers of layers, in the devices' order.
+        devices: As many as there are.
+
+    Raises:
+        InvalidRequestError: If its class, or its layers, cannot be split so.
+        ModelNotFoundError: If it cannot be read or reached.
+        ModelFormatError: If the files are not a model that can run here, or do not fit.
+    """
+    check_can_spread(source.reference)
+    with named_errors(source.reference), quiet():
+        model = _from_pretrained(path, source, dtype, (layers_per_device, devices))
+    return wrap_model(model, name=source.reference)
 
 
 def hub_folder(
@@ -140,10 +169,17 @@ def wrap_model(
     return adapted(model, replace(traits, demands=demands))
 
 
-def _from_pretrained(path: Path | None, source: ModelSource, dtype: torch.dtype) -> Any:
+def _from_pretrained(
+    path: Path | None,
+    source: ModelSource,
+    dtype: torch.dtype,
+    spread: tuple[Sequence[int], Sequence[torch.device]] | None = None,
+) -> Any:
     options = _where(path, source)
     config = AutoConfig.from_pretrained(**options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if spread is not None:
+        options |= spread_options(kind, config, dtype, *spread, source.reference)
     loaded: Any = kind.from_pretrained(
         **options,
         **attention_options(config),

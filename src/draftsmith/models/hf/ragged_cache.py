@@ -16,7 +16,7 @@ it is.
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,15 @@ _FEW_COLUMNS = 64
 """Of fewer, what all layers wrote is looked at together; of more it would be too much to keep."""
 
 
+class _Places(NamedTuple):
+    """(row, slot) indices of a pass."""
+
+    gather: tuple[Tensor, Tensor]
+    """For the right-aligned view."""
+    scatter: tuple[Tensor, Tensor]
+    """Of the new columns."""
+
+
 class PassLayout:
     """Where the rows of the pass in hand lie; shared by all layers of a cache."""
 
@@ -41,9 +50,8 @@ class PassLayout:
         """Tokens that each row of the pass holds already."""
         self.width = 0
         """New columns of the pass."""
-        self.gather: tuple[Tensor, Tensor] | None = None
-        """(row, slot) indices for the right-aligned view; None when the rows need none."""
-        self.scatter: tuple[Tensor, Tensor] | None = None
+        self._places: dict[torch.device, _Places] = {}
+        """Of rows that need some, on each device that has asked, the pass's own first."""
         self.is_contiguous = False
         """Whether the model is shown copies, for models that take views apart."""
         self.written: list[Tensor] = []
@@ -64,7 +72,7 @@ class PassLayout:
         self.rows, self.past, self.width = list(rows), list(past), width
         is_block = self.rows == list(range(self.rows[0], self.rows[0] + len(self.rows)))
         self.written = []
-        self.gather = self.scatter = None
+        self._places = {}
         if is_block and self.is_aligned:
             return
         row = torch.tensor(self.rows, device=device).unsqueeze(1)
@@ -72,8 +80,19 @@ class PassLayout:
         columns = torch.arange(self.max_past + width, device=device)
         # Left padding shows slot 0 over and over; the attention mask hides it.
         slots = (columns - (self.max_past - start)).clamp(min=0)
-        self.gather = (row, slots)
-        self.scatter = (row, start + torch.arange(width, device=device))
+        written = start + torch.arange(width, device=device)
+        self._places[row.device] = _Places((row, slots), (row, written))
+
+    def places(self, device: torch.device) -> _Places | None:
+        """The pass's indices beside a layer's buffers; None where its rows are a block of them."""
+        if not self._places:
+            return None
+        if device not in self._places:
+            (rows, slots), (_, written) = next(iter(self._places.values()))
+            rows = rows.to(device)
+            moved = _Places((rows, slots.to(device)), (rows, written.to(device)))
+            self._places[device] = moved
+        return self._places[device]
 
 
 class RaggedLayer(CacheLayerMixin):
@@ -112,14 +131,14 @@ class RaggedLayer(CacheLayerMixin):
 
     def _write(self, buffer: Tensor, states: Tensor) -> Tensor:
         layout, states = self._layout, states.transpose(1, 2)
-        if layout.gather is None:
+        places = layout.places(buffer.device)
+        if places is None:
             first, past = layout.rows[0], layout.max_past
             view = buffer[first : first + len(layout.rows), : past + layout.width]
             torch.nan_to_num(states, 0.0, 0.0, 0.0, out=view[:, past:])
             return view.transpose(1, 2)
-        assert layout.scatter is not None
-        buffer[layout.scatter] = states.nan_to_num(0.0, 0.0, 0.0)
-        return buffer[layout.gather].transpose(1, 2)
+        buffer[places.scatter] = states.nan_to_num(0.0, 0.0, 0.0)
+        return buffer[places.gather].transpose(1, 2)
 
     def _reserve(self, rows: int, slots: int) -> None:
         held_rows, held_slots = self._keys.shape[:2]
@@ -166,11 +185,12 @@ class RaggedCache(CountedCache):
         is_finite = _largest(layout.written) < torch.inf
         layout.written = []
         flags, past = self._flags(is_finite.device), layout.max_past
-        if layout.scatter is None:
+        places = layout.places(is_finite.device)
+        if places is None:
             seen = flags[layout.rows[0] :][: len(layout.rows), : past + layout.width]
             seen[:, past:] = is_finite
             return (~seen).cumsum(-1)[:, past:] > 0
-        rows, slots = layout.scatter
+        rows, slots = places.scatter
         flags[rows, slots] = is_finite
         return ((~flags[rows[:, 0]]).cumsum(-1) > 0).take_along_dim(slots, 1)
 

@@ -10,11 +10,11 @@ import torch
 from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.decoder import TorchDecoder
-from draftsmith.models.native.memory import available_memory, check_share_fits
+from draftsmith.models.native.memory import check_share_fits, free_memory
 from draftsmith.models.native.weights import DecoderWeights, size_of
 from draftsmith.models.placement import Placement
 
-__all__ = ["free_memory", "layered_decoder", "shares"]
+__all__ = ["layered_decoder", "shares"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +68,3 @@ def shares(
     if weights.head is not weights.embedding or placement.first != placement.last:
         counts[placement.last] += size_of(weights.head)
     return {device: dtype.itemsize * count for device, count in counts.items()}
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where it does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return available_memory() if device.type == "cpu" else None

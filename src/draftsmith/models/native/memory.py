@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import torch
+
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["available_memory", "check_fits", "check_share_fits"]
+__all__ = ["available_memory", "check_fits", "check_share_fits", "free_memory"]
 
 
 def available_memory() -> int | None:
@@ -15,6 +17,13 @@ def available_memory() -> int | None:
         return None
     kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory() if device.type == "cpu" else None
 
 
 def check_fits(needed_bytes: int, available_bytes: int | None) -> None:
