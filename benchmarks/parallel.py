@@ -27,8 +27,9 @@ from draftsmith import Engine, ModelDrafter, SamplingParams
 from draftsmith.models.contract import Rows
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 from draftsmith.models.native.gpu import GpuDecoder
-from draftsmith.models.native.gpu_parallel import runner_on_ranks
+from draftsmith.models.native.gpu_parallel import load_on_ranks, runner_on_ranks
 from draftsmith.models.native.gpu_runner import GpuRunner
+from draftsmith.models.reference import local_path, resolve
 from draftsmith.parallel.group import Group
 from draftsmith.parallel.processes import start_group
 
@@ -187,8 +188,10 @@ def _speed(engine: Engine, num_tokens: int) -> dict[str, Any]:
 def pair(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
     """The real pair: texts with and without a draft, beside one GPU's, and tokens a second."""
     del alone
-    settings = ModelSettings(device="cuda", tensor_parallel=group.size)
-    target, draft = (load_model(name, settings) for name in _PAIR)
+    target, draft = (
+        load_on_ranks(_file(name), name, torch.bfloat16, group, placement)
+        for name, placement in zip(_PAIR, ("cut", None), strict=True)
+    )
     single = load_model(_PAIR[0], ModelSettings(device="cuda:0"))
     tokenizer = load_tokenizer(_PAIR[0])
     prompts = [tokenizer.encode(text) for text in humaneval_prompts(_TEXTS)]
@@ -199,7 +202,8 @@ def pair(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
         "auto": Engine(target, draft=ModelDrafter(draft), gamma="auto"),
         "prompt lookup": Engine(target, draft="prompt-lookup", gamma=4),
     }
-    found: dict[str, Any] = {}
+    is_cut = draft.runner.config != draft.config
+    found: dict[str, Any] = {"draft": "cut" if is_cut else "whole on every rank"}
     for kind, sampling in (("greedy", {}), ("seeded", _SAMPLED)):
         texts: dict[str, list[tuple[int, ...]]] = {}
         speeds: dict[str, float] = {}
@@ -224,6 +228,12 @@ def pair(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
         }
         print(kind, found[kind], flush=True)
     return found
+
+
+def _file(name: str) -> Path:
+    path = local_path(resolve(name))
+    assert path is not None
+    return path
 
 
 @torch.inference_mode()
