@@ -291,6 +291,7 @@ def _settings(arms: ArmOptions, requests: RequestOptions) -> dict[str, Any]:
         "activations": runtime.activations or "int8",
         "threads": runtime.threads,
         "draft_vocab_size": runtime.draft_vocab_size,
+        "layers_per_device": runtime.layers_per_device and list(runtime.layers_per_device),
     }
 
 

@@ -212,6 +212,8 @@ def _certify_server(
 
     if drafts:
         raise InvalidRequestError(f"a server drafts for itself, got --draft {drafts[0]}: drop it")
+    if target is None and runtime.layers_per_device is not None:
+        raise InvalidRequestError("layers_per_device is for --target, and there is none: name it")
     assert others.url is not None
     client = Client(others.url, others.server_model)
     # Before the reference is loaded: a wrong URL should not cost a minute.
@@ -234,6 +236,11 @@ def _certify_assisted(
     """Assisted generation of `transformers`."""
     from draftsmith.audit.assisted import certify_assisted, load_pair
 
+    if runtime.layers_per_device is not None:
+        raise InvalidRequestError(
+            "layers_per_device is for models that run here, and --transformers runs them by "
+            "itself: leave one out"
+        )
     if len(drafts) > 1:
         raise InvalidRequestError(f"transformers takes one assistant, got {', '.join(drafts)}")
     name, draft = target or DEFAULT_TARGET, drafts[0] if drafts else "prompt-lookup"

@@ -20,6 +20,7 @@ __all__ = [
     "SERVING",
     "STOPPING",
     "Branches",
+    "Counts",
     "FilePath",
     "FilePaths",
     "Flag",
@@ -77,6 +78,11 @@ def _number(value: str) -> int:
         raise ValueError(f"must be a whole number, got {value!r}") from error
 
 
+def _counts(kind: object, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """Read whole numbers that stand with commas, or apart as a file's list has them."""
+    return tuple(_number(part) for token in tokens for part in token.value.split(","))
+
+
 def _real(kind: object, tokens: Sequence[Token]) -> float | tuple[float, ...]:
     """Read numbers; a refusal says what was wanted."""
     numbers = tuple(_fraction(token.value) for token in tokens)
@@ -129,6 +135,10 @@ Whole: TypeAlias = Annotated[int, Parameter(converter=_whole)]
 """A whole number."""
 Wholes: TypeAlias = Annotated[tuple[int, ...], Parameter(converter=_whole), _SEVERAL]
 """Several whole numbers."""
+Counts: TypeAlias = Annotated[
+    tuple[int, ...], Parameter(converter=_counts, negative="", show_default=False)
+]
+"""Several whole numbers in one word, with commas."""
 Real: TypeAlias = Annotated[float, Parameter(converter=_real)]
 """A number."""
 Reals: TypeAlias = Annotated[tuple[float, ...], Parameter(converter=_real), _SEVERAL]

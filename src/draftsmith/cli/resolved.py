@@ -23,7 +23,8 @@ def resolved(engine: "Engine", runtime: "RuntimeOptions") -> dict[str, Any]:
     Returns:
         `dtype`: the target's weights, a GGUF's blocks by their own names; `activations`: int8 or
         float32 on our kernels, else null; `threads`: of a CPU, else null; `draft_vocab_size`: ids
-        that a draft model on our kernels considers (0: all), else null.
+        that a draft model on our kernels considers (0: all), else null; `layers_per_device`: a
+        list where the target's are spread, else null.
     """
     import torch
 
@@ -43,6 +44,7 @@ def resolved(engine: "Engine", runtime: "RuntimeOptions") -> dict[str, Any]:
         "activations": activations,
         "threads": own_threads if is_cpu else None,
         "draft_vocab_size": _num_draft_ids(engine.draft),
+        "layers_per_device": runtime.layers_per_device and list(runtime.layers_per_device),
     }
 
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from draftsmith.cli.options import MODELS, Branches, Flag, GammaChoice, SingleDraft, Target, Whole
+from draftsmith.cli.options import (
+    MODELS,
+    Branches,
+    Counts,
+    Flag,
+    GammaChoice,
+    SingleDraft,
+    Target,
+    Whole,
+)
 from draftsmith.cli.progress import loading
 from draftsmith.cli.resolved import resolved
 from draftsmith.core.gamma import Gamma, check_branches, check_gamma
@@ -94,6 +103,9 @@ class RuntimeOptions:
     draft_vocab_size
         Ids that a draft model considers, on a CPU beside those of the text so far; 0 is all;
         by default 32768 on a CPU, and all on a GPU.
+    layers_per_device
+        Numbers of the target's layers on each GPU, from the first on, such as 20,20: for a model
+        that fits on none of them, block after block in plain torch. By default all are on one.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
@@ -101,6 +113,7 @@ class RuntimeOptions:
     activations: Literal["int8", "float32"] | None = None
     threads: Annotated[Whole | None, Parameter(alias="-t")] = None
     draft_vocab_size: Whole | None = None
+    layers_per_device: Counts | None = None
 
     @property
     def is_on_cpu(self) -> bool:
@@ -151,6 +164,7 @@ class RuntimeOptions:
                 dtype=self.dtype,
                 device=self.device,
                 threads=self.threads,
+                layers_per_device=self.layers_per_device,
                 max_batch_size=max_batch_size,
                 on_progress=on_progress,
                 **memory.options,
@@ -164,12 +178,13 @@ class RuntimeOptions:
         """Load one more draft for a target that is loaded."""
         from draftsmith.api import load_drafter
 
+        is_spread = self.layers_per_device is not None
         with loading(draft) as on_progress:
             return load_drafter(
                 draft,
                 engine,
                 dtype=self.dtype,
-                device=self.device,
+                device=str(engine.target.device) if is_spread else self.device,
                 threads=self.threads,
                 on_progress=on_progress,
                 **self._given,

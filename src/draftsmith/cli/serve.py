@@ -275,14 +275,16 @@ def _num_gpus(models: ModelOptions) -> float:
 
     device = models.runtime.device
     is_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
-    return float(is_gpu)
+    return float(len(models.runtime.layers_per_device or (device,)) if is_gpu else 0)
 
 
 def _shared(models: ModelOptions, num_replicas: int) -> ModelOptions:
-    """With the cores that each replica has for itself, unless threads are given."""
+    """On a CPU, with the cores that each replica has for itself, unless threads are given."""
     from draftsmith.kernels.cpu.library import physical_cores
 
     runtime = models.runtime
+    if not runtime.is_on_cpu:
+        return models
     threads = runtime.threads or max(1, physical_cores() // num_replicas)
     return replace(models, runtime=replace(runtime, threads=threads))
 

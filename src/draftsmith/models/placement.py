@@ -121,7 +121,7 @@ def gpus_for_layers(device: str) -> tuple[torch.device, ...]:
     kind, _, number = device.partition(":")
     if number:
         raise InvalidRequestError(
-            f"layers_per_device fills GPUs from the first on, and device={device!r} is one: "
+            f"device {device!r} is one, and layers_per_device fills all GPUs from the first on: "
             "leave device out, or choose GPUs by CUDA_VISIBLE_DEVICES"
         )
     count = torch.cuda.device_count() if kind in ("auto", "cuda") else 0
