@@ -27,7 +27,7 @@ from draftsmith import Engine, ModelDrafter, SamplingParams
 from draftsmith.models.contract import Rows
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 from draftsmith.models.native.gpu import GpuDecoder
-from draftsmith.models.native.gpu_parallel import load_on_ranks, runner_on_ranks
+from draftsmith.models.native.gpu_parallel import load_on_ranks, placement_of, runner_on_ranks
 from draftsmith.models.native.gpu_runner import GpuRunner
 from draftsmith.models.reference import local_path, resolve
 from draftsmith.parallel.group import Group
@@ -202,8 +202,7 @@ def pair(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
         "auto": Engine(target, draft=ModelDrafter(draft), gamma="auto"),
         "prompt lookup": Engine(target, draft="prompt-lookup", gamma=4),
     }
-    is_cut = draft.runner.config != draft.config
-    found: dict[str, Any] = {"draft": "cut" if is_cut else "whole on every rank"}
+    found: dict[str, Any] = {"draft": placement_of(draft)}
     for kind, sampling in (("greedy", {}), ("seeded", _SAMPLED)):
         texts: dict[str, list[tuple[int, ...]]] = {}
         speeds: dict[str, float] = {}
