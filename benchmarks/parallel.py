@@ -23,7 +23,7 @@ from benchmarks.common import RESULTS, environment, humaneval_prompts, write_res
 from benchmarks.gpu_models import SHAPES, random_weights
 from benchmarks.gpu_rounds import seconds_of
 from benchmarks.parallel_models import CHEN, Coins, Device, Exchanges, Timer, random_on_rank
-from draftsmith import Engine, ModelDrafter, SamplingParams
+from draftsmith import Engine, ModelDrafter, PromptLookupDrafter, SamplingParams
 from draftsmith.models.contract import Rows
 from draftsmith.models.load import ModelSettings, load_model, load_tokenizer
 from draftsmith.models.native.gpu import GpuDecoder
@@ -200,7 +200,7 @@ def pair(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
         "plain": Engine(target),
         "gamma 4": Engine(target, draft=ModelDrafter(draft), gamma=4),
         "auto": Engine(target, draft=ModelDrafter(draft), gamma="auto"),
-        "prompt lookup": Engine(target, draft="prompt-lookup", gamma=4),
+        "prompt lookup": Engine(target, draft=PromptLookupDrafter(), gamma=4),
     }
     found: dict[str, Any] = {"draft": placement_of(draft)}
     for kind, sampling in (("greedy", {}), ("seeded", _SAMPLED)):
