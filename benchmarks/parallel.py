@@ -33,9 +33,10 @@ from draftsmith.models.reference import local_path, resolve
 from draftsmith.parallel.group import Group
 from draftsmith.parallel.processes import start_group
 
-_ROWS = (1, 2, 3, 4, 5, 6, 8, 16)
+_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 _PROMPT = list(range(100, 356))
 _ALPHA = 0.8
+_DRAFTS = (("wide", "cut", range(1, 8)), ("deep", "cut", (1, 2, 4, 6)), ("wide", "whole", (4,)))
 _TURNS = 3
 _PAIR = "qwen2.5-coder-1.5b-instruct", "qwen2.5-coder-0.5b-instruct"
 _TEXTS, _TOKENS = 12, 128
@@ -142,22 +143,23 @@ def chen(group: Group, alone: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"acceptance": f"made up: a coin of {_ALPHA}"}
     found["target_ms"] = times(group, target.runner)
     coins = group.orders.make(Coins, _ALPHA)
-    for name, placement in (("wide", "cut"), ("deep", "cut"), ("wide", "whole")):
+    plain = _speed(Engine(target), 384)
+    found["plain"] = plain
+    for name, placement, gammas in _DRAFTS:
         draft = make(group, name, placement)
-        ms = times(group, draft.runner)[1]
         rows: dict[str, Any] = {}
-        for gamma in (0, *range(1, 8)) if placement == "cut" else (0, 4):
-            drafted = {"draft": ModelDrafter(draft), "gamma": gamma} if gamma else {}
-            engine = Engine(target, **drafted)
-            rows[str(gamma)] = _speed(engine, 384)
-        plain = rows["0"]["tokens_per_s"]
-        for gamma, row in rows.items():
-            row["speedup"] = round(row["tokens_per_s"] / plain, 3)
+        for gamma in gammas:
+            row = _speed(Engine(target, draft=ModelDrafter(draft), gamma=gamma), 384)
+            row["speedup"] = round(row["tokens_per_s"] / plain["tokens_per_s"], 3)
             # The coins of so many rounds fall a little better or worse than they should.
-            mean = (1 - _ALPHA ** (int(gamma) + 1)) / (1 - _ALPHA)
-            row["speedup_at_mean_luck"] = round(row["rounds_per_s"] * mean / plain, 3)
-            check = found["target_ms"].get(int(gamma) + 1)
+            mean = (1 - _ALPHA ** (gamma + 1)) / (1 - _ALPHA)
+            row["speedup_at_mean_luck"] = round(
+                row["rounds_per_s"] * mean / plain["tokens_per_s"], 3
+            )
+            check = found["target_ms"].get(gamma + 1)
             row["t_check_over_t1"] = check and round(check / found["target_ms"][1], 3)
+            rows[str(gamma)] = row
+        ms = times(group, draft.runner)[1]
         found[f"{name}, {placement}"] = {"draft_ms_per_token": ms, "by_gamma": rows}
         print(name, placement, found[f"{name}, {placement}"], flush=True)
         del draft
