@@ -227,6 +227,11 @@ def test_a_conversation_is_written_as_text_where_there_is_no_template(
 
 
 def test_the_arms_are_plain_and_every_pair_once() -> None:
+    trees = make_arms(["a"], [2, 3], [1, 2, 2])
+    assert trees == [PLAIN, Arm("a", 2), Arm("a", 3), Arm("a", 2, 2), Arm("a", 3, 2)]
+    assert trees[-1].name == "a, gamma 3, 2 branches"
+    with pytest.raises(InvalidRequestError, match="branches must be between 1 and 8, got 9"):
+        make_arms(["a"], [2], [9])
     arms = make_arms(["a", "b", "a"], [0, 2, 2, "auto"])
     assert arms == [PLAIN, Arm("a", 2), Arm("a", "auto"), Arm("b", 2), Arm("b", "auto")]
     for drafts, gammas in ((["a"], [0]), ([], [3])):

@@ -109,7 +109,7 @@ def test_while_models_load_it_says_one_word(
 @pytest.mark.parametrize(
     ("line", "work"),
     [
-        ("plan", "draftsmith.bench.plan.Planner.run"),
+        ("plan", "draftsmith.bench.planner.Planner.run"),
         ("certify", "draftsmith.audit.certificate.certify"),
     ],
 )

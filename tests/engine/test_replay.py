@@ -5,22 +5,43 @@ import torch
 
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.statistics import SpeculationStatistics
-from draftsmith.drafters import PromptLookupDrafter
-from draftsmith.engine.replay import Text, guesses, rounds, rounds_from_guesses
+from draftsmith.drafters import Drafter, FreeDrafter, ModelDrafter, PromptLookupDrafter
+from draftsmith.drafters.branching import branching
+from draftsmith.engine.replay import (
+    Replayed,
+    Text,
+    Told,
+    guesses,
+    read,
+    rounds,
+    rounds_by_law,
+    rounds_from_guesses,
+)
 from draftsmith.engine.requests.request import make_request
-from draftsmith.models.contract import Rows
+from draftsmith.models.contract import LanguageModel, Rows
+from tests.drafters.heads import test_engine as heads
 from tests.engine.kit import DRAFTERS, PROMPTS, target
+from tests.engine.test_grown_trees import another
+from tests.engine.test_trees import native
 
 SEED = 11
 
 
-def _texts(params: SamplingParams) -> list[Text]:
-    model = target("llama")
+def _texts(params: SamplingParams, model: LanguageModel) -> list[Text]:
     results = Engine(model).generate(PROMPTS, params)
     return [
         Text(make_request(prompt, params, model.traits, None), SEED, result.token_ids)
         for prompt, result in zip(PROMPTS, results, strict=True)
     ]
+
+
+def _told(params: SamplingParams, model: LanguageModel, drafter: Drafter) -> list[Told]:
+    count = drafter.open().num_top_ids
+    return [read(model, one, drafter.boundaries, count) for one in _texts(params, model)]
+
+
+def _counted(found: list[Replayed]) -> SpeculationStatistics:
+    return SpeculationStatistics.from_rounds(one.record for one in found)
 
 
 @pytest.mark.parametrize("gamma", [1, 3, 5])
@@ -29,9 +50,10 @@ def _texts(params: SamplingParams) -> list[Text]:
 def test_guesses_foretell_the_engines_rounds(drafter: str, temperature: float, gamma: int) -> None:
     params = SamplingParams(max_tokens=20, temperature=temperature, seed=SEED)
     engine = Engine(target("llama"), draft=DRAFTERS[drafter]("llama"), gamma=gamma)
-    for prompt, text in zip(PROMPTS, _texts(params), strict=True):
-        found = guesses(target("llama"), DRAFTERS[drafter]("llama"), text)
-        records = rounds_from_guesses([guess.is_right for guess in found], gamma, text.room)
+    own = DRAFTERS[drafter]("llama")
+    for prompt, told in zip(PROMPTS, _told(params, target("llama"), own), strict=True):
+        found = guesses(target("llama"), own, told)
+        records = rounds_from_guesses([guess.is_right for guess in found], gamma, told.text.room)
         counted = SpeculationStatistics.from_rounds(records)
         (result,) = engine.generate([prompt], params)
         assert result.statistics == counted
@@ -43,17 +65,72 @@ def test_a_deterministic_drafter_is_replayed_round_by_round(temperature: float, 
     params = SamplingParams(max_tokens=20, temperature=temperature, seed=SEED)
     drafter = PromptLookupDrafter(min_ngram=1)
     engine = Engine(target("llama"), draft=PromptLookupDrafter(min_ngram=1), gamma=gamma)
-    for prompt, text in zip(PROMPTS, _texts(params), strict=True):
-        records = [record for record, _ in rounds(target("llama"), drafter, text, gamma)]
+    told = _told(params, target("llama"), drafter)
+    for prompt, one in zip(PROMPTS, rounds(target("llama"), drafter, told, gamma), strict=True):
         (result,) = engine.generate([prompt], params)
-        assert result.statistics == SpeculationStatistics.from_rounds(records)
+        assert result.statistics == _counted(one)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize(("gamma", "branches"), [(3, 1), (6, 3)])
+@pytest.mark.parametrize("kind", ["head", "model"])
+def test_heads_and_trees_are_replayed_round_by_round(
+    kind: str, gamma: int, branches: int, temperature: float
+) -> None:
+    model = heads.target("plain") if kind == "head" else native()
+    drafter = branching(
+        heads.drafter(model) if kind == "head" else ModelDrafter(another()), branches
+    )
+    params = SamplingParams(max_tokens=14, temperature=temperature, seed=SEED)
+    engine = Engine(model, draft=drafter, gamma=gamma)
+    replayed = rounds(model, drafter, _told(params, model, drafter), gamma)
+    for prompt, one in zip(PROMPTS, replayed, strict=True):
+        (result,) = engine.generate([prompt], params)
+        assert result.statistics == _counted(one)
+        assert all(len(each.children) == each.record.num_accepted for each in one)
+    found = {number for one in replayed for each in one for number in each.children}
+    assert kind == "head" or (found == {0} if branches == 1 else found > {0})
+
+
+def test_a_drafter_that_learns_is_replayed_but_for_what_wrong_tokens_teach() -> None:
+    params = SamplingParams(max_tokens=20, temperature=0.0, seed=SEED)
+    model = native()
+    engine = Engine(model, draft=FreeDrafter(), gamma=4)
+    replayed = rounds(model, FreeDrafter(), _told(params, model, FreeDrafter()), 4)
+    for prompt, one in zip(PROMPTS, replayed, strict=True):
+        (result,) = engine.generate([prompt], params)
+        assert sum(each.record.num_committed for each in one) == len(result.token_ids)
+        assert _counted(one).num_accepted == pytest.approx(result.statistics.num_accepted, abs=3)
+    assert sum(_counted(one).num_accepted for one in replayed)
+
+
+def test_by_the_laws_a_draft_is_kept_with_the_chance_of_their_overlap() -> None:
+    model = target("llama")
+    params = SamplingParams(max_tokens=12, temperature=0.9, seed=SEED, verifier="rejection")
+    told = _told(params, model, DRAFTERS["model"]("llama"))
+    same = rounds_by_law(model, DRAFTERS["self"]("llama"), told, 3, lambda: 1 - 1e-4)
+    assert all(one.record.num_accepted == one.record.num_drafted for text in same for one in text)
+    # Where the chances are those of guesses, each asked for by itself, the rounds are theirs.
+    draws = [iter([0.3, 0.8, 0.55, 0.9, 0.1] * 40) for _ in range(2)]
+    twin = DRAFTERS["model"]("llama")
+    found = rounds_by_law(model, twin, told, 3, lambda: next(draws[0]))
+    for text, one in zip(told, found, strict=True):
+        overlaps = [guess.overlap for guess in guesses(model, twin, text)]
+        start = 0
+        for each in one:
+            ahead = overlaps[start : start + each.record.num_drafted]
+            wrong = (i for i, chance in enumerate(ahead) if next(draws[1]) >= chance)
+            kept = next(wrong, len(ahead))
+            assert each.record.num_accepted == kept
+            start += each.record.num_committed
 
 
 def test_the_overlap_is_that_of_the_two_laws() -> None:
     model = target("llama")
     params = SamplingParams(max_tokens=12, temperature=0.9, seed=SEED)
-    text = _texts(params)[0]
-    same = guesses(model, DRAFTERS["self"]("llama"), text)
+    told = _told(params, model, DRAFTERS["self"]("llama"))[0]
+    text = told.text
+    same = guesses(model, DRAFTERS["self"]("llama"), told)
     assert [guess.overlap for guess in same] == pytest.approx([1.0] * 12, abs=1e-5)
     assert all(guess.is_right for guess in same)
     ids = torch.tensor([[*PROMPTS[0], *text.output]])
@@ -62,7 +139,7 @@ def test_the_overlap_is_that_of_the_two_laws() -> None:
     logits = model.forward(cache, Rows([row], [ids[0].tolist()]))[0]
     laws = torch.softmax(logits.double() / 0.9, dim=-1)
     uniform = torch.full_like(laws[0], 1 / laws.shape[-1])
-    found = guesses(model, DRAFTERS["random"]("llama"), text)
+    found = guesses(model, DRAFTERS["random"]("llama"), told)
     for number, guess in enumerate(found):
         law = laws[len(PROMPTS[0]) - 1 + number]
         assert guess.overlap == pytest.approx(float(torch.minimum(law, uniform).sum()), abs=1e-4)

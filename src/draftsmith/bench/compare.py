@@ -13,7 +13,7 @@ __all__ = ["Comparison", "compare"]
 
 _MACHINE = ("cpu", "num_cpus", "gpu", "system")
 _ENVIRONMENT = (*_MACHINE, "num_threads", "memory_bytes", "python", "commit", "is_clean")
-_NOT_COMPARED = ("drafts", "gammas", "workloads", "temperatures", "batch_sizes")
+_NOT_COMPARED = ("drafts", "gammas", "branches", "workloads", "temperatures", "batch_sizes")
 """Settings that the arms and cells show."""
 
 

@@ -8,19 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from draftsmith.bench.clock import Clock, ClockedModel
+from draftsmith.bench.filled import Filled
 from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.contract import DraftContext, Drafter
-from draftsmith.drafters.draft import Draft
+from draftsmith.drafters import Drafter
 from draftsmith.engine.control.contract import Choice, Controller, Ledger, RoundReport, Sample
+from draftsmith.engine.control.fixed import at_most
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.tokenizer import Tokenizer
 
-__all__ = ["Curve", "RoundCosts", "measure_passes", "measure_rounds"]
+__all__ = ["ALL_GAMMAS", "Curve", "RoundCosts", "measure_passes", "measure_rounds"]
 
-_GAMMAS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 23, 31)
+ALL_GAMMAS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 23, 31)
+"""With them, checks of 1 to 32 rows."""
+_ROUNDS_OF_A_TEXT = 3
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,7 @@ class Curve:
 
     def at(self, count: int | float) -> float:
         """Seconds for any count; beyond the last the last slope goes on."""
-        # More never costs less: a dip between two measurements is noise.
-        medians = np.maximum.accumulate(self.medians)
+        medians = _rising(self.medians)
         found = float(np.interp(count, self.counts, medians))
         if len(self.counts) > 1 and count > self.counts[-1]:
             slope = (medians[-1] - medians[-2]) / (self.counts[-1] - self.counts[-2])
@@ -59,30 +61,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class RoundCosts:
-    """T(M) and what a round has beside it."""
+    """T(M), what a round has beside it, and what drafting takes."""
 
     check: Curve
     """Seconds of a round without its drafting, by checked rows: the pass, the verdict, the
     bookkeeping."""
     passes: Curve
     """Of these, seconds of the target's pass."""
-
-
-class _Junk(Drafter):
-    """As many tokens as are wanted, of no worth: what is timed is the check."""
-
-    name = "junk"
-    uses_torch_threads = False
-
-    def __init__(self, vocab_size: int) -> None:
-        self._vocab_size = vocab_size
-
-    def propose(self, context: DraftContext) -> Draft:
-        rows = [
-            [(view.tokens[-1] + 1 + step) % self._vocab_size for step in range(view.gamma)]
-            for view in context.sequences
-        ]
-        return Draft.certain(rows, context.device)
+    draft: Curve
+    """Seconds of drafting, by drafted tokens: reading what was committed, the states of it
+    included, and the steps."""
 
 
 @dataclass
@@ -92,19 +80,25 @@ class _Sweep(Controller):
     gammas: Many[int]
     clock: Clock
     number: int = 0
+    """Timed rounds so far."""
     check_s: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
     pass_s: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
+    draft_s: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
 
     def choose(self, sequences: Many[Sample]) -> Choice:
         self.clock.pending_pass_s = 0.0
-        return Choice([self.gammas[self.number % len(self.gammas)]] * len(sequences))
+        asked = self.gammas[self.number % len(self.gammas)]
+        return Choice([at_most(asked, one) for one in sequences])
 
     def observe(self, report: RoundReport) -> None:
+        if report.is_first:
+            return
         self.number += 1
-        if not report.is_first:
-            rows = len(report.records) + sum(record.num_drafted for record in report.records)
-            self.check_s.setdefault(rows, []).append(report.total_s - report.draft_s)
-            self.pass_s.setdefault(rows, []).append(self.clock.pending_pass_s)
+        drafted = report.num_drafted
+        rows = len(report.records) + drafted
+        self.check_s.setdefault(rows, []).append(report.total_s - report.draft_s)
+        self.pass_s.setdefault(rows, []).append(self.clock.pending_pass_s)
+        self.draft_s.setdefault(drafted, []).append(report.draft_s)
 
     @property
     def ledger(self) -> Ledger | None:
@@ -116,40 +110,49 @@ def measure_rounds(
     tokenizer: Tokenizer | None,
     prompt: Many[int],
     params: SamplingParams,
+    drafter: Drafter | None = None,
+    gammas: Many[int] = ALL_GAMMAS,
     repeats: int = 7,
 ) -> RoundCosts:
-    """Time checks of 1 to 32 rows in turn, in real rounds of one sequence.
+    """Time rounds of each length in turn, plain ones among them, of one sequence.
 
     Args:
         target: The model.
         tokenizer: Its own, so that rounds do what they always do.
         prompt: Token ids; the context that the checks look back on.
-        params: How laws are made: a verdict over a sampled law costs more than an argmax.
-        repeats: Timed rounds of each size; one more warms up.
+        params: How laws are made: a verdict over a sampled law costs more than an argmax. A text
+            of at most so many tokens is begun anew until there are rounds enough.
+        drafter: Who drafts; None is nobody, and what is timed is the check.
+        gammas: Drafted tokens; a drafter that finds fewer has its draft filled up with junk.
+        repeats: Timed rounds of each length; one more warms up.
     """
     clock = Clock()
     engine = Engine(
         ClockedModel(target, clock),
         tokenizer,
-        _Junk(target.traits.vocab_size),
+        drafter if drafter is not None and drafter.draws_from_law else Filled(drafter, target),
         gamma=MAX_GAMMA,
         prefix_caching=False,
     )
-    length = target.traits.context_length
-    # A round emits at least one token; the longest check needs room behind it.
-    most = (repeats + 1) * len(_GAMMAS) + 1
-    longest = most + MAX_GAMMA + 1
-    if length is not None:
-        prompt = prompt[-max(1, length - most - MAX_GAMMA) :]
-        longest = min(longest, length - len(prompt))
-    sweep = _Sweep(_GAMMAS, clock)
+    sweep = _Sweep((0, *gammas), clock)
     engine.controller = sweep
-    options = replace(params, max_tokens=longest, ignore_eos=True, stop=())
-    run = engine.start(list(prompt), options)
-    for _ in run:
-        if sweep.number > most:
+    # Behind its first round, which reads the prompt, a text has some of the longest.
+    length = max(params.longest_output, _ROUNDS_OF_A_TEXT * (max(gammas) + 1))
+    context = target.traits.context_length
+    if context is not None:
+        length = min(length, max(2, context // 2))
+        prompt = prompt[-max(1, context - length) :]
+    options = replace(params, max_tokens=length, ignore_eos=True, stop=())
+    most = (repeats + 1) * len(sweep.gammas)
+    while sweep.number < most:
+        before = sweep.number
+        for _ in engine.start(list(prompt), options):
+            if sweep.number >= most:
+                break
+        if sweep.number == before:
             break
-    return RoundCosts(_curve(sweep.check_s, repeats), _curve(sweep.pass_s, repeats))
+    curves = (_curve(taken, repeats) for taken in (sweep.check_s, sweep.pass_s, sweep.draft_s))
+    return RoundCosts(*curves)
 
 
 def measure_passes(
@@ -170,7 +173,23 @@ def measure_passes(
     return _curve(taken, repeats)
 
 
+def _rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest values that never fall: more never costs less, and a dip is noise.
+
+    Neighbours in the wrong order take their mean (isotonic regression).
+    """
+    blocks: list[tuple[float, int]] = []
+    for value in values.tolist():
+        mean, count = value, 1
+        while blocks and blocks[-1][0] > mean:
+            before, size = blocks.pop()
+            mean, count = (before * size + mean * count) / (size + count), size + count
+        blocks.append((mean, count))
+    return np.concatenate([np.full(count, mean) for mean, count in blocks])
+
+
 def _curve(taken: dict[int, list[float]], repeats: int) -> Curve:
-    """The last `repeats` of each: the ones before warm up."""
-    counts = sorted(count for count, seconds in taken.items() if len(seconds) >= 2)
+    """The last `repeats` of each: the ones before warm up; what seldom came is left out."""
+    least = max(2, repeats // 2)
+    counts = sorted(count for count, seconds in taken.items() if len(seconds) >= least)
     return Curve(tuple(counts), tuple(tuple(taken[count][-repeats:]) for count in counts))

@@ -62,8 +62,8 @@ def _speedup(cell: Mapping[str, Any], arms: Sequence[_Arm]) -> Figure:
     )
     caption += _without("No speed-up is known of", arms[1:], ranked)
     fixed = [arm for arm in ranked if arm["gamma"] != "auto"]
-    drafts = list(dict.fromkeys(arm["draft"] for arm in fixed))
-    by_draft = {draft: [arm for arm in fixed if arm["draft"] == draft] for draft in drafts}
+    drafts = list(dict.fromkeys(map(_drafted_by, fixed)))
+    by_draft = {draft: [arm for arm in fixed if _drafted_by(arm) == draft] for draft in drafts}
     if by_draft and min(map(len, by_draft.values())) >= 3:
         lines = [_against_gamma(draft, some) for draft, some in by_draft.items()]
         last = max(arm["gamma"] for arm in fixed)
@@ -76,6 +76,12 @@ def _speedup(cell: Mapping[str, Any], arms: Sequence[_Arm]) -> Figure:
     names = [arm["name"] for arm in ranked]
     bars = [Series("", range(len(ranked)), *_with_interval(ranked), style="bars")] if ranked else []
     return Figure(title, "", "times plain decoding", bars, caption, names, reference=1)
+
+
+def _drafted_by(arm: _Arm) -> str:
+    """The draft, and its branches where it has some."""
+    branches = arm.get("branches", 1)
+    return arm["draft"] if branches == 1 else f"{arm['draft']}, {branches} branches"
 
 
 def _against_gamma(draft: str, arms: Sequence[_Arm]) -> Series:

@@ -112,6 +112,7 @@ def _arm(run: CellRun, track: Track, ours: Outcomes, plain: Outcomes) -> dict[st
         "name": track.arm.name,
         "draft": track.arm.draft,
         "gamma": track.arm.gamma,
+        "branches": track.arm.branches,
         "error": track.error,
         "num_samples": sum(map(len, ours)),
         "pass_at_1": _pass_at_1(ours),

@@ -9,6 +9,7 @@ from draftsmith.bench.clock import Clock, ClockedController, ClockedModel
 from draftsmith.bench.prompts import encode
 from draftsmith.core.params import SamplingParams
 from draftsmith.drafters import Drafter, FreeDrafter
+from draftsmith.drafters.branching import branching
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
 from draftsmith.workloads import Workload
@@ -55,7 +56,7 @@ class Bench:
 
     Args:
         engine: Loaded; its target and tokenizer are used.
-        drafters: By the references that arms name.
+        drafters: By the references that arms name; each is asked for the branches of its arms.
         arms: Plain decoding first.
         params: Of every request, less temperature, seed and length.
         num_rounds: How often everything is run.
@@ -129,7 +130,7 @@ class Bench:
     def _engine(self, track: Track, cell: Cell) -> Engine:
         """An engine of its own for each arm: a controller learns."""
         arm = track.arm
-        draft = None if arm.draft is None else self.drafters[arm.draft]
+        draft = None if arm.draft is None else branching(self.drafters[arm.draft], arm.branches)
         draft = draft.fresh() if isinstance(draft, FreeDrafter) else draft
         engine = Engine(
             ClockedModel(self.engine.target, track.clock),

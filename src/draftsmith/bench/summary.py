@@ -38,6 +38,7 @@ def summarise(
         "name": track.arm.name,
         "draft": track.arm.draft,
         "gamma": track.arm.gamma,
+        "branches": track.arm.branches,
         "error": track.error,
         "num_requests": len(requests),
         "num_tokens": counts.num_committed,

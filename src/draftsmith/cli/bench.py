@@ -16,6 +16,7 @@ from draftsmith.cli.options import (
     MODELS,
     SAMPLING,
     STOPPING,
+    BranchesChoices,
     Flag,
     GammaChoices,
     JsonOutput,
@@ -67,10 +68,13 @@ class ArmOptions:
         A catalogue name (see `draftsmith models list`), `org/name` on the Hub, a folder, or a
         `.gguf` file.
     draft
-        What guesses: the same for a draft model, or `prompt-lookup`, `free`, `random`,
-        `unigram:FILE`, `bigram:FILE`; may be repeated.
+        What guesses: the same for a draft model or a trained head, or `prompt-lookup`, `free`,
+        `random`, `unigram:FILE`, `bigram:FILE`; may be repeated.
     gamma
         Drafted tokens per round, 1 to 32, or auto; may be repeated.
+    branches
+        Guesses for each position of a draft at most, 1 to 8, of a draft model or a trained head on
+        a CPU; more than 1 makes a draft a tree of gamma tokens; may be repeated.
     batch_size
         Prompts that run together; may be repeated.
     """
@@ -78,6 +82,7 @@ class ArmOptions:
     target: Target = DEFAULT_TARGET
     draft: SeveralDrafts = ("prompt-lookup",)
     gamma: GammaChoices = (4,)
+    branches: BranchesChoices = (1,)
     batch_size: Wholes = (1,)
     runtime: RuntimeOptions = DEFAULT_RUNTIME
 
@@ -167,7 +172,7 @@ def bench(
     check_drafts(arms.draft)
     arms = replace(arms, draft=remembering.named(arms.draft))
     params, plan = requests.params(), _plan(arms, requests)
-    compared = make_arms(arms.draft, arms.gamma)
+    compared = make_arms(arms.draft, arms.gamma, arms.branches)
     files.check()
     measured = _load(arms, requests, compared, params)
     is_interrupted = False
@@ -263,8 +268,7 @@ def _load(
     engine = options.runtime.load_target(options.target, None, 0)
     from draftsmith.bench.run import Bench
 
-    drafts = dict.fromkeys(arm.draft for arm in arms if arm.draft is not None)
-    drafters = {draft: options.runtime.load_drafter(draft, engine) for draft in drafts}
+    drafters = options.runtime.load_drafters(options.draft, engine, max(options.branches))
     return Bench(
         engine, drafters, arms, params, requests.rounds, requests.seed, requests.max_tokens
     )
@@ -276,6 +280,7 @@ def _settings(arms: ArmOptions, requests: RequestOptions) -> dict[str, Any]:
         "target": arms.target,
         "drafts": list(arms.draft),
         "gammas": list(arms.gamma),
+        "branches": list(arms.branches),
         "batch_sizes": list(arms.batch_size),
         "workloads": list(requests.workload),
         "temperatures": list(requests.temperature),

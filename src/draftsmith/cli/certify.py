@@ -270,8 +270,7 @@ def _load(
     engine = runtime.load_target(target, None, 0)
     from draftsmith.audit.subject import make_subject
 
-    names = dict.fromkeys((*drafts, "prompt-lookup"))
-    drafters = {one: runtime.load_drafter(one, engine) for one in names}
+    drafters = runtime.load_drafters((*drafts, "prompt-lookup"), engine)
     return make_subject(engine, drafters, prompts)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "SERVING",
     "STOPPING",
     "Branches",
+    "BranchesChoices",
     "Counts",
     "FilePath",
     "FilePaths",
@@ -183,6 +184,8 @@ GammaChoices: TypeAlias = Annotated[tuple[Gamma, ...], _GAMMA, _SEVERAL]
 """Several of them."""
 Branches: TypeAlias = Annotated[Whole, _BRANCHES]
 """Guesses for each position of a draft."""
+BranchesChoices: TypeAlias = Annotated[Wholes, _BRANCHES]
+"""Several of them."""
 Temperature: TypeAlias = Annotated[float, Parameter(converter=_real), _TEMPERATURE]
 """Of the law that is sampled."""
 Temperatures: TypeAlias = Annotated[

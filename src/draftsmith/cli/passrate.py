@@ -13,6 +13,7 @@ from draftsmith.cli.options import (
     MODELS,
     OUTPUT,
     SAMPLING,
+    BranchesChoices,
     Flag,
     GammaChoices,
     JsonFile,
@@ -59,6 +60,9 @@ class PairOptions:
         What guesses, as for `draftsmith generate`; may be repeated.
     gamma
         Drafted tokens per round, 1 to 32, or auto; may be repeated.
+    branches
+        Guesses for each position of a draft at most, 1 to 8, of a draft model or a trained head on
+        a CPU; more than 1 makes a draft a tree of gamma tokens; may be repeated.
     batch_size
         Prompts that run together.
     """
@@ -66,6 +70,7 @@ class PairOptions:
     target: Target = DEFAULT_TARGET
     draft: SeveralDrafts = ("prompt-lookup",)
     gamma: GammaChoices = (4,)
+    branches: BranchesChoices = (1,)
     batch_size: Whole = 1
     runtime: RuntimeOptions = DEFAULT_RUNTIME
 
@@ -200,11 +205,10 @@ def passrate(
     params, limits = sampling.params(), programs.limits()
     if pair.batch_size < 1:
         raise InvalidRequestError(f"batch_size must be 1 or more, got {pair.batch_size}")
-    arms = make_arms(pair.draft, pair.gamma)
+    arms = make_arms(pair.draft, pair.gamma, pair.branches)
     problems = humaneval_problems()[: sampling.problems or None]
     engine = pair.runtime.load_target(pair.target, None, 0)
-    drafts = dict.fromkeys(arm.draft for arm in arms if arm.draft is not None)
-    drafters = {draft: pair.runtime.load_drafter(draft, engine) for draft in drafts}
+    drafters = pair.runtime.load_drafters(pair.draft, engine, max(pair.branches))
 
     from draftsmith.bench.passrate import pass_rates
     from draftsmith.bench.programs import STOP_STRINGS, as_workload

@@ -14,6 +14,8 @@ from draftsmith.cli.options import (
     MODELS,
     OUTPUT,
     SAMPLING,
+    BranchesChoices,
+    GammaChoices,
     MaxTokens,
     NumPrompts,
     Real,
@@ -28,6 +30,7 @@ from draftsmith.cli.progress import steps
 from draftsmith.cli.runtime import DEFAULT_RUNTIME, DEFAULT_TARGET, RuntimeOptions, check_drafts
 from draftsmith.cli.sampling import refuse_cut_offs
 from draftsmith.cli.stdout import write_json, write_text
+from draftsmith.core.gamma import MAX_GAMMA, check_branches, check_gamma
 from draftsmith.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -51,13 +54,44 @@ class CandidateOptions:
         A catalogue name (see `draftsmith models list`), `org/name` on the Hub, a folder, or a
         `.gguf` file.
     draft
-        What could guess: a draft model, `random`, `unigram:FILE`, `bigram:FILE`; may be repeated.
-        Prompt lookup, and bigrams of the prompts, cost nothing and are always tried.
+        What could guess: a draft model or a trained head, `free`, `random`, `unigram:FILE`,
+        `bigram:FILE`; may be repeated. Prompt lookup, and bigrams of the prompts, cost nothing and
+        are always tried.
+    gamma
+        Drafted tokens per round, 1 to 32; may be repeated; by default ten lengths from 1 to 16.
+    branches
+        Guesses for each position of a draft at most, 1 to 8, of a draft model or a trained head on
+        a CPU; more than 1 makes a draft a tree of gamma tokens; may be repeated.
     """
 
     target: Target = DEFAULT_TARGET
     draft: SeveralDrafts = ()
+    gamma: GammaChoices = ()
+    branches: BranchesChoices = (1,)
     runtime: RuntimeOptions = DEFAULT_RUNTIME
+
+    def gammas(self) -> tuple[int, ...] | None:
+        """The lengths that were asked for, once each; None leaves the choice.
+
+        Raises:
+            InvalidRequestError: If one is no length, or branches are out of range, or nothing has
+                them.
+        """
+        for one in self.branches:
+            check_branches(one)
+        if max(self.branches) > 1 and not self.draft:
+            raise InvalidRequestError(
+                f"branches={max(self.branches)} needs a draft model or a head: give a --draft"
+            )
+        found: list[int] = []
+        for one in dict.fromkeys(self.gamma):
+            checked = check_gamma(one)
+            if checked == "auto" or not checked:
+                raise InvalidRequestError(
+                    f"gamma must be between 1 and {MAX_GAMMA} to be foretold, got {checked}"
+                )
+            found.append(checked)
+        return tuple(found) or None
 
 
 @Parameter(name="*", group=SAMPLING)
@@ -136,27 +170,33 @@ def plan(
     Parameters
     ----------
     observe
-        Times that the prediction is held against a real run; 0 leaves that out.
+        Times that the prediction is held against a real run, of each gamma that was given, else of
+        the best and of half of it; 0 leaves that out.
     """
     messages.apply()
     check_drafts(models.draft)
+    gammas = models.gammas()
     params, items = texts.params(), texts.items()
     if observe < 0:
         raise InvalidRequestError(f"observe must be 0 or more, got {observe}")
     output.check()
-    engine = models.runtime.load_target(models.target, None, 0)
-    from draftsmith.bench.plan import Planner
+    from draftsmith.bench.planner import Planner, check_foretold
 
-    drafters = _drafters(models.draft, models.runtime, engine, texts.workload)
-    planner = Planner(engine, drafters, items, params, texts.max_tokens, observe)
+    check_foretold(params, models.branches)
+    engine = models.runtime.load_target(models.target, None, 0)
+    drafters = _drafters(models, engine, texts.workload)
+    planner = Planner(
+        engine, drafters, items, params, texts.max_tokens, observe, gammas, models.branches
+    )
     with steps("plan", planner.num_steps()) as step:
         found = planner.run(step)
-    settings = {"target": models.target, "drafts": list(models.draft), **asdict(texts)}
+    asked = {"drafts": list(models.draft), "gammas": gammas, "branches": list(models.branches)}
+    settings = {"target": models.target, **asked, **asdict(texts)}
     _show(found, settings, output)
 
 
 def _show(found: "Plan", settings: Mapping[str, object], output: DocumentOptions) -> None:
-    from draftsmith.bench.plan_report import as_document, as_page, table
+    from draftsmith.bench.plan_report import as_document, as_page, checked_table, table
     from draftsmith.cli.grid import print_table
 
     document = as_document(found, settings, command=shlex.join(["draftsmith", *sys.argv[1:]]))
@@ -172,14 +212,15 @@ def _show(found: "Plan", settings: Mapping[str, object], output: DocumentOptions
         write_json(document)
         return
     print_table(table(found))
+    held = checked_table(found)
+    if held is not None:
+        print_table(held)
     write_text(f"{found.verdict}\n")
 
 
-def _drafters(
-    names: tuple[str, ...], runtime: RuntimeOptions, engine: "Engine", workload: str
-) -> Mapping[str, "Drafter"]:
+def _drafters(models: CandidateOptions, engine: "Engine", workload: str) -> Mapping[str, "Drafter"]:
     """Those that were asked for, and the free ones."""
     from draftsmith.bench.free import free_drafters
 
-    found = {name: runtime.load_drafter(name, engine) for name in dict.fromkeys(names)}
+    found = models.runtime.load_drafters(models.draft, engine, max(models.branches))
     return {**found, **free_drafters(engine, workload)}

@@ -174,8 +174,19 @@ class RuntimeOptions:
         _log.info("loaded on %s in %.1f s", engine.target.device, time.monotonic() - start)
         return engine
 
-    def load_drafter(self, draft: str, engine: "Engine") -> "Drafter":
-        """Load one more draft for a target that is loaded."""
+    def load_drafters(
+        self, drafts: Sequence[str], engine: "Engine", branches: int = 1
+    ) -> dict[str, "Drafter"]:
+        """Load more drafts for a target that is loaded, each once.
+
+        Args:
+            drafts: References; what is there twice is loaded once.
+            engine: Of the target.
+            branches: As many as any arm asks for; fewer need no other model.
+        """
+        return {name: self._drafter(name, engine, branches) for name in dict.fromkeys(drafts)}
+
+    def _drafter(self, draft: str, engine: "Engine", branches: int) -> "Drafter":
         from draftsmith.api import load_drafter
 
         is_spread = self.layers_per_device is not None
@@ -186,6 +197,7 @@ class RuntimeOptions:
                 dtype=self.dtype,
                 device=str(engine.target.device) if is_spread else self.device,
                 threads=self.threads,
+                branches=branches,
                 on_progress=on_progress,
                 **self._given,
             )
