@@ -32,6 +32,7 @@ from draftsmith.models.native.weights import DecoderWeights
 from draftsmith.models.placement import Block, Placement, check_layers_per_device
 from draftsmith.testing import check_model
 from tests import tiny
+from tests.drafters.heads.test_engine import drafter as head_for
 from tests.models.native.test_decoder import MODELS, TOKENS, lively
 from tests.models.native.test_trees import BUSH
 
@@ -112,6 +113,17 @@ def test_what_overflows_in_any_block_is_lost_to_those_who_see_it() -> None:
             assert bool(logits.isnan().all()), (counts, number)
 
 
+@pytest.mark.parametrize("gamma", [2, "auto"])
+def test_a_trained_head_and_trees_draft_for_blocks_as_for_the_whole(gamma: Any) -> None:
+    whole, spread = on_cpu("llama, tied", WHOLE), on_cpu("llama, tied", (1, 1, 3))
+    params = SamplingParams(max_tokens=16, temperature=0.9, seed=3, ignore_eos=True)
+    wanted = Engine(whole).generate(TOKENS[:9], params)[0].token_ids
+    for draft in (head_for(spread), ModelDrafter(whole, branches=2)):
+        result = Engine(spread, draft=draft, gamma=gamma).generate(TOKENS[:9], params)[0]
+        assert result.token_ids == wanted
+        assert result.statistics.num_drafted or gamma == "auto"
+
+
 # --- places: fake devices, which refuse to be mixed --------------------------------------------
 
 
@@ -157,12 +169,11 @@ def fake_devices() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["llama, tied", "qwen2, sliding in one layer"])
-@pytest.mark.parametrize("counts", [(2, 3), (1, 1, 3)])
-def test_all_that_a_block_needs_is_beside_it(name: str, counts: tuple[int, ...]) -> None:
-    model = on_cpu(name, counts)
+def test_all_that_a_block_needs_is_beside_it(name: str) -> None:
+    model = on_cpu(name, (1, 1, 3))
     with fake_devices():
         found = everything(elsewhere(model))
-    assert {value.device for value in found} == {torch.device("meta", len(counts) - 1)}
+    assert {value.device for value in found} == {torch.device("meta", 2)}
 
 
 # --- planted faults -----------------------------------------------------------------------------
