@@ -15,6 +15,7 @@ from draftsmith.drafters.given import (
     GivenDraft,
     OnProgress,
     as_drafter,
+    check_on_ranks,
     draft_reference,
     draft_words,
 )
@@ -34,7 +35,11 @@ from draftsmith.models.given import (
     as_tokenizer,
 )
 from draftsmith.models.load import Activations, Dtype, ModelSettings, load_model
+from draftsmith.models.settings import meet_ranks, parallel_or_launched
 from draftsmith.models.tokenizer import Message
+
+_NAMES = {"tensor_parallel": "parallel"}
+"""Settings whose parameter has another name."""
 
 __all__ = ["generate", "load_drafter", "load_engine"]
 
@@ -83,6 +88,7 @@ def generate(
     activations: Activations | None = None,
     threads: int | None = None,
     layers_per_device: Sequence[int] | None = None,
+    parallel: int | None = None,
     **sampling: Any,
 ) -> GenerationResult | list[GenerationResult]:
     """Generate once: load the models, run, return the result, whose `str` is the text.
@@ -103,6 +109,7 @@ def generate(
         activations: Of products with quantised weights.
         threads: Of the CPU kernels; None is the physical cores.
         layers_per_device: Of the target, on each GPU; None is all on one.
+        parallel: Processes that run the models together; None is this one alone.
         **sampling: Fields of `SamplingParams`.
 
     Returns:
@@ -132,6 +139,7 @@ def generate(
         activations=activations,
         threads=threads,
         layers_per_device=layers_per_device,
+        parallel=parallel,
     )
     results = engine.generate(prompt, params)
     return results[0] if is_single else results
@@ -150,6 +158,7 @@ def load_engine(
     activations: Activations | None = None,
     threads: int | None = None,
     layers_per_device: Sequence[int] | None = None,
+    parallel: int | None = None,
     draft_vocab_size: int | None = None,
     max_batch_size: int = 16,
     cache_tokens: int | None = None,
@@ -182,6 +191,11 @@ def load_engine(
         layers_per_device: Numbers of the target's layers on each GPU, from the first on, for one
             that fits on none of them: block after block, and the draft beside the last. It is no
             faster than one GPU, and runs in plain torch; None is all on one device.
+        parallel: Processes of this host that run the models together, 1 to 64, each with a part
+            of every layer of the target; on GPUs, each has one. They are started here, and end
+            with this process; under `torchrun` they are there, each runs the same program, and
+            only rank 0 comes back from this call. None is as many as `torchrun` has started, else
+            this process alone.
         draft_vocab_size: Ids that a draft model considers, on a CPU beside those of the text
             so far: the first ones, which are the most frequent in a byte-pair vocabulary. The
             text does not depend on it; 0 considers all; None is 32768 on a CPU, and all on a GPU.
@@ -205,7 +219,8 @@ def load_engine(
         [4, 4]
     """
     # What can be refused without the weights is refused before they are read.
-    settings = ModelSettings(dtype, device, activations, threads, layers_per_device)
+    ranks = parallel_or_launched(parallel)
+    settings = ModelSettings(dtype, device, activations, threads, layers_per_device, ranks)
     _check_run(max_batch_size, on_progress)
     check_cache_tokens(cache_tokens)
     prefix_caching = check_flag("prefix_caching", prefix_caching)
@@ -214,8 +229,10 @@ def load_engine(
         draft = None
     named = as_reference(target, "target")
     draft_named = draft_reference(draft, draft_vocab_size, draft_tokenizer)
-    if named is None and (draft_named is None or settings.layers_per_device is not None):
+    if named is None:
         _check_unused(settings if draft_named is None else _of_target(settings))
+    check_on_ranks(draft, draft_named, width, draft_vocab_size, ranks)
+    meet_ranks(settings)
     words = as_tokenizer(named if tokenizer is None else tokenizer, "tokenizer", on_progress)
     theirs = draft_words(draft_named, draft_tokenizer, words, named or "target", on_progress)
     model = as_loaded_model(target) if named is None else load_model(named, settings, on_progress)
@@ -252,7 +269,7 @@ def load_drafter(
 
     Args:
         draft: As `load_engine` takes it.
-        engine: Whose target and tokenizer it is for.
+        engine: Whose target and tokenizer it is for, and on whose ranks a model is loaded.
         draft_tokenizer: As `load_engine` takes it.
         dtype: Of the weights; this and what follows as in `load_engine`.
         device: A torch device.
@@ -278,8 +295,9 @@ def load_drafter(
     if named is None:
         _check_unused(settings)
     model, words = engine.target, engine.tokenizer
-    theirs = draft_words(named, draft_tokenizer, words, model.traits.name, on_progress)
     width = _checked_branches(branches, draft)
+    check_on_ranks(draft, named, width, draft_vocab_size, model.num_ranks)
+    theirs = draft_words(named, draft_tokenizer, words, model.traits.name, on_progress)
     loading = DraftLoading(settings, draft_vocab_size, on_progress, width)
     return as_drafter(draft, named, model, words, theirs, loading)
 
@@ -302,7 +320,9 @@ def _check_run(max_batch_size: object, on_progress: object) -> None:
 
 def _of_target(settings: ModelSettings) -> ModelSettings:
     """What a draft has no use for."""
-    return ModelSettings(layers_per_device=settings.layers_per_device)
+    return ModelSettings(
+        layers_per_device=settings.layers_per_device, tensor_parallel=settings.tensor_parallel
+    )
 
 
 def _check_unused(settings: ModelSettings) -> None:
@@ -310,7 +330,8 @@ def _check_unused(settings: ModelSettings) -> None:
     for item in fields(settings):
         value = getattr(settings, item.name)
         if value != item.default:
+            name = _NAMES.get(item.name, item.name)
             raise InvalidRequestError(
-                f"{item.name}={value!r} is for models that are loaded by name, and these are "
-                "loaded: set it where they are loaded"
+                f"{name}={value!r} is for models that are loaded by name, and these are loaded: "
+                "set it where they are loaded"
             )

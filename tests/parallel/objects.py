@@ -12,6 +12,7 @@ import torch.distributed as dist
 from draftsmith.errors import InvalidRequestError
 from draftsmith.kernels.gpu import plain
 from draftsmith.kernels.gpu.verdicts import Bests
+from draftsmith.parallel import agreement
 from draftsmith.parallel.group import current_group
 from draftsmith.parallel.orders import Shared, together
 
@@ -140,4 +141,11 @@ def off_by_one() -> Planted:
             settle(bests._replace(ids=bests.ids + 1), *rest)
 
         plain.settle = wrong
+    return Planted()
+
+
+def other_torch() -> Planted:
+    """Rank 1 has another version of torch."""
+    if own_rank() == 1:
+        agreement.torch.__version__ = "1.0"  # type: ignore[assignment]
     return Planted()

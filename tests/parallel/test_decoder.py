@@ -32,10 +32,16 @@ _KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def group() -> Iterator[Group]:
-    yield start_group(2, _CPU)
+@pytest.fixture(scope="module", autouse=True)
+def no_group_left() -> Iterator[None]:
+    yield
     end_group()
+
+
+@pytest.fixture
+def group() -> Group:
+    """The one that runs, or a new one where a test has ended it: starting one takes seconds."""
+    return start_group(2, _CPU)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +124,7 @@ def test_a_rank_that_comes_to_other_tokens_is_found_out(
 
 
 def test_a_model_that_so_many_ranks_cannot_share_is_refused(folders: dict[str, Path]) -> None:
+    end_group()
     group = start_group(3, _CPU)
     with pytest.raises(InvalidRequestError, match="num_heads is 4, which 3 ranks cannot share"):
         over_ranks(folders["mistral"], group)

@@ -297,6 +297,7 @@ def _settings(arms: ArmOptions, requests: RequestOptions) -> dict[str, Any]:
         "threads": runtime.threads,
         "draft_vocab_size": runtime.draft_vocab_size,
         "layers_per_device": runtime.layers_per_device and list(runtime.layers_per_device),
+        "tensor_parallel": runtime.tensor_parallel,
     }
 
 

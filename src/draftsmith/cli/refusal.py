@@ -20,7 +20,7 @@ __all__ = ["as_typed", "explain", "one_line"]
 
 _LONGEST = 600
 """Characters of a refusal: a value of a megabyte must not fill the terminal."""
-_PYTHON_NAMES = {"n": "--num-samples"}
+_PYTHON_NAMES = {"n": "--num-samples", "parallel": "--tensor-parallel"}
 """Parameters whose option has another name."""
 _ONE_WORD = r"^{name}(?= (\S+ )?(must|is|has|needs|changes|does)\b)|\b{name}(?==)"
 """Where a name that is also an English word means the parameter."""

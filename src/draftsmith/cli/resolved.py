@@ -24,7 +24,7 @@ def resolved(engine: "Engine", runtime: "RuntimeOptions") -> dict[str, Any]:
         `dtype`: the target's weights, a GGUF's blocks by their own names; `activations`: int8 or
         float32 on our kernels, else null; `threads`: of a CPU, else null; `draft_vocab_size`: ids
         that a draft model on our kernels considers (0: all), else null; `layers_per_device`: a
-        list where the target's are spread, else null.
+        list where the target's are spread, else null; `tensor_parallel`: ranks.
     """
     import torch
 
@@ -45,6 +45,7 @@ def resolved(engine: "Engine", runtime: "RuntimeOptions") -> dict[str, Any]:
         "threads": own_threads if is_cpu else None,
         "draft_vocab_size": _num_draft_ids(engine.draft),
         "layers_per_device": runtime.layers_per_device and list(runtime.layers_per_device),
+        "tensor_parallel": target.num_ranks,
     }
 
 

@@ -106,6 +106,9 @@ class RuntimeOptions:
     layers_per_device
         Numbers of the target's layers on each GPU, from the first on, such as 20,20: for a model
         that fits on none of them, block after block in plain torch. By default all are on one.
+    tensor_parallel
+        Processes that run the models together, 1 to 64, each with a part of every layer; on GPUs,
+        each has one. By default 1; under torchrun, as many as it has started.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
@@ -114,6 +117,9 @@ class RuntimeOptions:
     threads: Annotated[Whole | None, Parameter(alias="-t")] = None
     draft_vocab_size: Whole | None = None
     layers_per_device: Counts | None = None
+    tensor_parallel: Annotated[Whole | None, Parameter(alias=["--tensor-parallel-size", "-tp"])] = (
+        None
+    )
 
     @property
     def is_on_cpu(self) -> bool:
@@ -153,6 +159,7 @@ class RuntimeOptions:
         resolve(target)
         from draftsmith.api import load_engine
 
+        self._meet_ranks()
         _log.info("loading %s, drafted by %s, gamma %s", target, draft or "nothing", gamma)
         start = time.monotonic()
         with loading(target) as on_progress:
@@ -165,6 +172,7 @@ class RuntimeOptions:
                 device=self.device,
                 threads=self.threads,
                 layers_per_device=self.layers_per_device,
+                parallel=self.tensor_parallel,
                 max_batch_size=max_batch_size,
                 on_progress=on_progress,
                 **memory.options,
@@ -187,6 +195,7 @@ class RuntimeOptions:
         return {name: self._drafter(name, engine, branches) for name in dict.fromkeys(drafts)}
 
     def _drafter(self, draft: str, engine: "Engine", branches: int) -> "Drafter":
+        """Load one more draft for a target that is loaded."""
         from draftsmith.api import load_drafter
 
         is_spread = self.layers_per_device is not None
@@ -201,6 +210,14 @@ class RuntimeOptions:
                 on_progress=on_progress,
                 **self._given,
             )
+
+    def _meet_ranks(self) -> None:
+        """Under torchrun, end ranks above 0 in here, before they show anything."""
+        from draftsmith.models.settings import ModelSettings, meet_ranks, parallel_or_launched
+
+        ranks = parallel_or_launched(self.tensor_parallel)
+        if ranks > 1:
+            meet_ranks(ModelSettings(device=self.device, tensor_parallel=ranks))
 
 
 DEFAULT_RUNTIME = RuntimeOptions()

@@ -250,6 +250,14 @@ def _serve_replicas(
     settings: "ServeSettings",
     tell: Callable[[str], None],
 ) -> None:
+    from draftsmith.models.settings import parallel_or_launched
+
+    ranks = parallel_or_launched(models.runtime.tensor_parallel)
+    if ranks > 1:
+        raise InvalidRequestError(
+            f"--tensor-parallel {ranks}: Ray starts every one of --replicas {serving.replicas} "
+            "by itself, on one GPU: leave one of the two out"
+        )
     if serving.log_file is not None:
         raise InvalidRequestError(
             f"--log-file {serving.log_file} is of one process: with --replicas, Ray keeps the logs"

@@ -34,6 +34,7 @@ __all__ = [
     "GivenDraft",
     "OnProgress",
     "as_drafter",
+    "check_on_ranks",
     "draft_reference",
     "draft_words",
     "drafter_of",
@@ -85,6 +86,47 @@ def draft_reference(
             f"draft_tokenizer is for a draft model, and the draft is {_named(draft)}: leave it out"
         )
     return named
+
+
+def check_on_ranks(
+    draft: GivenDraft | None,
+    named: str | None,
+    branches: int,
+    num_head_ids: int | None,
+    num_ranks: int,
+) -> None:
+    """Refuse what a target over several ranks cannot be drafted for with.
+
+    Args:
+        draft: As a user gives it.
+        named: Its reference, if it is a model that is loaded by name.
+        branches: Guesses for each position.
+        num_head_ids: Ids that it considers, as they were asked for.
+        num_ranks: Of the target.
+
+    Raises:
+        InvalidRequestError: It names it.
+    """
+    if num_ranks == 1:
+        return
+    several = f"parallel={num_ranks} is several: leave one out"
+    if branches > 1:
+        raise InvalidRequestError(
+            f"branches={branches} is for a target in one process, and {several}"
+        )
+    if num_head_ids is not None:
+        raise InvalidRequestError(
+            f"draft_vocab_size={num_head_ids} is for a draft in one process, and {several}"
+        )
+    if named is not None and head_folder(named) is not None:
+        raise InvalidRequestError(
+            f"draft {named!r} is a head, which reads the states of a target in one process, and "
+            f"{several}"
+        )
+    if draft is not None and named is None and not isinstance(draft, str | Drafter):
+        raise InvalidRequestError(
+            f"draft is a model that is loaded in one process, and {several}, or name it"
+        )
 
 
 def _named(draft: GivenDraft | None) -> str:
@@ -236,13 +278,15 @@ def _are_same(words: Tokenizer, theirs: Tokenizer) -> bool:
 def _load_draft_model(named: str, target: LanguageModel, loading: DraftLoading) -> LanguageModel:
     asked = loading.num_head_ids
     # A GPU reads a small draft's whole head in no time: what is kept more is worth more.
-    usual = _DRAFT_HEAD_IDS if target.device.type == "cpu" else 0
+    usual = _DRAFT_HEAD_IDS if target.device.type == "cpu" and target.num_ranks == 1 else 0
     num_ids = usual if asked is None else asked
     settings, on_progress = loading.settings, loading.on_progress
     if settings.layers_per_device is not None:
         # A draft is small: whole, and where the target's logits are.
         settings = replace(settings, layers_per_device=None, device=str(target.device))
-    model = load_model(named, settings, on_progress, num_head_ids=num_ids or None)
+    # Where the target is, whatever else was asked for it.
+    settings = replace(settings, tensor_parallel=target.num_ranks)
+    model = load_model(named, settings, on_progress, num_head_ids=num_ids or None, is_draft=True)
     if asked and not model.has_reducible_head:
         raise InvalidRequestError(
             f"draft_vocab_size={asked} needs a native decoder, and {named!r} has none: leave it out"

@@ -278,6 +278,8 @@ class LanguageModel(ABC):
     """Whether logits can be computed for some of the ids alone, as a draft's may be."""
     num_head_ids: int | None = None
     """How many of the first ids they are computed for; None is all."""
+    num_ranks: int = 1
+    """Processes that run it together."""
     takes_trees: bool = False
     """Whether a pass may have `parents`. A token of a tree has the place in the cache that its
     index gives it, but its position is that of its depth, and it sees what the row held before,

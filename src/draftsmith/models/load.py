@@ -43,6 +43,7 @@ from draftsmith.models.settings import (
     Dtype,
     ModelSettings,
     device_of,
+    meet_ranks,
     torch_dtype,
 )
 from draftsmith.models.tokenizer import Tokenizer
@@ -80,6 +81,7 @@ def load_model(
     on_progress: OnProgress | None = None,
     *,
     num_head_ids: int | None = None,
+    is_draft: bool = False,
 ) -> LanguageModel:
     """Load a model, fetching it first where it must be.
 
@@ -89,14 +91,18 @@ def load_model(
         on_progress: Called while a catalogue model is fetched.
         num_head_ids: For a draft on our kernels: compute logits only for so many of the first ids,
             on a CPU also for those of the text so far; None is all.
+        is_draft: Over several ranks, whether it may also be whole on each, if that is faster.
 
     Raises:
         ModelNotFoundError: If the reference names nothing reachable.
         ModelFormatError: If the files are not a model that can run here.
         PullError: If a catalogue model could not be fetched.
         InvalidRequestError: If the settings do not fit the device or the model.
+        ParallelError: If a rank does not start, fails, or sees other files.
     """
     settings = settings or ModelSettings()
+    if settings.tensor_parallel > 1:
+        return _load_on_ranks(reference, settings, on_progress, is_draft)
     if settings.layers_per_device is not None:
         return _load_in_blocks(reference, settings, settings.layers_per_device, on_progress)
     place = device_of(settings.device)
@@ -247,6 +253,31 @@ def _load_in_blocks(
     config, weights = read_gguf(native) if native.is_file() else read_folder(native)
     model = layered_decoder(config, weights, layers_per_device, devices, dtype, source.reference)
     return _with_demands(model, native, source)
+
+
+def _load_on_ranks(
+    reference: str, settings: ModelSettings, on_progress: OnProgress | None, is_draft: bool
+) -> LanguageModel:
+    """The model over several processes, on the decoder that runs the same everywhere."""
+    place = meet_ranks(settings)
+    dtype = torch_dtype(settings.dtype, place, reference)
+    _check_unused(settings, dtype, place, reference)
+    # Fetched by this process alone, before the others read it.
+    source = resolve(reference)
+    path = local_path(source, on_progress)
+    if path is not None and path.is_dir():
+        check_folder(path, with_weights=True)
+    path = _native_decoder(source, path)
+    if path is None:
+        raise InvalidRequestError(
+            f"parallel={settings.tensor_parallel} needs a native decoder, and {reference} has "
+            "none: leave it out"
+        )
+    # Here, because it imports Triton, which not every installation has.
+    from draftsmith.models.ranks import load_on_ranks
+
+    model = load_on_ranks(path, source.reference, dtype, place, settings, is_draft=is_draft)
+    return _with_demands(model, path, source)
 
 
 def _native_decoder(source: ModelSource, path: Path | None) -> Path | None:

@@ -23,6 +23,7 @@ class PassedOn(LanguageModel):
         self.device = inner.device
         self.uses_torch_threads = inner.uses_torch_threads
         self.takes_trees = inner.takes_trees
+        self.num_ranks = inner.num_ranks
         self.num_boundaries, self.hidden_size = inner.num_boundaries, inner.hidden_size
 
     def open_cache(self) -> Cache:

@@ -9,6 +9,8 @@ import torch
 from draftsmith.core.values import check_whole, require
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.placement import check_layers_per_device
+from draftsmith.parallel.devices import check_devices
+from draftsmith.parallel.torchrun import launch
 
 __all__ = [
     "ACTIVATIONS",
@@ -16,7 +18,10 @@ __all__ = [
     "Activations",
     "Dtype",
     "ModelSettings",
+    "check_parallel",
     "device_of",
+    "meet_ranks",
+    "parallel_or_launched",
     "torch_dtype",
 ]
 
@@ -24,6 +29,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 Activations = Literal["int8", "float32"]
 ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
+_MOST_RANKS = 64
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ class ModelSettings:
             passes run on fewer; no text depends on it.
         layers_per_device: Numbers of layers on each GPU, from the first on: block after block, in
             plain torch, for a model that fits on none of them. None is all on one device.
+        tensor_parallel: Processes of this host that run the model together, each with a part of
+            every layer: on GPUs, each has one; on a CPU, plain torch in float32, for trying it.
+            1 is this process alone.
     """
 
     dtype: Dtype = "auto"
@@ -51,6 +60,7 @@ class ModelSettings:
     activations: Activations | None = None
     threads: int | None = None
     layers_per_device: Sequence[int] | None = None
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -71,6 +81,26 @@ class ModelSettings:
         if self.layers_per_device is not None:
             numbers = check_layers_per_device(self.layers_per_device)
             object.__setattr__(self, "layers_per_device", numbers)
+        object.__setattr__(self, "tensor_parallel", check_parallel(self.tensor_parallel))
+        if self.tensor_parallel > 1:
+            self._check_parallel()
+
+    def _check_parallel(self) -> None:
+        """Refuse what belongs to one process, or to a decoder that cannot be cut."""
+        number = self.tensor_parallel
+        for name, value, why in (
+            ("layers_per_device", self.layers_per_device, "is for one process"),
+            ("activations", self.activations, "is for quantised weights, and ranks have floats"),
+        ):
+            if value is not None:
+                raise InvalidRequestError(
+                    f"{name}={value!r} {why}, and parallel={number} is several: leave one out"
+                )
+        if self.dtype in ("int8", "int4"):
+            raise InvalidRequestError(
+                f"dtype {self.dtype} is for one process, and parallel={number} is several: "
+                "use float32, bfloat16 or float16"
+            )
 
 
 def device_of(device: str) -> torch.device:
@@ -106,6 +136,65 @@ def torch_dtype(dtype: Dtype, device: torch.device, reference: str) -> torch.dty
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return getattr(torch, dtype)
+
+
+def check_parallel(value: object) -> int:
+    """A number of processes.
+
+    Raises:
+        InvalidRequestError: It is none, or out of range.
+
+    Example:
+        >>> check_parallel(2)
+        2
+    """
+    rule = "between 1 and 64"
+    number = check_whole("parallel", value, rule)
+    require(1 <= number <= _MOST_RANKS, "parallel", rule, value)
+    return number
+
+
+def parallel_or_launched(value: object) -> int:
+    """A number of processes as it holds: None is those that `torchrun` has started, else 1.
+
+    Raises:
+        InvalidRequestError: `torchrun` has started another number.
+    """
+    launched = launch()
+    if value is None:
+        return 1 if launched is None else launched.size
+    number = check_parallel(value)
+    if launched is not None and launched.size != number:
+        raise InvalidRequestError(
+            f"parallel={number}: torchrun has started {launched.size} processes; leave it out"
+        )
+    return number
+
+
+def meet_ranks(settings: ModelSettings) -> torch.device:
+    """Make sure that there is a device for every rank, and meet those that `torchrun` has started.
+
+    Only rank 0 comes back from it: the others do as it does until it ends, and raise `SystemExit`.
+
+    Args:
+        settings: Of which device and number of ranks count.
+
+    Returns:
+        Rank 0's device.
+
+    Raises:
+        InvalidRequestError: There are fewer devices.
+        ParallelError: A rank does not come in time.
+    """
+    place = device_of(settings.device)
+    if settings.tensor_parallel > 1:
+        check_devices(settings.tensor_parallel, place)
+        if launch() is not None:
+            # Here, because it imports Triton, which not every installation has.
+            from draftsmith.parallel.processes import start_group
+
+            start_group(settings.tensor_parallel, place)
+    return place
 
 
 def _checked_threads(threads: object) -> int:

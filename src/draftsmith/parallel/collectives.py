@@ -14,11 +14,13 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed import distributed_c10d
+from torch.distributed.rendezvous import rendezvous
 
 from draftsmith.errors import ParallelError
 from draftsmith.parallel.exchange import Exchange, GatheredExchange
+from draftsmith.parallel.torchrun import Launch, note_joined
 
-__all__ = ["START_S", "Meeting", "host_store", "join", "leave", "reach_store"]
+__all__ = ["START_S", "Meeting", "host_store", "join", "launch_store", "leave", "reach_store"]
 
 START_S = 30.0
 """What each step of a start may take; importing torch is not one of them."""
@@ -67,6 +69,13 @@ def reach_store(meeting: Meeting, size: int) -> Store:
     return PrefixStore(meeting.secret, store)
 
 
+def launch_store(launch: Launch) -> Store:
+    """The store that `torchrun` has told its processes of."""
+    found = rendezvous("env://", launch.rank, launch.size, timeout=timedelta(seconds=START_S))
+    store, _, _ = next(found)
+    return store
+
+
 def join(store: Store, rank: int, size: int, device: torch.device) -> Exchange:
     """Join torch's process group: gloo on CPUs, NCCL beside it on GPUs.
 
@@ -85,6 +94,7 @@ def join(store: Store, rank: int, size: int, device: torch.device) -> Exchange:
     is_cuda = device.type == "cuda"
     if is_cuda:
         torch.cuda.set_device(device)
+    note_joined(True)
     try:
         with _on_loopback():
             dist.init_process_group(
@@ -118,6 +128,7 @@ def leave() -> None:
     leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
     leaving.start()
     leaving.join(_LEAVING_S)
+    note_joined(False)
 
 
 @contextmanager

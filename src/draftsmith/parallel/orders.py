@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
-from draftsmith.errors import DraftsmithError, ParallelError
+from draftsmith.errors import DraftsmithError, InvalidRequestError, ParallelError
 from draftsmith.parallel.failures import Failures
 from draftsmith.parallel.messages import (
     Answer,
@@ -286,10 +286,15 @@ def together(
 
 def _named(args: tuple[object, ...]) -> tuple[object, ...]:
     """Arguments as they travel: a shared object by its number."""
-    return tuple(
-        Reference(one.told.number) if isinstance(one, Shared) and one.told is not None else one
-        for one in args
-    )
+    return tuple(_reference(one) if isinstance(one, Shared) else one for one in args)
+
+
+def _reference(shared: Shared) -> Reference:
+    if shared.told is None:
+        raise InvalidRequestError(
+            "a model of this process alone cannot run with one of several: load both alike"
+        )
+    return Reference(shared.told.number)
 
 
 def _lost(error: BaseException) -> str:

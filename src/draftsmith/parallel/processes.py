@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 import torch.distributed as dist
@@ -19,14 +18,15 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from draftsmith.errors import InvalidRequestError, ParallelError
 from draftsmith.parallel import collectives
 from draftsmith.parallel.collectives import START_S
+from draftsmith.parallel.devices import check_devices
 from draftsmith.parallel.failures import Failures
+from draftsmith.parallel.following import follow
 from draftsmith.parallel.group import Group, current_group, enter, leave
 from draftsmith.parallel.meeting import Job, accept, hear, say
 from draftsmith.parallel.orders import Orders
-from draftsmith.parallel.torchrun import Launch, launch, launch_store
+from draftsmith.parallel.torchrun import Launch, launch
 from draftsmith.parallel.watch import Peer, Watch
 from draftsmith.parallel.wire import SocketWire
-from draftsmith.parallel.worker import follow
 
 __all__ = ["end_group", "start_group"]
 
@@ -108,7 +108,7 @@ def _start(size: int, device: torch.device) -> Group:
 
 def _meet(launched: Launch, device: torch.device) -> Group:
     """Wait for the processes that were started beside this one."""
-    store = launch_store(launched, START_S)
+    store = collectives.launch_store(launched)
     peers, secret = accept(store, launched.size)
     jobs = [Job(one.rank, launched.size, device.type, os.getpid(), None) for one in peers]
     return _bring_up(peers, jobs, PrefixStore(secret, store), device, "start torchrun again")
@@ -244,14 +244,7 @@ def _check(size: int, device: torch.device, launched: Launch | None) -> None:
             f"parallel={size}: this process has joined torch.distributed already; leave it out, "
             "and each of its processes has a model of its own"
         )
-    if device.type not in ("cpu", "cuda") or device.index not in (None, 0):
-        raise InvalidRequestError(f"parallel={size} needs device cuda or cpu, got {device}")
-    if device.type == "cuda" and torch.cuda.device_count() < size:
-        raise InvalidRequestError(
-            f"parallel={size} needs {size} GPUs, and there are {torch.cuda.device_count()}"
-        )
-    if find_spec("triton") is None:
-        raise InvalidRequestError(f"parallel={size} needs Triton: pip install triton")
+    check_devices(size, device)
 
 
 def _import_path() -> str:

@@ -1,19 +1,16 @@
 """Processes that `torchrun` has started, as one of them sees it in its environment."""
 
 import os
-from datetime import timedelta
 from typing import NamedTuple
 
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 
 from draftsmith.errors import InvalidRequestError
-from draftsmith.parallel.group import current_group
 
-__all__ = ["Launch", "launch", "launch_store"]
+__all__ = ["Launch", "launch", "note_joined"]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_joined: list[bool] = []
 
 
 class Launch(NamedTuple):
@@ -40,7 +37,7 @@ def launch() -> Launch | None:
     if not all(environment.get(name) for name in _NEEDED):
         return None
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    if size == 1 or _has_joined():
+    if size == 1 or _is_others():
         return None
     here = int(environment.get("LOCAL_WORLD_SIZE", size))
     if here != size:
@@ -51,17 +48,13 @@ def launch() -> Launch | None:
     return Launch(rank, size)
 
 
-def launch_store(launch: Launch, timeout_s: float) -> Store:
-    """The store that `torchrun` has told its processes of.
-
-    Args:
-        launch: This process.
-        timeout_s: To reach it.
-    """
-    found = rendezvous("env://", launch.rank, launch.size, timeout=timedelta(seconds=timeout_s))
-    store, _, _ = next(found)
-    return store
+def note_joined(is_joined: bool) -> None:
+    """Say that it is this package that joins `torch.distributed` in this process, or leaves it."""
+    _joined.clear()
+    if is_joined:
+        _joined.append(True)
 
 
-def _has_joined() -> bool:
-    return dist.is_initialized() and current_group() is None
+def _is_others() -> bool:
+    """Whether the program has joined `torch.distributed` by itself."""
+    return dist.is_available() and dist.is_initialized() and not _joined

@@ -137,14 +137,18 @@ class Guard:
 
     Args:
         wire: From rank 0, which never says anything.
-        rank_0: Its process.
     """
 
-    def __init__(self, wire: SocketWire, rank_0: int) -> None:
-        self._wire, self._rank_0 = wire, rank_0
+    def __init__(self, wire: SocketWire) -> None:
+        self._wire = wire
+        self._rank_0: int | None = None
         self._is_over = threading.Event()
         thread = threading.Thread(target=self._run, name="draftsmith-guard", daemon=True)
         thread.start()
+
+    def watch_process(self, rank_0: int) -> None:
+        """Look after rank 0's process, too: a child of its may hold its end of the wire open."""
+        self._rank_0 = rank_0
 
     def stop(self, timeout_s: float) -> None:
         """This process ends by itself now; it is ended only if it takes longer."""
@@ -154,8 +158,9 @@ class Guard:
         last.start()
 
     def _run(self) -> None:
-        while not self._wire.wait(_LOOKING_S) and _is_there(self._rank_0):
-            pass
+        while not self._wire.wait(_LOOKING_S):
+            if self._rank_0 is not None and not _is_there(self._rank_0):
+                break
         if not self._is_over.is_set():
             os._exit(1)
 
