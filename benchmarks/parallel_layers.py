@@ -1,6 +1,7 @@
 """A decoder's layers on two GPUs beside the same on one: are texts equal, and what does it cost?
 
     python -m benchmarks.parallel_layers --target 1.5b.gguf --draft 0.5b.gguf --layers 14,14
+    python -m benchmarks.parallel_layers --dtypes bfloat16 --turns 1         # a minute or two
 
 Three ways to run the target: `blocks` (its layers over the GPUs), `one device` (the same decoder,
 not spread) and, on GPUs, `kernels` (our own, on one GPU). Each decodes greedily and from a seed,
@@ -51,9 +52,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--draft", default="qwen2.5-coder-0.5b-instruct")
     parser.add_argument("--layers", default="14,14", help="numbers of layers on each device")
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
-    parser.add_argument("--texts", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--turns", type=int, default=3, help="times that each way is timed")
+    parser.add_argument("--texts", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=2, help="times that each way is timed")
     parser.add_argument("--name", default="parallel_layers", help="of the JSON")
     parser.add_argument("--devices", nargs="+", help=argparse.SUPPRESS)  # to try it without GPUs
     return parser.parse_args()
@@ -84,11 +85,13 @@ def measure(
     prompts = [tokenizer.encode(text) for text in humaneval_prompts(options.texts)]
     targets = dict(_targets(options, dtype))
     engines: dict[tuple[str, str], Engine] = {}
+    drafts = {
+        place: ModelDrafter(load_model(options.draft, ModelSettings(dtype, device=str(place))))
+        for place in {target.device for target in targets.values()}
+    }
     for way, target in targets.items():
-        settings = ModelSettings(dtype=dtype, device=str(target.device))
-        draft = ModelDrafter(load_model(options.draft, settings))
         engines[way, "plain"] = Engine(target)
-        engines[way, "drafted"] = Engine(target, draft=draft, gamma=_GAMMA)
+        engines[way, "drafted"] = Engine(target, draft=drafts[target.device], gamma=_GAMMA)
     found["runs_as"] = {way: type(one).__name__ for way, one in targets.items()}
     if options.devices is None:
         places = range(torch.cuda.device_count())

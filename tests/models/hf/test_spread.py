@@ -149,7 +149,7 @@ def test_without_accelerate_the_remedy_is_said(
 def test_what_cannot_be_split_is_refused_by_name() -> None:
     model = five("llama")
     model._no_split_modules = None
-    with pytest.raises(InvalidRequestError, match="LlamaForCausalLM names 0 lists of layers"):
+    with pytest.raises(InvalidRequestError, match="LlamaForCausalLM has no lists of modules"):
         module_places(model, (2, 3), GPUS, "odd")
     for kind in tiny.ENCODER_DECODER:
         with pytest.raises(InvalidRequestError, match=f"cannot split {kind}: .* is an encoder-dec"):

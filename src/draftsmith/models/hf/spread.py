@@ -113,7 +113,8 @@ def _layers_path(model: Any, name: str) -> str:
     if model.config.is_encoder_decoder:
         raise _unsplittable(name, f"{kind} is an encoder-decoder")
     if len(lists) != 1:
-        raise _unsplittable(name, f"{kind} names {len(lists)} lists of layers, and 1 is known here")
+        count = len(lists) or "no"
+        raise _unsplittable(name, f"{kind} has {count} lists of modules that must stay whole")
     parts = lists[0].split(".")
     for count in range(len(parts)):
         around = model.get_submodule(".".join(parts[:count]))
