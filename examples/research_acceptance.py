@@ -14,7 +14,7 @@ from statistics import mean
 import draftsmith
 from draftsmith import SamplingParams
 from draftsmith.core.theory import expected_tokens
-from draftsmith.engine.replay import Text, guesses
+from draftsmith.engine.replay import Text, guesses, read
 from draftsmith.engine.requests.request import make_request
 
 PROMPT = "def quicksort(items):\n"
@@ -37,7 +37,8 @@ def main(
     # Ask the drafter for one token at every position of the text that came.
     ids = list(result.prompt_token_ids)
     request = make_request(ids, params, engine.target.traits, engine.tokenizer)
-    found = guesses(engine.target, engine.draft, Text(request, 1, result.token_ids))
+    told = read(engine.target, Text(request, 1, result.token_ids))
+    found = guesses(engine.target, engine.draft, told)
     overlap = mean(guess.overlap for guess in found)
     print(f"{len(found)} positions: mean overlap {overlap:.3f}")
     print(
