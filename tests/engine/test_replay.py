@@ -36,8 +36,7 @@ def _texts(params: SamplingParams, model: LanguageModel) -> list[Text]:
 
 
 def _told(params: SamplingParams, model: LanguageModel, drafter: Drafter) -> list[Told]:
-    count = drafter.open().num_top_ids
-    return [read(model, one, drafter.boundaries, count) for one in _texts(params, model)]
+    return [read(model, one, drafter.boundaries) for one in _texts(params, model)]
 
 
 def _counted(found: list[Replayed]) -> SpeculationStatistics:
@@ -92,15 +91,15 @@ def test_heads_and_trees_are_replayed_round_by_round(
     assert kind == "head" or (found == {0} if branches == 1 else found > {0})
 
 
-def test_a_drafter_that_learns_is_replayed_but_for_what_wrong_tokens_teach() -> None:
-    params = SamplingParams(max_tokens=20, temperature=0.0, seed=SEED)
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_drafter_that_learns_hears_what_it_hears_in_a_run(temperature: float) -> None:
+    params = SamplingParams(max_tokens=20, temperature=temperature, seed=SEED)
     model = native()
-    engine = Engine(model, draft=FreeDrafter(), gamma=4)
+    engine = Engine(model, draft=FreeDrafter(), gamma=4, prefix_caching=False)
     replayed = rounds(model, FreeDrafter(), _told(params, model, FreeDrafter()), 4)
     for prompt, one in zip(PROMPTS, replayed, strict=True):
         (result,) = engine.generate([prompt], params)
-        assert sum(each.record.num_committed for each in one) == len(result.token_ids)
-        assert _counted(one).num_accepted == pytest.approx(result.statistics.num_accepted, abs=3)
+        assert result.statistics == _counted(one)
     assert sum(_counted(one).num_accepted for one in replayed)
 
 

@@ -28,23 +28,27 @@ _ROUNDS_OF_A_TEXT = 3
 
 @dataclass(frozen=True)
 class Curve:
-    """Medians over a count, with straight lines between the counts that were measured."""
+    """Means over a count, with straight lines between the counts that were measured."""
 
     counts: tuple[int, ...]
     samples: tuple[tuple[float, ...], ...]
     """Seconds, for each count."""
 
     @property
-    def medians(self) -> NDArray[np.float64]:
-        """Seconds, for each count."""
-        return np.array([float(np.median(one)) for one in self.samples])
+    def means(self) -> NDArray[np.float64]:
+        """Seconds, for each count: means without the tenths at both ends.
+
+        What a text takes is a sum. On a machine that others share, times lie around two values,
+        and a median jumps from one to the other.
+        """
+        return np.array([_middle(one) for one in self.samples])
 
     def at(self, count: int | float) -> float:
         """Seconds for any count; beyond the last the last slope goes on."""
-        medians = _rising(self.medians)
-        found = float(np.interp(count, self.counts, medians))
+        means = _rising(self.means)
+        found = float(np.interp(count, self.counts, means))
         if len(self.counts) > 1 and count > self.counts[-1]:
-            slope = (medians[-1] - medians[-2]) / (self.counts[-1] - self.counts[-2])
+            slope = (means[-1] - means[-2]) / (self.counts[-1] - self.counts[-2])
             found += float(slope) * (count - self.counts[-1])
         return found
 
@@ -52,7 +56,8 @@ class Curve:
         """By name, ready for JSON."""
         return {
             "counts": list(self.counts),
-            "median_s": self.medians.tolist(),
+            "mean_s": self.means.tolist(),
+            "median_s": [float(np.median(one)) for one in self.samples],
             "p10_s": [float(np.percentile(one, 10)) for one in self.samples],
             "p90_s": [float(np.percentile(one, 90)) for one in self.samples],
             "num_samples": [len(one) for one in self.samples],
@@ -171,6 +176,11 @@ def measure_passes(
             taken[count].append(time.perf_counter() - start)
             cache.rollback(row, len(held))
     return _curve(taken, repeats)
+
+
+def _middle(samples: Many[float]) -> float:
+    cut = len(samples) // 10
+    return float(np.mean(sorted(samples)[cut : len(samples) - cut]))
 
 
 def _rising(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,6 +40,9 @@ __all__ = ["Planner", "check_foretold"]
 
 OnStep = Callable[[str], None]
 _GAMMAS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+_FEW_GAMMAS = (2, 4, 8, 16)
+_REPEATS, _TIMED_ROUNDS = 7, 120
+"""Rounds of one length that are timed at least, and about how many of all lengths."""
 _LARGE_PASSES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -72,7 +75,7 @@ class Planner:
         params: How to sample; the seed fixes the texts.
         max_tokens: Of each text.
         num_observed: Rounds of the check against reality; 0 leaves it out.
-        gammas: Draft lengths; None tries ten of them.
+        gammas: Draft lengths; None tries ten of them, and four of a drafter that learns.
         branches: Guesses for a position, of drafters that grow trees; the others draft chains.
     """
 
@@ -149,8 +152,7 @@ class Planner:
         on_step: OnStep,
     ) -> DraftPlan:
         target = self.engine.target
-        num_top_ids = open_state(drafter).num_top_ids
-        told = [read(target, text, drafter.boundaries, num_top_ids) for text in texts]
+        told = [read(target, text, drafter.boundaries) for text in texts]
         on_step(f"{name} along the texts")
         found = [guesses(target, drafter, one) for one in told]
         costs: dict[int, RoundCosts] = {}
@@ -158,9 +160,14 @@ class Planner:
         for branches in self._branches(drafter):
             on_step(f"rounds of {name}" + (f", {branches} branches" if branches > 1 else ""))
             grown = branching(drafter, branches)
-            gammas = self.gammas or _GAMMAS
+            # A drafter that learns is told of checks, which take a run for each length.
+            learns = open_state(grown).num_top_ids > 0
+            gammas = self.gammas or (_FEW_GAMMAS if learns else _GAMMAS)
             words = self.engine.tokenizer
-            own = measure_rounds(target, words, prompt, self._params, _fresh(grown), gammas)
+            repeats = max(_REPEATS, _TIMED_ROUNDS // (1 + len(gammas)))
+            own = measure_rounds(
+                target, words, prompt, self._params, _fresh(grown), gammas, repeats
+            )
             costs[branches] = own
             on_step(f"{name} along the texts")
             along = _Along(target, grown, told, found, self.params)

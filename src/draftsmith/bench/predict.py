@@ -61,6 +61,7 @@ def found_at(rounds: Sequence[Replayed]) -> FoundAt:
 
     Example:
         >>> from draftsmith.core.statistics import RoundRecord
+        >>> from draftsmith.engine.replay import Replayed
         >>> kept, wrong = RoundRecord(3, 2, 1, 2), RoundRecord(3, 1, 0, 1)
         >>> found_at([Replayed(kept, (1,)), Replayed(wrong, ())])
         ((0.0, 0.5),)

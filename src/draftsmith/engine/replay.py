@@ -1,9 +1,9 @@
 """What a drafter would have done along a text that the target has written.
 
-No check is run: the text is what the target says, so each guess is right or wrong by the text
-itself. With the `coupled` verifier, and at temperature 0, the rounds are the very rounds of the
-engine; so they are in law where nothing is drawn. The other verifiers keep a drawn token with a
-probability, which `overlap` holds.
+The text is what the target says, so each guess is right or wrong by the text itself, and no check
+is run, but for drafters that learn from checks. With the `coupled` verifier, and at temperature 0,
+the rounds are the very rounds of the engine; so they are in law where nothing is drawn. The other
+verifiers keep a drawn token with a probability, which `overlap` holds.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,11 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.core.laws import NO_TOKEN
-from draftsmith.core.sampling_table import top_ids
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.core.trees import ROOT, walk
 from draftsmith.drafters.contract import (
-    CheckedText,
     Drafter,
     DraftState,
     SequenceView,
@@ -30,7 +28,9 @@ from draftsmith.engine.requests.request import Request
 from draftsmith.engine.requests.sequence import Sequence
 from draftsmith.engine.rounds.breaches import check_contract
 from draftsmith.engine.rounds.drafting import Proposal, RoundContext, States, propose
+from draftsmith.engine.rounds.lessons import teach
 from draftsmith.engine.rounds.turn import Turn
+from draftsmith.engine.rounds.verdicts import check_drafts
 from draftsmith.engine.threads import one_torch_thread
 from draftsmith.errors import DraftError
 from draftsmith.models.contract import LanguageModel
@@ -68,8 +68,6 @@ class Told(NamedTuple):
     text: Text
     laws: Float[Tensor, "tokens vocab"]
     """Before each token of the output."""
-    top_ids: list[list[int]]
-    """There, the likeliest ids, for drafters that learn; else empty rows."""
     states: Float[Tensor, "tokens boundaries hidden"] | None
     """The residual streams of all tokens but the last, for drafters that read them."""
 
@@ -96,16 +94,13 @@ class Replayed(NamedTuple):
     """Of each kept token, how many guesses for its place stood before it: 0 in a chain."""
 
 
-def read(
-    target: LanguageModel, text: Text, boundaries: Many[int] = (), num_top_ids: int = 0
-) -> Told:
+def read(target: LanguageModel, text: Text, boundaries: Many[int] = ()) -> Told:
     """Run the target once over a text.
 
     Args:
         target: Whose text it is.
         text: The text.
         boundaries: Of the residual streams that a drafter reads.
-        num_top_ids: Likeliest ids that a drafter learns from.
     """
     sequence = text.request.sequence(0, text.seed, target.device, None)
     follower = Follower(target)
@@ -116,12 +111,9 @@ def read(
         feed = follower.catch_up(sequence)
         logits = follower.forward([sequence], [[*feed, *ahead]])[0, len(feed) - 1 :].float()
         laws = sequence.turn(1).laws_after(logits, list(ahead))
-    likeliest: list[list[int]] = [[] for _ in text.output]
-    if num_top_ids:
-        likeliest = top_ids(logits[:, : target.traits.vocab_size], num_top_ids).tolist()
     sequence.commit_round(list(text.output))
     states = follower.take_states(sequence).clone() if boundaries else None
-    return Told(text, laws, likeliest, states)
+    return Told(text, laws, states)
 
 
 def guesses(target: LanguageModel, drafter: Drafter, told: Told) -> list[Guess]:
@@ -163,11 +155,11 @@ def rounds(
 ) -> list[list[Replayed]]:
     """The rounds that a drafter would have led to, whose text is the same whatever it drafts.
 
-    A drafter that learns hears of what the texts show, one after the other; behind tokens that were
-    wrong it hears nothing, as the target is not run.
+    A drafter that learns is told of checks, one text after the other; for no other is the target
+    run.
 
     Args:
-        target: Whose texts they are; not run.
+        target: Whose texts they are.
         drafter: Asked for `gamma` tokens where a round begins; what it has learnt is kept.
         texts: Read for this drafter.
         gamma: Drafted tokens per round.
@@ -231,6 +223,7 @@ def _rounds(
 ) -> list[Replayed]:
     found: list[Replayed] = []
     states, output = _handing(told), told.text.output
+    checker = Follower(target) if state.num_top_ids else None
     next_start, last = 0, -1
     for number, (sequence, _) in enumerate(_positions(target, told.text)):
         last = sequence.id
@@ -240,10 +233,10 @@ def _rounds(
         proposal = propose(target, state, name, [turn], states=states)
         if turn.fault:
             raise DraftError(turn.fault)
-        ahead = output[number:]
-        one, path = _replayed(proposal, ahead)
-        if state.num_top_ids:
-            state.learn([_checked(turn.view, [*ahead[: len(path)]], told.top_ids[number:])])
+        if checker is not None and turn.view.gamma:
+            vocab_size, count = target.traits.vocab_size, state.num_top_ids
+            teach(state, [turn], check_drafts(checker, [turn], proposal, vocab_size, count))
+        one = _replayed(proposal, output[number:])
         found.append(one)
         next_start = number + one.record.num_committed
     state.release(last)
@@ -271,8 +264,8 @@ def _rounds_by_law(
     return found
 
 
-def _replayed(proposal: Proposal, ahead: Many[int]) -> tuple[Replayed, list[int]]:
-    """A round's record, and the nodes that were kept, where these tokens come next."""
+def _replayed(proposal: Proposal, ahead: Many[int]) -> Replayed:
+    """A round, where these tokens come next."""
     tokens = proposal.tokens[0]
     parents = proposal.parents_of(0) or list(range(-1, len(tokens) - 1))
 
@@ -286,15 +279,7 @@ def _replayed(proposal: Proposal, ahead: Many[int]) -> tuple[Replayed, list[int]
     )
     is_whole = above[-1] not in parents
     record = _record(len(tokens), len(path), len(ahead), is_whole=is_whole)
-    return Replayed(record, children), path
-
-
-def _checked(view: SequenceView, kept: list[int], likeliest: Many[list[int]]) -> CheckedText:
-    """What the text shows of a check: the tokens of the draft that it has."""
-    tokens = [view.tokens[-1], *kept]
-    ids = list(likeliest[: len(tokens)])
-    # Behind the end of a text the target is not asked.
-    return CheckedText(view.id, tokens[: len(ids)], range(-1, len(ids) - 1), ids)
+    return Replayed(record, children)
 
 
 def _handing(told: Told) -> States:
