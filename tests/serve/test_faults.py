@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from draftsmith.engine.engine import Engine
+from draftsmith.errors import ParallelError
 from draftsmith.serve.settings import Limits, ServeSettings
 from tests.engine import kit
 from tests.serve import live
@@ -240,3 +241,23 @@ def test_a_step_that_raises_again_and_again_ends_the_newest_request_only() -> No
         assert answer.status == 500
         assert "no room for 60" in answer.error["message"]
         assert other.result().texts == expected
+
+
+def test_when_the_processes_of_a_model_are_gone_the_server_says_so_and_is_not_well() -> None:
+    class Gone(kit.Wrapped):
+        def forward(self, cache: Any, batch: Any) -> Any:
+            if any(60 in tokens for tokens in batch.tokens):
+                raise ParallelError("rank 1 of 2 ended: load the model again")
+            return self.inner.forward(cache, batch)
+
+    engine = Engine(Gone(live.target()), kit.text_tokenizer())
+    running = _BODY | {"logit_bias": {"60": -100}, "max_tokens": 400, "ignore_eos": True}
+    with live.serving(engine) as server, ThreadPoolExecutor(1) as pool:
+        other = pool.submit(server.post, _PATH, **running)
+        until(lambda: server.service.worker.num_running == 1)
+        answers = [server.post(_PATH, prompt=[5, 60]), other.result()]
+        until(lambda: not server.service.worker.is_alive)
+        assert [one.status for one in answers] == [500, 500]
+        assert all("rank 1 of 2 ended" in one.error["message"] for one in answers)
+        assert [server.get(path).status for path in ("/health", "/ready")] == [503, 503]
+        assert server.post(_PATH, **_BODY).status == 503

@@ -1,6 +1,7 @@
 """The engine's own thread: requests come in from the event loop, their events go back to it."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.scheduler import Ticket
+from draftsmith.errors import ParallelError
 from draftsmith.serve.call import Call, Event
 from draftsmith.serve.counts import Counts
 from draftsmith.serve.errors import ApiError, refused
@@ -165,11 +167,17 @@ class Worker:
                 if self._is_stopping and not self._calls:
                     break
             self._step()
-        self._scheduler.step()  # lets go of what was cancelled
+        with contextlib.suppress(ParallelError):
+            self._scheduler.step()  # lets go of what was cancelled
 
     def _step(self) -> None:
         try:
             tickets = self._scheduler.step()
+        except ParallelError as error:
+            # No round ever works again: whoever watches the server's health starts it anew.
+            _log.error("the model is gone: %s", error)
+            self._give_up(error)
+            return
         # Whatever a step raises ends requests, never the thread that all others wait for.
         except Exception as error:
             self._num_failures += 1
@@ -203,6 +211,15 @@ class Worker:
         if events and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_push_all, events)
 
+    def _give_up(self, error: Exception) -> None:
+        """End every request, and then the thread."""
+        self._is_stopping = True
+        with self._condition:
+            calls = {id(call): call for call, _ in self._calls.values()}
+        for call in calls.values():
+            self.cancel(call)
+            self._push([(call, _failed(error))])
+
     def _fail_newest(self, error: Exception) -> None:
         """End the request that came into the batch last: whatever is wrong came with it."""
         with self._condition:
@@ -211,8 +228,12 @@ class Worker:
             newest = max(self._calls, key=lambda ticket: ticket.started_at or 0.0)
             call, _ = self._calls[newest]
         self.cancel(call)
-        message = " ".join(str(error).split()) or type(error).__name__
-        self._push([(call, ApiError(500, f"the engine failed: {message:.300}"))])
+        self._push([(call, _failed(error))])
+
+
+def _failed(error: Exception) -> ApiError:
+    message = " ".join(str(error).split()) or type(error).__name__
+    return ApiError(500, f"the engine failed: {message:.300}")
 
 
 def _push_all(events: list[tuple[Call, Event | ApiError]]) -> None:
