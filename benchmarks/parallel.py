@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -197,56 +197,71 @@ def _speed(engine: Engine, num_tokens: int) -> dict[str, Any]:
 def pair(group: Group, num_texts: int, num_tokens: int) -> dict[str, Any]:
     """The real pair: texts with and without a draft, beside one device's, and tokens a second."""
     dtype = torch.bfloat16 if group.device.type == "cuda" else torch.float32
+    tokenizer = load_tokenizer(_PAIR[0])
+    prompts = [tokenizer.encode(text) for text in humaneval_prompts(num_texts)]
+    asked = {
+        kind: SamplingParams(max_tokens=num_tokens, ignore_eos=True, **sampling)
+        for kind, sampling in (("greedy", {}), ("seeded", _SAMPLED))
+    }
+    single = _one_device(group.device, dtype)
+    alone = {kind: _run(Engine(single), prompts, params) for kind, params in asked.items()}
+    if group.device.type == "cpu":
+        del single  # the host's memory is for all
     target, draft = (
         load_on_ranks(_file(name), name, dtype, group, placement)
         for name, placement in zip(_PAIR, ("cut", None), strict=True)
     )
-    config, weights = read_gguf(_file(_PAIR[0]))
-    single = GpuDecoder.from_weights(weights, config, group.device, dtype)
-    tokenizer = load_tokenizer(_PAIR[0])
-    prompts = [tokenizer.encode(text) for text in humaneval_prompts(num_texts)]
     engines = {
-        "one device": Engine(single),
         "plain": Engine(target),
         "gamma 4": Engine(target, draft=ModelDrafter(draft), gamma=4),
         "auto": Engine(target, draft=ModelDrafter(draft), gamma="auto"),
         "prompt lookup": Engine(target, draft=PromptLookupDrafter(), gamma=4),
     }
     found: dict[str, Any] = {"draft": placement_of(draft)}
-    for kind, sampling in (("greedy", {}), ("seeded", _SAMPLED)):
-        texts: dict[str, list[tuple[int, ...]]] = {}
-        speeds: dict[str, float] = {}
-        params = SamplingParams(max_tokens=num_tokens, ignore_eos=True, **sampling)
-        for name, engine in engines.items():
-            # The first text compiles and captures.
-            first, *others = [_timed(engine, prompt, params) for prompt in prompts]
-            texts[name] = [tokens for tokens, _ in (first, *others)]
-            speeds[name] = round(num_tokens * len(others) / sum(s for _, s in others), 2)
+    for kind, params in asked.items():
+        runs = {name: _run(engine, prompts, params) for name, engine in engines.items()}
+        runs["one device"] = alone[kind]
+        plain = runs["plain"].texts
         found[kind] = {
-            "tokens_per_s": speeds,
             "texts": len(prompts),
+            "tokens_per_s": {name: run.tokens_per_s for name, run in runs.items()},
             "equal_to_plain": {
-                name: sum(a == b for a, b in zip(those, texts["plain"], strict=True))
-                for name, those in texts.items()
+                name: sum(a == b for a, b in zip(run.texts, plain, strict=True))
+                for name, run in runs.items()
             },
-            "first_differences_from_one_device": [
-                _difference(single, target, prompt, one, other, place)
-                for place, (prompt, one, other) in enumerate(
-                    zip(prompts, texts["one device"], texts["plain"], strict=True)
-                )
-                if one != other
-            ],
         }
         print(kind, found[kind], flush=True)
+    single = _one_device(group.device, dtype)
+    for kind, params in asked.items():
+        texts = _run(engines["plain"], prompts, params).texts
+        pairs = enumerate(zip(prompts, alone[kind].texts, texts, strict=True))
+        found[kind]["differences_from_one_device"] = [
+            _difference(single, target, prompt, one, other, place)
+            for place, (prompt, one, other) in pairs
+            if one != other
+        ]
     return found
 
 
-def _timed(
-    engine: Engine, prompt: list[int], params: SamplingParams
-) -> tuple[tuple[int, ...], float]:
-    start = time.perf_counter()
-    result = engine.generate([prompt], params)[0]
-    return result.token_ids, time.perf_counter() - start
+class _Run(NamedTuple):
+    texts: list[tuple[int, ...]]
+    tokens_per_s: float
+    """Behind the first text, which compiles and captures."""
+
+
+def _run(engine: Engine, prompts: list[list[int]], params: SamplingParams) -> _Run:
+    texts: list[tuple[int, ...]] = []
+    seconds = 0.0
+    for place, prompt in enumerate(prompts):
+        start = time.perf_counter()
+        texts.append(engine.generate([prompt], params)[0].token_ids)
+        seconds += (time.perf_counter() - start) * (place > 0)
+    return _Run(texts, round(sum(map(len, texts[1:])) / seconds, 2))
+
+
+def _one_device(device: torch.device, dtype: torch.dtype) -> GpuDecoder:
+    config, weights = read_gguf(_file(_PAIR[0]))
+    return GpuDecoder.from_weights(weights, config, device, dtype)
 
 
 def _file(name: str) -> Path:
