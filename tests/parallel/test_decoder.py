@@ -13,6 +13,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.rounds import graphed
 from draftsmith.errors import InvalidRequestError, ParallelError
 from draftsmith.models.contract import Rows
+from draftsmith.models.native import gpu_parallel
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_parallel import load_on_ranks
 from draftsmith.models.native.read import read_folder
@@ -108,6 +109,20 @@ def test_texts_are_those_of_one_process_with_and_without_a_draft(
             assert [one.token_ids for one in found] == want, (kind, place)
             if place == 1:
                 assert all(one.statistics.alpha == 1 for one in found)
+
+
+def test_a_draft_lies_where_its_passes_are_faster(
+    group: Group, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cut_s, whole_s, want in (
+        (0.001, 0.002, "cut over 2 ranks: 1.00 ms a pass, 2.00 whole on each"),
+        (0.003, 0.002, "whole on each of 2 ranks: 2.00 ms a pass, 3.00 cut"),
+    ):
+        times = iter((cut_s, whole_s))
+        monkeypatch.setattr(gpu_parallel, "pass_seconds", lambda _, times=times: next(times))
+        draft = over_ranks(folders["mistral"], group, None)
+        assert draft.placed == want
+        assert (draft.runner.config == draft.config) == (whole_s < cut_s)
 
 
 def test_a_rank_that_comes_to_other_tokens_is_found_out(

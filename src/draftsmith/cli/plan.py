@@ -191,7 +191,7 @@ def plan(
     with steps("plan", planner.num_steps()) as step:
         found = planner.run(step)
     asked = {"drafts": list(models.draft), "gammas": gammas, "branches": list(models.branches)}
-    settings = {"target": models.target, **asked, **asdict(texts)}
+    settings = {"target": models.target, **asked, **asdict(texts), "placed": _placed(drafters)}
     _show(found, settings, output)
 
 
@@ -216,6 +216,20 @@ def _show(found: "Plan", settings: Mapping[str, object], output: DocumentOptions
     if held is not None:
         print_table(held)
     write_text(f"{found.verdict}\n")
+
+
+def _placed(drafters: Mapping[str, "Drafter"]) -> dict[str, str]:
+    """How draft models lie on several ranks, which is told as well."""
+    from draftsmith.drafters import ModelDrafter
+
+    found = {
+        name: one.model.placed
+        for name, one in drafters.items()
+        if isinstance(one, ModelDrafter) and one.model.placed is not None
+    }
+    for name, how in found.items():
+        sys.stderr.write(f"{name} is {how}\n")
+    return found
 
 
 def _drafters(models: CandidateOptions, engine: "Engine", workload: str) -> Mapping[str, "Drafter"]:

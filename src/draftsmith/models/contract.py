@@ -280,6 +280,8 @@ class LanguageModel(ABC):
     """How many of the first ids they are computed for; None is all."""
     num_ranks: int = 1
     """Processes that run it together."""
+    placed: str | None = None
+    """Of a draft over several ranks: whether it is cut, and what a pass takes so and otherwise."""
     takes_trees: bool = False
     """Whether a pass may have `parents`. A token of a tree has the place in the cache that its
     index gives it, but its position is that of its depth, and it sees what the row held before,

@@ -71,11 +71,17 @@ def load_on_ranks(
     except InvalidRequestError:
         return load_on_ranks(path, reference, dtype, group, "whole")
     whole = runner_on_ranks(orders, _read_part, *asked, "whole")
-    ms = {one: 1000 * pass_seconds(runner) for one, runner in (("cut", cut), ("whole", whole))}
-    told = f"{ms['cut']:.2f} ms a pass cut over {group.size} ranks, {ms['whole']:.2f} whole on each"
-    _log.info("%s: %s", reference, told)
+    cut_ms, whole_ms = (1000 * pass_seconds(one) for one in (cut, whole))
     # The slower one is let go of, on all ranks.
-    return _decoder(cut if ms["cut"] <= ms["whole"] else whole, reference)
+    is_cut = cut_ms <= whole_ms
+    found = _decoder(cut if is_cut else whole, reference)
+    times = f"{cut_ms:.2f} ms a pass, {whole_ms:.2f} whole on each"
+    if not is_cut:
+        times = f"{whole_ms:.2f} ms a pass, {cut_ms:.2f} cut"
+    ranks = f"cut over {group.size} ranks" if is_cut else f"whole on each of {group.size} ranks"
+    found.placed = f"{ranks}: {times}"
+    _log.info("%s is %s", reference, found.placed)
+    return found
 
 
 def runner_on_ranks(orders: Orders, factory: Callable[..., GpuRunner], *args: object) -> GpuRunner:
