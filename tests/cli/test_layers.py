@@ -43,7 +43,7 @@ def test_one_more_draft_is_loaded_whole(tiny: str, draft: str) -> None:
     engine = runtime.load_target(tiny, None, 0)
     assert isinstance(engine.target, TorchDecoder)
     assert len(engine.target.placement.blocks) == 2
-    drafter = runtime.load_drafter(draft, engine)
+    drafter = runtime.load_drafters([draft], engine)[draft]
     assert isinstance(drafter, ModelDrafter)
     assert drafter.model.device == engine.target.device
 
@@ -95,7 +95,7 @@ def test_every_replica_has_as_many_gpus_as_there_are_numbers(
         ("generate hi", "2,x", "for --layers-per-device: must be a whole number, got 'x'"),
         ("generate hi", "2,,3", "for --layers-per-device: must be a whole number, got ''"),
         ("generate hi", "0,5", "--layers-per-device must be a number of layers for each device"),
-        ("generate hi", "1,1 --device cuda:1", "--layers-per-device fills all GPUs from the first"),
+        ("generate hi", "1,1 -tp 2", "is for one process, and -tp 2 is several"),
         ("generate hi", "1,1 --device cpu", "several GPUs, and device is 'cpu': leave it out"),
         ("certify", "1,1 --transformers", "--transformers runs them by itself: leave one out"),
         ("certify", "1,1 --url http://127.0.0.1:1", "is for --target, and there is none: name it"),

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from draftsmith.models.native.config import DecoderConfig
-from draftsmith.models.native.decoder import TorchDecoder, _capped, _norm, _waves_by_window
+from draftsmith.models.native.decoder import TorchDecoder, _capped, _norm
 from draftsmith.models.native.shards import Part, shard_config
+from draftsmith.models.native.torch_context import waves_by_window
 from draftsmith.models.native.weights import DecoderWeights, Projection
 
 BY_INPUTS = ("output", "down")
@@ -78,7 +79,7 @@ def summed_logits(
         for rank, one in enumerate(parts)
     ]
     hidden = config.scales.embedding * _embedded(parts, tokens)
-    waves = _waves_by_window(config, torch.arange(len(tokens)).unsqueeze(0))
+    waves = waves_by_window(config, torch.arange(len(tokens)).unsqueeze(0))
     for number, layer in enumerate(parts[0].layers):
         window = config.windows[number]
         parts_added = [

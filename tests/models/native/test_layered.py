@@ -29,7 +29,7 @@ from draftsmith.models.native.layered import layered_decoder, shares
 from draftsmith.models.native.read import read_folder
 from draftsmith.models.native.torch_cache import TorchCache
 from draftsmith.models.native.weights import DecoderWeights
-from draftsmith.models.placement import Block, Placement, check_layers_per_device
+from draftsmith.models.placement import Block, Placement, check_layers_per_device, gpus_for_layers
 from draftsmith.testing import check_model
 from tests import tiny
 from tests.drafters.heads.test_engine import drafter as head_for
@@ -279,14 +279,16 @@ def test_what_are_no_numbers_of_layers_is_refused(given: Any) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="where there is no GPU")
 def test_without_gpus_there_is_nothing_to_spread_over(folder: str) -> None:
-    for device in ("auto", "cuda", "cpu"):
+    for device in ("auto", "cpu"):
         with pytest.raises(InvalidRequestError, match="layers_per_device is for the memories of"):
             load_engine(folder, device=device, layers_per_device=(2, 3))
+    with pytest.raises(InvalidRequestError, match="and there is none here"):
+        gpus_for_layers("cuda")
 
 
-def test_one_gpu_by_name_is_refused(folder: str) -> None:
+def test_one_gpu_by_name_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="leave device out"):
-        load_engine(folder, device="cuda:1", layers_per_device=(2, 3))
+        gpus_for_layers("cuda:1")
 
 
 @pytest.mark.usefixtures("two_cpus")
@@ -301,6 +303,8 @@ def test_options_of_whole_models_are_refused(
         load_engine(folder, activations="int8", layers_per_device=(2, 3))
     with pytest.raises(InvalidRequestError, match="dtype int8 needs"):
         load_engine(folder, dtype="int8", layers_per_device=(2, 3))
+    with pytest.raises(InvalidRequestError, match="is for one process, and parallel=2 is several"):
+        load_engine(folder, parallel=2, layers_per_device=(2, 3))
     with pytest.raises(InvalidRequestError, match="for models that are loaded by name"):
         load_engine(tiny.raw_model("llama"), folder, layers_per_device=(2, 3))
 
