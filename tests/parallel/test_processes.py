@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -117,3 +119,48 @@ def test_ends_are_orderly_and_models_of_an_ended_group_say_so() -> None:
     assert not os.path.exists(f"/proc/{process}")
     with pytest.raises(ParallelError, match="have ended: load the model again"):
         tally.add(1)
+
+
+_PROGRAM = """
+import sys, threading, torch
+from draftsmith.parallel.processes import start_group
+from tests.parallel.objects import Tally
+
+def main():
+    orders = start_group(2, torch.device("cpu")).orders
+    tally = orders.make(Tally)
+    print(*orders.ask(tally, "process"), flush=True)
+    {ending}
+
+main()
+"""
+_BUSY = """threading.Thread(
+        target=lambda: [tally.exchange() for _ in iter(int, 1)], daemon=True
+    ).start()
+    tally.add(1)"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        ("pass", 0),
+        ("sys.exit(3)", 3),
+        ("raise ZeroDivisionError", 1),
+        ("tally.fail((0,))", 1),
+        (_BUSY, 0),
+        ("torch.distributed.destroy_process_group = lambda: threading.Event().wait()", 0),
+    ],
+)
+def test_however_a_program_ends_its_ranks_do(ending: str, status: int) -> None:
+    done = subprocess.run(
+        (sys.executable, "-c", _PROGRAM.format(ending=ending)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == status, done.stderr
+    for process in done.stdout.split():
+        assert not os.path.exists(f"/proc/{process}")

@@ -121,14 +121,18 @@ def join(store: Store, rank: int, size: int, device: torch.device) -> Exchange:
         return GatheredExchange(device)
 
 
-def leave() -> None:
-    """Leave torch's process group; what would hang is left to the end of the process."""
+def leave() -> bool:
+    """Leave torch's process group; whether that was done in time, and not left undone.
+
+    Where a rank is gone, it may wait for ever in a library.
+    """
     if not dist.is_initialized():
-        return
+        return True
     leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
     leaving.start()
     leaving.join(_LEAVING_S)
     note_joined(False)
+    return not leaving.is_alive()
 
 
 @contextmanager

@@ -193,14 +193,15 @@ class Orders:
 
     def _lose(self, error: Exception) -> NoReturn:
         """End the group after an error of rank 0: the others may have gone on."""
+        # A rank's end is felt here (a broken exchange, a fault of a device that it shared memory
+        # with) before it is known which rank that was.
         is_exchange = is_of_exchange(error)
-        if is_exchange:
-            # Noticed here before it is known which rank has broken it.
-            self.failures.settle(_SETTLING_S)
+        self.failures.settle(_SETTLING_S if is_exchange else min(1.0, _SETTLING_S))
+        if self.failures.reason is None and not is_exchange:
+            self.failures.fail(_lost(error))
+            raise error
         self.failures.fail(_lost(error))
-        if is_exchange:
-            raise ParallelError(self.failures.reason) from None
-        raise error
+        raise ParallelError(self.failures.reason) from None
 
     def _tell(self, order: object) -> None:
         message = pickle.dumps(order)
@@ -238,8 +239,7 @@ class Orders:
         """Raise what is known of a rank that is gone."""
         self.failures.settle(_SETTLING_S)
         self.failures.fail(f"{self._name(rank)} is gone")
-        self.check()
-        raise AssertionError
+        raise ParallelError(self.failures.reason) from None
 
     def _first(self, problems: Sequence[str | None]) -> str:
         rank, problem = next((i, one) for i, one in enumerate(problems, 1) if one is not None)

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,7 @@ _IMPORT_S = 120.0
 """What importing torch may take at most, from a cold disk."""
 _ENDING_S = 5.0
 _SETTLING_S = 1.0
+_TEARDOWN_S = 10
 
 
 @dataclass
@@ -44,6 +46,8 @@ class _Running:
     peers: Sequence[Peer]
     watch: Watch
     store: Store
+    has_left: bool = False
+    """Whether torch's process group is gone."""
 
 
 _running: list[_Running] = []
@@ -122,7 +126,15 @@ def _spawned(rank: int) -> Peer:
         numbers = their_orders.fileno(), their_watch.fileno()
         process = subprocess.Popen(
             # Its imports are this process's: no folder that it happens to be in comes first.
-            [sys.executable, "-P", "-m", "draftsmith.parallel.worker", *map(str, numbers)],
+            [
+                sys.executable,
+                "-P",
+                "-W",
+                "ignore",
+                "-m",
+                "draftsmith.parallel.worker",
+                *map(str, numbers),
+            ],
             env={**os.environ, "PYTHONPATH": _import_path()},
             pass_fds=numbers,
             stdin=subprocess.DEVNULL,
@@ -186,7 +198,7 @@ def _end(running: _Running) -> None:
         orders.lock.release()
     running.group.on_failure.clear()
     orders.failures.fail("the processes that ran this model have ended")
-    collectives.leave()
+    running.has_left = collectives.leave()
     _abandon(running.peers, _ENDING_S if is_whole else 0.0)
     watch.join()
     for peer in running.peers:
@@ -251,6 +263,15 @@ def _import_path() -> str:
     return os.pathsep.join(one or os.getcwd() for one in sys.path)
 
 
+def _end_at_exit() -> None:
+    running = list(_running)
+    end_group()
+    if not all(one.has_left for one in running):
+        # A library that waits for a rank that is gone would do so once more as it is torn down.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_TEARDOWN_S)
+
+
 def _forget_in_child() -> None:
     """A forked child has copies of this process's wires, and is not rank 0."""
     for running in _running:
@@ -261,5 +282,5 @@ def _forget_in_child() -> None:
     _running.clear()
 
 
-atexit.register(end_group)
+atexit.register(_end_at_exit)
 os.register_at_fork(after_in_child=_forget_in_child)
