@@ -218,27 +218,31 @@ def pair(group: Group, num_texts: int, num_tokens: int) -> dict[str, Any]:
         "prompt lookup": Engine(target, draft=PromptLookupDrafter(), gamma=4),
     }
     found: dict[str, Any] = {"draft": placement_of(draft)}
+    plain: dict[str, list[tuple[int, ...]]] = {}
     for kind, params in asked.items():
         runs = {name: _run(engine, prompts, params) for name, engine in engines.items()}
         runs["one device"] = alone[kind]
-        plain = runs["plain"].texts
+        plain[kind] = runs["plain"].texts
         found[kind] = {
             "texts": len(prompts),
             "tokens_per_s": {name: run.tokens_per_s for name, run in runs.items()},
             "equal_to_plain": {
-                name: sum(a == b for a, b in zip(run.texts, plain, strict=True))
+                name: sum(a == b for a, b in zip(run.texts, plain[kind], strict=True))
                 for name, run in runs.items()
             },
         }
         print(kind, found[kind], flush=True)
-    single = _one_device(group.device, dtype)
-    for kind, params in asked.items():
-        texts = _run(engines["plain"], prompts, params).texts
-        pairs = enumerate(zip(prompts, alone[kind].texts, texts, strict=True))
-        found[kind]["differences_from_one_device"] = [
-            _difference(single, target, prompt, one, other, place)
-            for place, (prompt, one, other) in pairs
-            if one != other
+    differing = {
+        (kind, place): (one, other)
+        for kind in asked
+        for place, (one, other) in enumerate(zip(alone[kind].texts, plain[kind], strict=True))
+        if one != other
+    }
+    if differing:
+        single = _one_device(group.device, dtype)
+        found["differences_from_one_device"] = [
+            {"kind": kind, "text": place, **_difference(single, target, prompts[place], *texts)}
+            for (kind, place), texts in differing.items()
         ]
     return found
 
@@ -277,7 +281,6 @@ def _difference(
     prompt: list[int],
     one: tuple[int, ...],
     other: tuple[int, ...],
-    place: int,
 ) -> dict[str, Any]:
     """Where a text over ranks leaves one device's: the margin there beside the logits' error."""
     at = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
@@ -291,7 +294,6 @@ def _difference(
         cache.remove(row)
     best = logits[0].topk(2).values
     return {
-        "text": place,
         "position": at,
         "margin": round(float(best[0] - best[1]), 4),
         "largest_error_of_logits": round(float((logits[0] - logits[1]).abs().max()), 4),
