@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -106,6 +107,24 @@ def test_an_error_of_a_rank_ends_the_exchange_that_rank_0_waits_in() -> None:
         ParallelError, match=r"^rank 1 of 2 failed \(ZeroDivisionError: wrong\): load the mod"
     ):
         tally.exchange_alone(0)
+
+
+def test_an_error_of_rank_0_ends_the_others_which_wait_for_it() -> None:
+    _, orders = _group()
+    tally = orders.make(Tally)
+    process = orders.ask(tally, "process")[1]
+    tally.exchange_alone(1)
+
+    with pytest.raises(ZeroDivisionError):
+        tally.fail((0,))
+
+    # By itself: nobody ends the group here.
+    deadline = time.monotonic() + 5.0
+    while os.path.exists(f"/proc/{process}") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not os.path.exists(f"/proc/{process}")
+    with pytest.raises(ParallelError, match=r"^rank 0 failed amid what all ranks do"):
+        tally.add(1)
 
 
 def test_ends_are_orderly_and_models_of_an_ended_group_say_so() -> None:

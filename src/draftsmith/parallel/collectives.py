@@ -20,7 +20,16 @@ from draftsmith.errors import ParallelError
 from draftsmith.parallel.exchange import Exchange, GatheredExchange
 from draftsmith.parallel.torchrun import Launch, note_joined
 
-__all__ = ["START_S", "Meeting", "host_store", "join", "launch_store", "leave", "reach_store"]
+__all__ = [
+    "START_S",
+    "Meeting",
+    "finish",
+    "host_store",
+    "join",
+    "launch_store",
+    "leave",
+    "reach_store",
+]
 
 START_S = 30.0
 """What each step of a start may take; importing torch is not one of them."""
@@ -119,6 +128,18 @@ def join(store: Store, rank: int, size: int, device: torch.device) -> Exchange:
     except ParallelError as error:
         _log.warning("%s: ranks exchange through NCCL, which takes longer", error)
         return GatheredExchange(device)
+
+
+def finish(device: torch.device) -> None:
+    """Wait for the passes that still run, for seconds: another rank may wait in them, too.
+
+    The last of them may be one that nobody reads.
+    """
+    if device.type != "cuda":
+        return
+    finishing = threading.Thread(target=torch.cuda.synchronize, args=(device,), daemon=True)
+    finishing.start()
+    finishing.join(_LEAVING_S)
 
 
 def leave() -> bool:

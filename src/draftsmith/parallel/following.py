@@ -81,6 +81,7 @@ def _joined(job: Job, wires: Wires, store: Store | None) -> Group:
 
 def _end(group: Group, wires: Wires) -> None:
     """Let go of what holds collectives, say so, and leave torch's group."""
+    collectives.finish(group.device)
     for call in reversed(group.at_end):
         call()
     gc.collect()

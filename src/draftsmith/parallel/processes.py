@@ -179,6 +179,8 @@ def _bring_up(
         raise
     orders = Orders([one.orders for one in peers], failures)
     on_failure.append(exchange.call_off)
+    # They may wait for rank 0 amid a pass, and would wait on.
+    on_failure.extend(one.end for one in peers)
     group = Group(0, size, own, exchange, orders, on_failure)
     enter(group)
     _running.append(_Running(group, orders, peers, watch, store))
@@ -190,6 +192,11 @@ def _end(running: _Running) -> None:
     orders, watch = running.orders, running.watch
     # A thread that is amid a pass gets the time to finish it.
     is_whole = not _has_failed(running.group) and orders.lock.acquire(timeout=_ENDING_S)
+    if is_whole:
+        # While ranks are watched: one that is gone now would be waited for.
+        collectives.finish(running.group.device)
+    else:
+        running.group.exchange.call_off()
     watch.stop()
     for call in reversed(running.group.at_end):
         _try(call)

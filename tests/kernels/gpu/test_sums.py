@@ -135,6 +135,17 @@ def test_a_wait_can_be_called_off() -> None:
     assert host.flags[2, 0] == 1
 
 
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="takes the interpreter a minute")
+def test_the_last_place_that_waits_hears_of_it_from_the_host() -> None:
+    host = Host()
+    host.peers[0].is_off.fill_(1)
+    # The others came to the first place, and ended before they came to the second.
+    host.flags.view(RANKS, RANKS, MOST_PLACES)[0, :, 0] = 1
+    to = stream(1, 300)
+    sums.add_up(host.inbox(0, 0), norm=torch.ones(300, device=DEVICE), to=to)
+    assert host.peers[0].meetings[:2].tolist() == [1, 1]
+
+
 def test_counts_of_meetings_may_go_round() -> None:
     host = Host()
     most = 2**31 - 1

@@ -67,9 +67,9 @@ def meet_at(place, flags, meetings, is_off, off_here, RANK: tl.constexpr,
                 seen = tl.load(flag, volatile=True)
                 looks += 1
                 if looks % 256 == 0:
-                    # A read of the host's memory takes a microsecond, one after the other: of all
-                    # programs one looks there, seldom, and tells the others.
-                    if (place == 0) & (looks % 65536 == 0):
+                    # A read of the host's memory takes a microsecond, one after the other: programs
+                    # look there seldom, and tell each other. Any may be the only one that waits.
+                    if looks % 65536 == 0:
                         tl.store(off_here, tl.load(is_off, volatile=True))
                     off = tl.load(off_here, volatile=True)
             # What was sent before the flag was set is there behind this.
