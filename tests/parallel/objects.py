@@ -32,7 +32,12 @@ class Tally(Shared):
     def __init__(self, first: int = 0) -> None:
         self.told_so_far = [first]
         self.rank = own_rank()
+        self.has_let_go = False
         alive.add(self)
+
+    def let_go(self) -> None:
+        """The group ends."""
+        self.has_let_go = dist.is_initialized()
 
     @together
     def add(self, number: int) -> int:

@@ -135,6 +135,7 @@ def test_ends_are_orderly_and_models_of_an_ended_group_say_so() -> None:
     end_group()
 
     assert current_group() is None
+    assert tally.has_let_go, "before torch's process group is left"
     assert not os.path.exists(f"/proc/{process}")
     with pytest.raises(ParallelError, match="have ended: load the model again"):
         tally.add(1)

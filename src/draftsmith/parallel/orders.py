@@ -52,6 +52,9 @@ class Shared:
     told: "Told | None" = None
     """Rank 0's way to the others' objects; None where there are none."""
 
+    def let_go(self) -> None:
+        """The group ends: drop what torch's process group must outlive, such as its graphs."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -78,6 +81,7 @@ class Orders:
         self._next = 0
         self._dropped: deque[int] = deque()
         """Objects that rank 0 has let go of, which the others are to be told."""
+        self._made: weakref.WeakSet[Shared] = weakref.WeakSet()
 
     def check(self) -> None:
         """Make sure that no rank has failed.
@@ -112,6 +116,7 @@ class Orders:
                 else:
                     assert made is not None
                     made.told = Told(self, number)
+                    self._made.add(made)
                     # At once: Ctrl-C may end this call, and nobody would have the object.
                     weakref.finalize(made, self._dropped.append, number).atexit = False
             if failure is not None:
@@ -148,6 +153,11 @@ class Orders:
     ) -> contextlib.AbstractContextManager[None]:
         """The block of a `together` method on rank 0."""
         return self._giving(Call(told.number, method, _named(args), is_asked=False))
+
+    def let_go(self) -> None:
+        """Let every object of this rank drop what torch's process group must outlive."""
+        for shared in list(self._made):
+            shared.let_go()
 
     def end(self) -> None:
         """Say that there are no more orders.

@@ -198,7 +198,7 @@ def _end(running: _Running) -> None:
     else:
         running.group.exchange.call_off()
     watch.stop()
-    for call in reversed(running.group.at_end):
+    for call in (*reversed(running.group.at_end), orders.let_go):
         _try(call)
     if is_whole:
         _try(lambda: _end_orderly(running))
