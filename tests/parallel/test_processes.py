@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from draftsmith.errors import InvalidRequestError, ParallelError
+from draftsmith.parallel import processes
 from draftsmith.parallel.group import Group, current_group
 from draftsmith.parallel.orders import Orders
 from draftsmith.parallel.processes import end_group, start_group
@@ -139,6 +140,15 @@ def test_ends_are_orderly_and_models_of_an_ended_group_say_so() -> None:
     assert not os.path.exists(f"/proc/{process}")
     with pytest.raises(ParallelError, match="have ended: load the model again"):
         tally.add(1)
+
+
+def test_ctrl_c_does_not_cut_off_the_end_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "end_group", lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        processes._end_at_exit()  # pyright: ignore[reportPrivateUsage]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _PROGRAM = """

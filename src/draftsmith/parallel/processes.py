@@ -271,6 +271,9 @@ def _import_path() -> str:
 
 
 def _end_at_exit() -> None:
+    if threading.current_thread() is threading.main_thread():
+        # Nobody could say what Ctrl-C ends, and it takes seconds at most.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     running = list(_running)
     end_group()
     if not all(one.has_left for one in running):

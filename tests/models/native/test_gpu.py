@@ -19,6 +19,7 @@ from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_cache import GpuCache
+from draftsmith.models.native.gpu_store import PageStore
 from draftsmith.models.native.read import read_folder
 from draftsmith.testing import check_model
 from tests.kernels.gpu.device import DEVICE
@@ -134,6 +135,17 @@ def test_a_pool_grows_without_changing_what_it_holds() -> None:
     model.pool.check_integrity(
         [c.pages(r) for c, r in [*((cache, s) for s in (row, *slots)), (fresh, 0)]]
     )
+
+
+def test_what_grew_amid_a_pass_is_written_to_between_passes() -> None:
+    store = PageStore(fast_and_plain("yarn")[0].config, DEVICE, torch.float32)
+    with torch.inference_mode():
+        store.grow_slots()
+        assert store.has_room(1)
+        store.grow()
+    store.write_table(65, 0, [2, 3])
+    store.copy_page(2, 3)
+    assert store.tables[65, :2].tolist() == [2, 3]
 
 
 def test_a_sequence_beyond_the_context_is_refused() -> None:

@@ -70,17 +70,20 @@ class PageStore(Shared):
         return Pages(self._pages[number, 0], self._pages[number, 1])
 
     @together
+    @torch.inference_mode()
     def write_table(self, slot: int, first: int, pages: Sequence[int]) -> None:
         """Tell the device some pages of a slot."""
         row = torch.tensor(pages, dtype=torch.int32)
         self.tables[slot, first : first + len(pages)] = row.to(self.tables.device)
 
     @together
+    @torch.inference_mode()
     def copy_page(self, page: int, to: int) -> None:
         """Copy keys and values of every layer."""
         self._pages[:, :, to] = self._pages[:, :, page]
 
     @together
+    @torch.inference_mode()
     def grow_slots(self) -> None:
         """Twice as many lines in the tables."""
         self.tables = torch.cat((self.tables, torch.zeros_like(self.tables)))
@@ -96,6 +99,7 @@ class PageStore(Shared):
         return True
 
     @together
+    @torch.inference_mode()
     def grow(self) -> None:
         """Move into the memory that was set aside."""
         assert self._grown is not None
