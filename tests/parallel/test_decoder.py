@@ -16,6 +16,7 @@ from draftsmith.models.contract import Rows
 from draftsmith.models.native import gpu_parallel
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_parallel import load_on_ranks
+from draftsmith.models.native.gpu_runner import GpuRunner
 from draftsmith.models.native.read import read_folder
 from draftsmith.parallel.group import Group
 from draftsmith.parallel.processes import end_group, start_group
@@ -119,7 +120,12 @@ def test_a_draft_lies_where_its_passes_are_faster(
         (0.003, 0.002, "whole on each of 2 ranks: 2.00 ms a pass, 3.00 cut"),
     ):
         times = iter((cut_s, whole_s))
-        monkeypatch.setattr(gpu_parallel, "pass_seconds", lambda _, times=times: next(times))
+
+        def next_time(runner: GpuRunner, times: Iterator[float] = times) -> float:
+            del runner
+            return next(times)
+
+        monkeypatch.setattr(gpu_parallel, "pass_seconds", next_time)
         draft = over_ranks(folders["mistral"], group, None)
         assert draft.placed == want
         assert (draft.runner.config == draft.config) == (whole_s < cut_s)

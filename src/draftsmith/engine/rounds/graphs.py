@@ -60,10 +60,9 @@ class RoundGraphs(Shared):
         self._graphs: dict[Kind, RoundGraph] = {}
         self._versions = self._pool_versions()
         self._memory = torch.cuda.graph_pool_handle() if self._is_cuda else None
-        target.letting_go.add(self)
 
     def let_go(self) -> None:
-        """Drop all graphs."""
+        """Drop all graphs, which may hold collectives."""
         self._graphs.clear()
 
     @together

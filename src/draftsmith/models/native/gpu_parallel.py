@@ -7,7 +7,6 @@ the ranks can cost more than the reading that they save. Whichever is faster is 
 import logging
 import statistics
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -158,7 +157,4 @@ def _read_part(path: str, reference: str, dtype: torch.dtype, placement: Placeme
         ) from error
     own = config if part is None else shard_config(config, part)
     exchange = group.exchange if is_cut else None
-    runner = GpuRunner(held, own, config.vocab_size, exchange, whole=config)
-    letting_go = weakref.WeakMethod(runner.let_go)
-    group.at_end.append(lambda: (let_go := letting_go()) and let_go())
-    return runner
+    return GpuRunner(held, own, config.vocab_size, exchange, whole=config)

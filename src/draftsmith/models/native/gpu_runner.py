@@ -4,10 +4,9 @@ A pass over a few rows is one replay of a CUDA graph. Where one rank is all ther
 the whole model.
 """
 
-import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -39,14 +38,6 @@ class _Graph(NamedTuple):
     logits: Float[Tensor, "rows vocab"]
 
 
-class Capturing(Protocol):
-    """What holds CUDA graphs."""
-
-    def let_go(self) -> None:
-        """Drop them."""
-        ...
-
-
 class GpuRunner(Shared):
     """What runs passes on one device.
 
@@ -75,8 +66,6 @@ class GpuRunner(Shared):
         self.is_cuda = self.device.type == "cuda"
         self._memory = torch.cuda.graph_pool_handle() if self.is_cuda else None
         self._graphs: dict[PassShape, _Graph] = {}
-        self.letting_go: weakref.WeakSet[Capturing] = weakref.WeakSet()
-        """What else holds graphs of these passes."""
         self._version = self.store.version
 
     @property
@@ -107,10 +96,8 @@ class GpuRunner(Shared):
             self.told.orders.check()
 
     def let_go(self) -> None:
-        """Drop all graphs: they must be gone before the group whose collectives they may hold."""
+        """Drop all graphs, which may hold collectives."""
         self._graphs.clear()
-        for holder in self.letting_go:
-            holder.let_go()
 
     @together
     def launch_once(
