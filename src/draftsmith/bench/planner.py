@@ -160,29 +160,16 @@ class Planner:
         for branches in self._branches(drafter):
             on_step(f"rounds of {name}" + (f", {branches} branches" if branches > 1 else ""))
             grown = branching(drafter, branches)
-            # A drafter that learns is told of checks, which take a run for each length.
-            learns = open_state(grown).num_top_ids > 0
-            gammas = self.gammas or (_FEW_GAMMAS if learns else _GAMMAS)
-            words = self.engine.tokenizer
-            repeats = max(_REPEATS, _TIMED_ROUNDS // (1 + len(gammas)))
-            own = measure_rounds(
-                target, words, prompt, self._params, _fresh(grown), gammas, repeats
-            )
-            costs[branches] = own
+            costs[branches] = own = self._costs(grown, prompt)
             on_step(f"{name} along the texts")
             along = _Along(target, grown, told, found, self.params)
-            predictions += [
-                predict(
-                    along.rounds(gamma), gamma, along.draft_s(own, gamma), own.check.at, branches
-                )
-                for gamma in gammas
-            ]
+            predictions += [along.predict(gamma, own) for gamma in self._gammas(grown)]
         first = next(iter(costs.values()))
         step_s, plain_s = first.draft.at(1), first.check.at(1)
         overlaps = [[guess.overlap for guess in one] for one in found]
         mean, interval = _mean(overlaps)
         guessed = [guess.token is not None for one in found for guess in one]
-        chains = [one for one in predictions if one.branches == predictions[0].branches]
+        alike = [one for one in predictions if one.branches == predictions[0].branches]
         return DraftPlan(
             name=name,
             overlap=mean,
@@ -194,9 +181,20 @@ class Planner:
             predictions=tuple(predictions),
             observed={},
             batch_limit=batch_limit(
-                chains, _draft_times(drafter, first.draft, prompt), _CheckTimes(first, large)
+                alike, _draft_times(drafter, first.draft, prompt), _CheckTimes(first, large)
             ),
         )
+
+    def _gammas(self, drafter: Drafter) -> Sequence[int]:
+        """Draft lengths to try; one that learns is told of a whole run of checks for each."""
+        learns = open_state(drafter).num_top_ids > 0
+        return self.gammas or (_FEW_GAMMAS if learns else _GAMMAS)
+
+    def _costs(self, drafter: Drafter, prompt: Sequence[int]) -> RoundCosts:
+        gammas, target = self._gammas(drafter), self.engine.target
+        repeats = max(_REPEATS, _TIMED_ROUNDS // (1 + len(gammas)))
+        how = self._params, _fresh(drafter), gammas, repeats
+        return measure_rounds(target, self.engine.tokenizer, prompt, *how)
 
     def _observe(self, drafts: Sequence[DraftPlan], on_step: OnStep) -> list[DraftPlan]:
         """Run what was asked for; else the best drafter, with its best length and half of it."""
@@ -256,12 +254,17 @@ class _Along:
         is_chain, reads_states = self.drafter.branches == 1, bool(self.drafter.boundaries)
         return is_chain and not reads_states and not self._is_certain
 
-    def draft_s(self, costs: RoundCosts, gamma: int) -> DraftTime:
+    def predict(self, gamma: int, costs: RoundCosts) -> Prediction:
+        """What drafts of this length bring, where rounds cost this."""
+        times = self._draft_s(costs, gamma), costs.check.at
+        return predict(self._rounds(gamma), gamma, *times, self.drafter.branches)
+
+    def _draft_s(self, costs: RoundCosts, gamma: int) -> DraftTime:
         """Seconds of drafting; without a draw, to look for a guess takes as long as to find one."""
         is_drawn = self.drafter.draws_from_law
         return costs.draft.at if is_drawn else lambda _: costs.draft.at(gamma)
 
-    def rounds(self, gamma: int) -> list[list[Replayed]]:
+    def _rounds(self, gamma: int) -> list[list[Replayed]]:
         """The rounds of every text with this gamma."""
         chance = np.random.default_rng(0)
         is_by_text = _is_by_text(self.params)
