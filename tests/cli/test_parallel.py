@@ -168,3 +168,11 @@ def test_torchrun_starts_the_ranks(tiny: str, cli: Cli) -> None:
     assert process.returncode == 0, err
     assert out.decode() == one.stdout
     assert _all_go("torchrun")
+
+
+@pytest.mark.long
+def test_a_model_over_ranks_is_certified(cli: Cli, tiny: str) -> None:
+    # Few samples, and a law that may be far off: the proof of the verifiers is the same everywhere.
+    few = ("--quick", "--samples", "60", "--detects", "0.9", "--power", "0.5")
+    outcome = cli("certify", "-m", tiny, *few, *_RANKS)
+    assert outcome.status == 0, outcome.stdout + outcome.stderr

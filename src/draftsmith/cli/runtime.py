@@ -192,12 +192,24 @@ class RuntimeOptions:
             engine: Of the target.
             branches: As many as any arm asks for; fewer need no other model.
         """
-        return {name: self._drafter(name, engine, branches) for name in dict.fromkeys(drafts)}
+        from draftsmith.drafters.given import draft_reference
 
-    def _drafter(self, draft: str, engine: "Engine", branches: int) -> "Drafter":
+        models = [one for one in drafts if draft_reference(one, None, None) is not None]
+        if not models and drafts:
+            # Nothing here has a use for it, which the first of them says.
+            draft_reference(drafts[0], self.draft_vocab_size, None)
+        return {
+            name: self._drafter(name, engine, branches, is_model=name in models)
+            for name in dict.fromkeys(drafts)
+        }
+
+    def _drafter(self, draft: str, engine: "Engine", branches: int, *, is_model: bool) -> "Drafter":
         """Load one more draft for a target that is loaded."""
         from draftsmith.api import load_drafter
 
+        if not is_model:
+            # How models are loaded, the target was told.
+            return load_drafter(draft, engine, branches=branches)
         is_spread = self.layers_per_device is not None
         with loading(draft) as on_progress:
             return load_drafter(
