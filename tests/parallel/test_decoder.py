@@ -141,7 +141,9 @@ def test_a_rank_that_comes_to_other_tokens_is_found_out(
     group.orders.make(off_by_one)
     with pytest.raises(ParallelError, match="rank 1 has come to other tokens than rank 0"):
         Engine(target).generate([TOKENS[:5]], SamplingParams(max_tokens=20, ignore_eos=True))
-    end_group()
+    # It is not run on.
+    with pytest.raises(ParallelError, match="rank 1 has come to other tokens than rank 0: load"):
+        Engine(target).generate([TOKENS[:5]], SamplingParams(max_tokens=1))
 
 
 def test_a_model_that_so_many_ranks_cannot_share_is_refused(folders: dict[str, Path]) -> None:

@@ -23,7 +23,6 @@ from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.rounds.buffers import Begin, bucket
 from draftsmith.engine.rounds.graphs import round_graphs
 from draftsmith.engine.rounds.outcomes import Outcome
-from draftsmith.errors import ParallelError
 from draftsmith.models.follower import Follower
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_pass import MOST_ROWS
@@ -171,9 +170,9 @@ class GraphedRounds:
         first, *others = told.orders.ask(self._graphs, "standing")
         for rank, other in enumerate(others, start=1):
             if other != first:
-                raise ParallelError(
-                    f"rank {rank} has come to other tokens than rank 0: load the model again"
-                )
+                # Nobody may run on with ranks that differ.
+                told.orders.failures.fail(f"rank {rank} has come to other tokens than rank 0")
+                told.orders.check()
 
     def _read(
         self, flight: _Flight, target: Follower, draft: Follower | None, samples: Sequence[Sample]
