@@ -3,6 +3,7 @@
 # pyright: basic
 
 from dataclasses import replace
+from typing import ClassVar
 from unittest import mock
 
 import pytest
@@ -319,3 +320,28 @@ def test_an_error_that_is_kept_keeps_no_pages(target, draft) -> None:
     assert (target.pool.num_free_pages, draft.pool.num_free_pages) == free
     again = engine.generate(PROMPTS, GREEDY)
     assert told(again) == told(results(target, draft, 3, is_graphed=False))
+
+
+class _Noted:
+    """A lock that notes which others are held when it is taken."""
+
+    held: ClassVar[list[str]] = []
+    taken: ClassVar[set[tuple[str, str]]] = set()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        if self.name not in self.held:
+            self.taken.update((other, self.name) for other in self.held)
+        self.held.append(self.name)
+
+    def __exit__(self, *_: object) -> None:
+        self.held.remove(self.name)
+
+
+def test_two_engines_that_draft_for_each_other_take_locks_in_one_order(target, draft) -> None:
+    target.lock, draft.lock = _Noted("one"), _Noted("other")
+    for checks, guesses in ((target, draft), (draft, target)):
+        results(checks, guesses, 2)
+    assert len(_Noted.taken) == 1

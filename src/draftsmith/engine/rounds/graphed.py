@@ -84,7 +84,10 @@ class GraphedRounds:
         self._target, self._draft = target, draft
         runner = None if draft is None else draft.runner
         self._graphs = make_beside(target.runner, round_graphs, target.runner, runner, ngrams)
-        self._draft_lock = nullcontext() if draft is None else draft.lock
+        # In one order for all: another engine may have this draft as its target, and the target
+        # as its draft.
+        locks = target.lock, nullcontext() if draft is None else draft.lock
+        self._locks = sorted(locks, key=id)
         self._flight: _Flight | None = None
         self._ids: tuple[int, ...] = ()
         self._lengths: list[int] = []
@@ -133,7 +136,7 @@ class GraphedRounds:
         ids = tuple(sample.id for sample in samples)
         lengths = [len(sample.tokens) for sample in samples]
         self._caught_up_s = self._captured_s = 0.0
-        with self._target.lock, self._draft_lock, self._target.current:
+        with self._locks[0], self._locks[1], self._target.current:
             flight, is_current = self._flight, (ids, lengths) == (self._ids, self._lengths)
             has_followed = is_current and self._draft_follows
             has_followed = has_followed and (flight is None or flight.gamma > 0)
