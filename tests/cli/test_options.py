@@ -5,8 +5,6 @@ from typing import get_args
 import pytest
 from cyclopts.argument import Argument
 
-from draftsmith.cli.runtime import RuntimeOptions
-from draftsmith.drafters import PromptLookupDrafter
 from tests.cli.outcome import Cli
 from tests.cli.reference import commands
 
@@ -61,10 +59,3 @@ def test_a_beam_search_needs_no_word_about_the_draft(cli: Cli, tiny: str) -> Non
 def test_json_goes_to_stdout_in_the_place_of_tables(cli: Cli) -> None:
     document = cli("reproduce", "chen", "--json").document()
     assert document["num_same"] == 15
-
-
-def test_a_draft_that_is_no_model_is_loaded_beside_a_target_that_is_asked_for(tiny: str) -> None:
-    runtime = RuntimeOptions(dtype="float32", device="cpu", threads=1)
-    engine = runtime.load_target(tiny, None, 0)
-    drafter = runtime.load_drafters(["prompt-lookup"], engine)["prompt-lookup"]
-    assert isinstance(drafter, PromptLookupDrafter)

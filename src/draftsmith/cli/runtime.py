@@ -206,19 +206,22 @@ class RuntimeOptions:
     def _drafter(self, draft: str, engine: "Engine", branches: int, *, is_model: bool) -> "Drafter":
         """Load one more draft for a target that is loaded."""
         from draftsmith.api import load_drafter
-        from draftsmith.drafters.given import draft_reference
 
         if not is_model:
             # How models are loaded, the target was told.
             return load_drafter(draft, engine, branches=branches)
         is_spread = self.layers_per_device is not None
-        asked: dict[str, Any] = {}
-        # What is loaded is the target alone where the draft is no model.
-        if draft_reference(draft, None, None) is not None:
-            device = str(engine.target.device) if is_spread else self.device
-            asked = {"dtype": self.dtype, "device": device, "threads": self.threads, **self._given}
         with loading(draft) as on_progress:
-            return load_drafter(draft, engine, branches=branches, on_progress=on_progress, **asked)
+            return load_drafter(
+                draft,
+                engine,
+                dtype=self.dtype,
+                device=str(engine.target.device) if is_spread else self.device,
+                threads=self.threads,
+                branches=branches,
+                on_progress=on_progress,
+                **self._given,
+            )
 
     def _meet_ranks(self) -> None:
         """Under torchrun, end ranks above 0 in here, before they show anything."""
