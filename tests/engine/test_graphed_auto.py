@@ -3,6 +3,7 @@
 # pyright: basic
 
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -16,10 +17,14 @@ from draftsmith.engine.rounds import step as round_step
 from draftsmith.engine.rounds.graphed import GraphedRounds
 from draftsmith.engine.rounds.graphs import RoundGraphs
 from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.gpu_runner import GpuRunner
+from draftsmith.models.native.gpu_weights import GpuWeights
 from tests.models.native.test_decoder import TOKENS
 from tests.models.native.test_gpu import fast_and_plain
 
 PASS_S = {"target": 1.63e-3, "draft": 0.78e-3}
+RUN_S: "WeakKeyDictionary[GpuRunner, float]" = WeakKeyDictionary()
+"""Of a pass of each model that was made here."""
 CAPTURE_S = 0.3
 NUM_TOKENS = 70
 PARAMS = SamplingParams(max_tokens=NUM_TOKENS, ignore_eos=True)
@@ -61,11 +66,11 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
     device = Device()
     for module in (scheduler, graphed, round_step):
         monkeypatch.setattr(module, "time", device)
-    run, launch, captured = GpuDecoder.run, GraphedRounds._launch, RoundGraphs._captured
+    run, launch, captured = GpuRunner.run, GraphedRounds._launch, RoundGraphs._captured
 
     def timed(self, inputs, *args, **options):
         rows = inputs.tokens.numel()
-        device.add(PASS_S[self.traits.name] * (1 if rows <= 16 else rows / 16))
+        device.add(RUN_S[self] * (1 if rows <= 16 else rows / 16))
         return run(self, inputs, *args, **options)
 
     def launched(self, *args, **options):
@@ -88,7 +93,7 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
         drafting = kind.gamma * PASS_S["draft"]
         return drafting / (drafting + PASS_S["target"])
 
-    monkeypatch.setattr(GpuDecoder, "run", timed)
+    monkeypatch.setattr(GpuRunner, "run", timed)
     monkeypatch.setattr(GraphedRounds, "_launch", launched)
     monkeypatch.setattr(GraphedRounds, "_now", now)
     monkeypatch.setattr(RoundGraphs, "_captured", capturing)
@@ -99,13 +104,19 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
 @pytest.fixture(name="target", scope="module")
 def _target() -> GpuDecoder:
     plain = fast_and_plain("qwen3, biases, tied")[0]
-    return GpuDecoder.on_weights(plain.weights, plain.config, "target")
+    return made(plain.weights, plain, "target")
 
 
 def like(target: GpuDecoder, noise: float) -> GpuDecoder:
     other = torch.randn(target.weights.head.shape, generator=torch.Generator().manual_seed(2))
     head = target.weights.head + noise * other.to(target.device)
-    return GpuDecoder.on_weights(replace(target.weights, head=head), target.config, "draft")
+    return made(replace(target.weights, head=head), target, "draft")
+
+
+def made(weights: GpuWeights, model: GpuDecoder, name: str) -> GpuDecoder:
+    found = GpuDecoder.on_weights(weights, model.config, name)
+    RUN_S[found.runner] = PASS_S[name]
+    return found
 
 
 def seconds_a_token(device: Device, engine: Engine, num_texts: int) -> list[float]:

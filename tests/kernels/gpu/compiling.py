@@ -88,7 +88,8 @@ def main() -> None:
         products.product(
             x, weight, out, plan, squares=stream.squares, gate=gate, bias=weight[:, 0], **more
         )
-    ranks = peers.Peers(*torch.zeros(2, 2, dtype=torch.int64), ints(9), ints(1), ints(1), 0, 2)
+    floats, flags = torch.zeros(2, 2, dtype=torch.int64)
+    ranks = peers.Peers(floats, flags, ints(9), ints(1), ints(1), 0, 2)
     inbox = peers.Inbox(torch.zeros(2, 9999), 0, ranks)
     plain_plan = products.Plan(16, 128, 1, 4, 3)
     products.product(x, torch.zeros(HIDDEN, HIDDEN, dtype=bfloat), inbox, plain_plan)
