@@ -13,6 +13,8 @@ import pytest
 from draftsmith.parallel.processes import end_group
 from tests.cli.outcome import Cli
 
+pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
+
 _RANKS = ("--tensor-parallel", "2", "--device", "cpu", "--dtype", "float32")
 _LONG = ("-n", "8000", "--ignore-eos", "--gamma", "0", "-q")
 _MARK = "DRAFTSMITH_TEST_MARK"

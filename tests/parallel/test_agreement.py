@@ -12,6 +12,8 @@ from draftsmith.parallel.processes import end_group, start_group
 from tests.parallel.objects import other_torch
 from tests.tiny import save_checkpoint
 
+pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
+
 _MINE = Facts("1.0", "2.13", "float32", {"a": "x", "b": "y"})
 
 

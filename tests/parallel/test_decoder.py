@@ -23,6 +23,8 @@ from draftsmith.parallel.processes import end_group, start_group
 from tests.models.native.test_decoder import MODELS, TOKENS, lively
 from tests.parallel.objects import off_by_one
 
+pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
+
 _CPU = torch.device("cpu")
 _NAMES = ("llama, biases", "qwen3, biases, tied", "mistral")
 _KINDS = {

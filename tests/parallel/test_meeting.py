@@ -21,6 +21,8 @@ from draftsmith.parallel.torchrun import Launch, launch
 from draftsmith.parallel.watch import Peer, Trouble, Watch
 from draftsmith.parallel.wire import SocketWire
 
+pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
+
 _TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 

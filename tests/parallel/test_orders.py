@@ -15,6 +15,8 @@ from draftsmith.parallel.orders import Orders, make_beside
 from draftsmith.parallel.wire import SocketWire
 from tests.parallel.objects import Pair, Tally, interrupted_tally, refused_tally
 
+pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
+
 
 class _Rank(threading.Thread):
     """Obeys, as a process would."""

@@ -17,6 +17,8 @@ from draftsmith.parallel.orders import Orders
 from draftsmith.parallel.processes import end_group, start_group
 from tests.parallel.objects import Tally
 
+pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
+
 _CPU = torch.device("cpu")
 
 
