@@ -146,9 +146,12 @@ def test_ends_are_orderly_and_models_of_an_ended_group_say_so() -> None:
 
 def test_ctrl_c_does_not_cut_off_the_end_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "end_group", lambda: os.kill(os.getpid(), signal.SIGINT))
+    # A group that an earlier test has started is not at its end: it would have this process ended.
+    monkeypatch.setattr(processes, "_running", [])
     before = signal.getsignal(signal.SIGINT)
     try:
         processes._end_at_exit()  # pyright: ignore[reportPrivateUsage]
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     finally:
         signal.signal(signal.SIGINT, before)
 
