@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from draftsmith.api import load_engine
+from draftsmith.drafters.heads.eagle3_kind import Eagle3
 from draftsmith.drafters.heads.export import write_speculators
-from draftsmith.drafters.heads.layouts import read_head
-from draftsmith.drafters.heads.load import made_drafter
+from draftsmith.drafters.heads.layouts import read_eagle3
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.models.shipped import SHIPPED, ShippedHead
 
@@ -87,8 +87,8 @@ def ship(folder: Path, name: str) -> None:
     """Write the package's folder of a head."""
     head = SHIPPED[name]
     target = load_engine(head.target, gamma=0, device="cpu").target
-    config, weights = read_head(folder, tables_of(target))
-    made_drafter(config, weights, target)  # refuses a head for another target
+    config, weights = read_eagle3(folder, tables_of(target))
+    Eagle3(config, weights).made(target)  # refuses a head for another target
     recipe = (folder / "recipe.json").read_text(encoding="utf-8")
     write_speculators(head.folder, config, weights, torch.int8)
     shutil.copyfile(folder / "recipe.json", head.folder / "recipe.json")

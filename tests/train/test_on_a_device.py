@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from draftsmith.api import load_engine
-from draftsmith.drafters.heads.layouts import read_head
+from draftsmith.drafters.heads.layouts import read_eagle3
 from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.engine.engine import Engine
@@ -127,7 +127,7 @@ def test_a_gpu_s_way_is_gone_from_end_to_end(target: Path, tmp_path: Path) -> No
     assert [trial["loss"] for trial in recipe["trials"]] == sorted(
         (trial["loss"] for trial in recipe["trials"]), reverse=True
     )
-    assert read_head(tmp_path / "head", tables_of(reader))[0].vocab_size == 64
+    assert read_eagle3(tmp_path / "head", tables_of(reader))[0].vocab_size == 64
 
 
 def test_half_of_the_time_is_for_text_and_the_best_head_is_kept(

@@ -11,8 +11,9 @@ import torch
 
 from draftsmith.api import load_engine
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.heads import HeadConfig, HeadWeights, export, trial
-from draftsmith.drafters.heads.layouts import read_head
+from draftsmith.drafters.heads import HeadWeights, export, trial
+from draftsmith.drafters.heads.eagle3_kind import Eagle3
+from draftsmith.drafters.heads.layouts import read_eagle3
 from draftsmith.drafters.heads.load import load_head
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.engine.engine import Engine
@@ -73,7 +74,7 @@ def killer(after: int) -> Callable[[Report], None]:
 
 
 def tensors(folder: Path, engine: Engine) -> dict[str, torch.Tensor]:
-    return read_head(folder, tables_of(engine.target))[1].tensors
+    return read_eagle3(folder, tables_of(engine.target))[1].tensors
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +123,13 @@ def test_states_of_the_wrong_layer_are_named(
     engine: Engine, trained: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As at targets whose layers do more than this one's: there only one reading works."""
-    config, weights = read_head(trained.folder, tables_of(engine.target))
+    config, weights = read_eagle3(trained.folder, tables_of(engine.target))
 
-    def right_at_one(one: HeadConfig, *rest: object) -> list[float]:
+    def right_at_one(one: Eagle3, *rest: object) -> list[float]:
         return [0.6, 0.5, 0.4] if one.boundaries == (1, 2) else [0.05, 0.01, 0.0]
 
     monkeypatch.setattr(trial, "rates_of", right_at_one)
-    tried = trial.try_head(replace(config, boundaries=(0, 1)), weights, engine.target)
+    tried = trial.try_head(Eagle3(replace(config, boundaries=(0, 1)), weights), engine.target)
     refusal = tried.refusal()
     assert refusal is not None
     assert "with states behind layers 1, 2 it would be right in 60 % of its first" in refusal
@@ -137,7 +138,7 @@ def test_states_of_the_wrong_layer_are_named(
 def test_a_head_that_knows_nothing_of_the_target_is_refused(
     engine: Engine, trained: Outcome, tmp_path: Path
 ) -> None:
-    config, weights = read_head(trained.folder, tables_of(engine.target))
+    config, weights = read_eagle3(trained.folder, tables_of(engine.target))
     noise = {name: torch.randn(one.shape) for name, one in weights.tensors.items()}
     export.write_speculators(tmp_path, config, HeadWeights(noise, weights.ids))
     with pytest.raises(DraftsmithError, match="20 % is the least: no other reading"):

@@ -1,11 +1,20 @@
 """The same drafter with another number of branches: what it has loaded is shared."""
 
+from typing import Protocol, runtime_checkable
+
 from draftsmith.drafters.contract import Drafter
-from draftsmith.drafters.heads.drafter import HeadDrafter
-from draftsmith.drafters.model import ModelDrafter
 from draftsmith.errors import InvalidRequestError
 
-__all__ = ["branching"]
+__all__ = ["Branching", "branching"]
+
+
+@runtime_checkable
+class Branching(Protocol):
+    """A drafter that grows trees."""
+
+    def with_branches(self, branches: int) -> Drafter:
+        """The same over what it has loaded, with so many guesses for each position at most."""
+        ...
 
 
 def branching(drafter: Drafter, branches: int) -> Drafter:
@@ -20,10 +29,8 @@ def branching(drafter: Drafter, branches: int) -> Drafter:
     """
     if branches == drafter.branches:
         return drafter
-    if isinstance(drafter, ModelDrafter):
-        return ModelDrafter(drafter.model, drafter.tokenizer, branches)
-    if isinstance(drafter, HeadDrafter):
-        return HeadDrafter(drafter.head, drafter.name, branches)
+    if isinstance(drafter, Branching):
+        return drafter.with_branches(branches)
     raise InvalidRequestError(
         f"branches={branches} is for a draft model of the target's vocabulary or a head, and the "
         f"draft is {drafter.name}: leave it out"

@@ -56,6 +56,10 @@ class ModelDrafter(StatefulDrafter):
         """A cache of the model, without rows."""
         return ModelState(self.model, self.branches)
 
+    def with_branches(self, branches: int) -> "ModelDrafter":
+        """The same over the same model, with so many guesses for each position at most."""
+        return ModelDrafter(self.model, self.tokenizer, branches)
+
 
 class ModelState(DraftState):
     """The model's cache rows of one engine's sequences."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from draftsmith import __version__
 from draftsmith.drafters.heads.config import HeadConfig
+from draftsmith.drafters.heads.eagle3_kind import Eagle3
 from draftsmith.drafters.heads.export import write_speculators
-from draftsmith.drafters.heads.load import made_drafter
 from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.drafters.heads.weights import HeadWeights
@@ -292,7 +292,7 @@ def _finish(course: _Course, found: Acceptance) -> Outcome:
     weights, costs = HeadWeights(course.state.tensors, course.ids), None
     target = course.teacher.target
     if not course.teacher.reads_whole:
-        costs = measured_costs(made_drafter(course.config, weights, target), target)
+        costs = measured_costs(Eagle3(course.config, weights).made(target), target)
     outcome = Outcome(
         course.folder,
         course.config,

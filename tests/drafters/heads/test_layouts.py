@@ -17,7 +17,8 @@ from draftsmith.drafters.heads.export import (
     speculators_tensors,
     write_speculators,
 )
-from draftsmith.drafters.heads.layouts import is_head, read_head
+from draftsmith.drafters.heads.kinds import is_head
+from draftsmith.drafters.heads.layouts import read_eagle3
 from draftsmith.errors import DraftsmithError, ModelFormatError
 from draftsmith.kernels.quantise import blocks_from_float
 from tests.drafters.heads import kit
@@ -135,7 +136,7 @@ def test_each_layout_loads_to_the_logits_of_the_plain_twin(
     weights = kit.weights(config)
     written(tmp_path / "head", config, weights)
     assert is_head(tmp_path / "head")
-    found, read = read_head(tmp_path / "head", kit.target())
+    found, read = read_eagle3(tmp_path / "head", kit.target())
     assert found.boundaries == config.boundaries
     assert found.described()["layout"] == name.replace("-two-layers", "").replace(
         "absolute-d2t", "speculators"
@@ -154,7 +155,7 @@ def test_eight_bits_are_those_that_it_is_rounded_to_when_it_is_loaded(
     write_speculators(tmp_path / "bits", config, weights, torch.int8)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("floats", "bits")]
     assert sizes[1] < 0.4 * sizes[0]
-    read = [read_head(tmp_path / name, kit.target())[1] for name in ("floats", "bits")]
+    read = [read_eagle3(tmp_path / name, kit.target())[1] for name in ("floats", "bits")]
     for name in read[0].tensors:
         one, other = (each.tensors[name] for each in read)
         if one.ndim == 2:
@@ -170,7 +171,7 @@ def test_eight_bits_without_their_scales_are_refused(tmp_path: Path) -> None:
         kept = {k: v for k, v in tensors.items() if k != "fc.weight_scale"} | changed_ones
         write(tmp_path, speculators_config(config, torch.int8), kept)
         with pytest.raises(ModelFormatError, match=r"'fc.weight' has 8 bits and no scale"):
-            read_head(tmp_path, kit.target())
+            read_eagle3(tmp_path, kit.target())
 
 
 def changed(folder: Path, **changes: Any) -> None:
@@ -205,7 +206,7 @@ def test_what_is_not_known_is_refused_by_name(
     write_speculators(tmp_path, config, kit.weights(config))
     changed(tmp_path, **changes)
     with pytest.raises(DraftsmithError, match=message) as refusal:
-        EagleHead(*read_head(tmp_path, kit.target()), kit.target(), CPU)
+        EagleHead(*read_eagle3(tmp_path, kit.target()), kit.target(), CPU)
     assert "\n" not in str(refusal.value)
 
 
@@ -215,12 +216,12 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "one" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DraftsmithError, match=r"model\.safetensors is truncated"):
-        read_head(tmp_path / "one", kit.target())
+        read_eagle3(tmp_path / "one", kit.target())
     safe_ai(tmp_path / "two", config, kit.weights(config))
     path = tmp_path / "two" / "pytorch_model.bin"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(DraftsmithError, match=r"pytorch_model\.bin cannot be read"):
-        read_head(tmp_path / "two", kit.target())
+        read_eagle3(tmp_path / "two", kit.target())
 
 
 def test_missing_and_unknown_tensors_are_named(tmp_path: Path) -> None:
@@ -240,14 +241,14 @@ def test_missing_and_unknown_tensors_are_named(tmp_path: Path) -> None:
         tensors = {k: v for k, v in {**whole, **changes}.items() if v is not None}
         write(tmp_path, speculators_config(config, FLOAT), tensors)
         with pytest.raises(DraftsmithError, match=message):
-            read_head(tmp_path, kit.target())
+            read_eagle3(tmp_path, kit.target())
 
 
 def test_an_id_that_can_only_be_a_boundary_is_one(tmp_path: Path) -> None:
     config = kit.config(boundaries=(2, 4, N))
     keys = flat(config, eagle_config={"eagle_aux_hidden_state_layer_ids": [2, 4, N]})
     write(tmp_path, keys, middle(config, kit.weights(config)))
-    assert read_head(tmp_path, kit.target())[0].boundaries == (2, 4, N)
+    assert read_eagle3(tmp_path, kit.target())[0].boundaries == (2, 4, N)
 
 
 def test_a_models_folder_is_no_head(tmp_path: Path) -> None:

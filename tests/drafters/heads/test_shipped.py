@@ -9,7 +9,7 @@ import pytest
 from draftsmith import Engine, SamplingParams, load_engine
 from draftsmith.drafters.heads import HeadDrafter
 from draftsmith.drafters.heads.described import described_head
-from draftsmith.drafters.heads.layouts import is_head
+from draftsmith.drafters.heads.kinds import is_head
 from draftsmith.drafters.heads.load import head_folder, load_head
 from draftsmith.errors import DraftsmithError, InvalidRequestError, ModelNotFoundError
 from draftsmith.models.catalogue import CATALOGUE, near_names

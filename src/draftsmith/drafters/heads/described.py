@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from draftsmith.drafters.heads.layouts import is_head, read_head
+from draftsmith.drafters.heads.kinds import is_head, read_head
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.load import ModelSettings, load_model
@@ -33,9 +33,9 @@ def described_head(folder: Path, target: str | None = None) -> dict[str, str | i
         return None
     on_cpu = ModelSettings(device="cpu")
     tables = None if target is None else tables_of(load_model(target, on_cpu))
-    config, _ = read_head(folder, tables)
+    head = read_head(folder, tables)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    found: dict[str, str | int] = {"path": str(folder), **config.described(), "num_bytes": size}
+    found: dict[str, str | int] = {"path": str(folder), **head.described(), "num_bytes": size}
     shipped = SHIPPED.get(folder.name)
     if shipped is not None and shipped.folder == folder:
         found |= {"licence": shipped.licence, "learnt from": shipped.learnt_from}

@@ -49,6 +49,10 @@ class HeadDrafter(StatefulDrafter):
         """A state without sequences."""
         return HeadState(self.head, self.branches)
 
+    def with_branches(self, branches: int) -> "HeadDrafter":
+        """The same over the same head, with so many guesses for each position at most."""
+        return HeadDrafter(self.head, self.name, branches)
+
 
 class HeadState(DraftState):
     """The head's cache of one engine's sequences."""

@@ -1,5 +1,6 @@
 """A head's tensors as their files have them: safetensors, or torch's own, without running code."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,24 @@ from draftsmith.errors import ModelFormatError
 from draftsmith.models.native.checkpoint import open_checkpoint
 from draftsmith.models.native.stored import ID_TYPES
 
-__all__ = ["PICKLE", "read_tensors"]
+__all__ = ["PICKLE", "read_config", "read_tensors"]
 
 PICKLE = "pytorch_model.bin"
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """The keys of a head's config.json.
+
+    Raises:
+        ModelFormatError: It is missing, cut off, or no JSON object.
+    """
+    try:
+        value: object = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFormatError(f"config.json cannot be read ({error}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise ModelFormatError("config.json is no JSON object; fetch it again")
+    return value
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -1,17 +1,16 @@
-"""Published heads: every layout's conventions resolved to one `HeadConfig`, or refused by name.
+"""EAGLE-3 heads as published: conventions resolved to one `HeadConfig`, or refused by name.
 
 The same key means other things in other layouts; what is decided here is written out in
 `HeadConfig.described`. Ids of layers become boundaries of the target (see `config.py`).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from draftsmith.drafters.heads.config import FeatureNorm, HeadConfig
-from draftsmith.drafters.heads.files import PICKLE, read_tensors
+from draftsmith.drafters.heads.files import read_config, read_tensors
 from draftsmith.drafters.heads.keys import check_keys, layer_keys
 from draftsmith.drafters.heads.names import drafted_ids, our_names
 from draftsmith.drafters.heads.tables import TargetTables
@@ -20,7 +19,7 @@ from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.config import number_option, size_option
 
-__all__ = ["PICKLE", "is_head", "is_head_config", "read_head"]
+__all__ = ["read_eagle3"]
 
 _ARCHITECTURES = {
     "LlamaForCausalLMEagle3",
@@ -29,41 +28,12 @@ _ARCHITECTURES = {
     "Eagle3DraftModel",
     "Qwen3Eagle3Model",
 }
-_KINDS = ("Eagle", "DFlash", "DSpark", "Medusa", "Domino", "Speculator", "DraftModel")
-"""What is in the architecture's name of a head of any kind."""
 _TOP_IDS = ("eagle_aux_hidden_state_layer_ids", "aux_hidden_state_layer_ids")
 _LATER_IDS = "target_layer_ids"
 
 
-def is_head(folder: Path) -> bool:
-    """Whether a folder holds a draft head, of whatever kind, and no model.
-
-    Example:
-        >>> from pathlib import Path
-        >>> is_head(Path("."))
-        False
-    """
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False  # whoever reads it next says what is wrong
-    return isinstance(config, dict) and is_head_config(config)
-
-
-def is_head_config(config: Mapping[str, object]) -> bool:
-    """The same of a parsed config.json.
-
-    Example:
-        >>> is_head_config({"architectures": ["LlamaForCausalLMEagle3"]})
-        True
-    """
-    names = _architectures(config)
-    is_marked = "speculators_model_type" in config or "draft_vocab_size" in config
-    return is_marked or any(kind in name for name in names for kind in _KINDS)
-
-
-def read_head(folder: Path, target: TargetTables | None) -> tuple[HeadConfig, HeadWeights]:
-    """Read a head for a target, in whatever layout it is.
+def read_eagle3(folder: Path, target: TargetTables | None) -> tuple[HeadConfig, HeadWeights]:
+    """Read an EAGLE-3 head for a target, in whatever layout it is.
 
     Args:
         folder: With a config.json and the weights.
@@ -78,7 +48,7 @@ def read_head(folder: Path, target: TargetTables | None) -> tuple[HeadConfig, He
         InvalidRequestError: The target is None, and the files leave something to it.
     """
     with named_after(folder):
-        config = _config(folder / "config.json")
+        config = read_config(folder)
         _check_kind(config)
         check_keys(config)
         stored = read_tensors(folder)
@@ -88,16 +58,6 @@ def read_head(folder: Path, target: TargetTables | None) -> tuple[HeadConfig, He
         weights = HeadWeights(tensors, ids)
         weights.check(resolved)
     return resolved, weights
-
-
-def _config(path: Path) -> dict[str, object]:
-    try:
-        value: object = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFormatError(f"config.json cannot be read ({error}); fetch it again") from error
-    if not isinstance(value, dict):
-        raise ModelFormatError("config.json is no JSON object; fetch it again")
-    return value
 
 
 def _architectures(config: Mapping[str, object]) -> list[str]:

@@ -9,13 +9,32 @@ from torch.nn.functional import linear
 
 from draftsmith.kernels.cpu.library import library
 from draftsmith.kernels.matrix import Matrix
+from draftsmith.models.load import Dtype
 
-__all__ = ["PACKED", "Product"]
+__all__ = ["PACKED", "Product", "format_of"]
 
 PACKED: Final = "Q8_0"
 """How a head's matrices are held on a CPU, unless floats are asked for: 8 bits, a scale for every
 32. A head's law is its own affair, so this changes no text."""
 _GROUP = 32
+_FORMATS: Final[dict[Dtype, str | None]] = {
+    "auto": PACKED,
+    "float32": None,
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "int8": "Q8_0",
+    "int4": "Q4_1",
+}
+
+
+def format_of(dtype: Dtype) -> str | None:
+    """How matrices are packed for a dtype; None keeps float32.
+
+    Example:
+        >>> format_of("bfloat16")
+        'BF16'
+    """
+    return _FORMATS[dtype]
 
 
 class Product:
