@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.drafters.heads.config import HeadConfig
-from draftsmith.drafters.heads.product import PACKED, Product
-from draftsmith.drafters.heads.tables import TargetTables
+from draftsmith.drafters.heads.product import PACKED, Place
+from draftsmith.drafters.heads.tables import TargetTables, check_target
 from draftsmith.drafters.heads.weights import HeadWeights, layer_name
-from draftsmith.errors import ModelFormatError, VocabularyMismatchError
 from draftsmith.kernels.cpu.pieces import (
     KeyValues,
     has_kernels,
@@ -121,9 +120,7 @@ class Span:
 class _Layer:
     """One layer's matrices, those of equal inputs joined."""
 
-    def __init__(
-        self, config: HeadConfig, weights: HeadWeights, number: int, place: "_Place"
-    ) -> None:
+    def __init__(self, config: HeadConfig, weights: HeadWeights, number: int, place: Place) -> None:
         def named(part: str) -> Tensor:
             return weights.tensors[layer_name(number, part)]
 
@@ -139,19 +136,6 @@ class _Layer:
         self.head_norms: tuple[Tensor, Tensor] | None = None
         if config.normalises_heads:
             self.head_norms = place.vector(named("query_norm")), place.vector(named("key_norm"))
-
-
-class _Place:
-    """Where matrices go, and in which format."""
-
-    def __init__(self, device: torch.device, format: str | None) -> None:
-        self.device, self.format = device, format
-
-    def product(self, parts: Sequence[Tensor]) -> Product:
-        return Product(torch.cat([part.float() for part in parts]), self.device, self.format)
-
-    def vector(self, values: Tensor) -> Tensor:
-        return values.float().to(self.device)
 
 
 class EagleHead:
@@ -176,10 +160,11 @@ class EagleHead:
         device: torch.device,
         format: str | None = PACKED,
     ) -> None:
-        _check_target(config, target)
+        sizes = config.target_hidden_size, config.target_vocab_size
+        check_target(target, *sizes, config.boundaries)
         weights.check(config)
         self.config, self.device = config, device
-        place, tensors = _Place(device, format), weights.tensors
+        place, tensors = Place(device, format), weights.tensors
         self._fc = place.product([tensors["fc"]])
         self._layers = [_Layer(config, weights, i, place) for i in range(config.num_layers)]
         self._norm = place.vector(tensors["norm"])
@@ -302,28 +287,3 @@ class EagleHead:
 
     def _rms(self, states: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(states, weight, self.config.norm_epsilon)
-
-
-def _check_target(config: HeadConfig, target: TargetTables) -> None:
-    """Refuse a head for another target.
-
-    Raises:
-        DraftsmithError: With the remedy.
-    """
-    remedy = f"give a head that was trained for {target.name}"
-    if config.target_hidden_size != target.hidden_size:
-        raise ModelFormatError(
-            f"the head reads states of {config.target_hidden_size} numbers, and {target.name}'s "
-            f"have {target.hidden_size}: {remedy}"
-        )
-    if config.target_vocab_size != target.vocab_size:
-        raise VocabularyMismatchError(
-            f"the head knows a target of {config.target_vocab_size} ids, and {target.name} has "
-            f"{target.vocab_size}: {remedy}"
-        )
-    beyond = [b for b in config.boundaries if b > target.num_layers]
-    if beyond:
-        raise ModelFormatError(
-            f"the head reads the target behind layer {beyond[0]}, and {target.name} has "
-            f"{target.num_layers} layers: {remedy}"
-        )

@@ -15,13 +15,11 @@ from draftsmith.drafters.heads.kind import Head, Reading, Written
 from draftsmith.drafters.heads.layouts import read_eagle3
 from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.product import format_of
-from draftsmith.drafters.heads.tables import TargetTables, tables_of
+from draftsmith.drafters.heads.tables import TargetTables, tables_of, theta_of
 from draftsmith.drafters.heads.unroll import unrolled
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.load import Dtype
-from draftsmith.models.native.cpu import CpuDecoder
-from draftsmith.models.native.decoder import TorchDecoder
 
 __all__ = ["Eagle3", "claims_eagle3", "read_eagle3_kind"]
 
@@ -100,7 +98,7 @@ class Eagle3(Head):
         found.append(self._read_as(why, norm_before_residual=turned))
         found += [
             self._read_as(f"with rope_theta {theta:g}", rope_theta=theta)
-            for theta in (10_000.0, _theta(target))
+            for theta in (10_000.0, theta_of(target))
             if abs(theta - config.rope_theta) > 1
         ]
         fed = not config.feeds_back_normed
@@ -110,13 +108,3 @@ class Eagle3(Head):
 
     def _read_as(self, why: str, **changes: object) -> Reading:
         return Reading(Eagle3(replace(self.config, **changes), self.weights), why)
-
-
-def _theta(target: LanguageModel) -> float:
-    """The target's own base, as its frequencies tell it."""
-    if not isinstance(target, CpuDecoder | TorchDecoder):
-        return 10_000.0
-    frequencies = target.config.rotary.inverse_frequencies
-    if len(frequencies) < 2:
-        return 10_000.0
-    return float(frequencies[0] / frequencies[1]) ** len(frequencies)

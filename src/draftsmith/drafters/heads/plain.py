@@ -15,6 +15,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 
 from draftsmith.drafters.heads.config import HeadConfig
 from draftsmith.drafters.heads.weights import layer_name
+from draftsmith.models.native.rotary import RotaryConfig
 
 __all__ = ["Attend", "PlainHead", "causal", "rotated"]
 
@@ -103,7 +104,7 @@ class PlainHead:
         if config.normalises_heads:
             query = self._norm(query, layer_name(number, "query_norm"))
             key = self._norm(key, layer_name(number, "key_norm"))
-        query, key = (rotated(states, positions, config) for states in (query, key))
+        query, key = (rotated(states, positions, config.rotary) for states in (query, key))
         gathered = attend(number, query, key, value).transpose(1, 2).flatten(-2)
         return linear(gathered, self.tensors[layer_name(number, "output")])
 
@@ -124,19 +125,20 @@ def causal(number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def rotated(
-    states: Float[Tensor, "*batch rows head"], positions: Int[Tensor, " rows"], config: HeadConfig
+    states: Float[Tensor, "*batch rows head"],
+    positions: Int[Tensor, "... rows"],
+    rotary: RotaryConfig,
 ) -> Float[Tensor, "*batch rows head"]:
     """Turn element i of each head with element i + half, by its row's position.
 
     Args:
         states: Queries or keys.
-        positions: Of the rows.
-        config: With the frequencies.
+        positions: Of the rows, for all of the batch or along some of its dimensions.
+        rotary: The frequencies.
 
     Returns:
         The turned states.
     """
-    rotary = config.rotary
     frequencies = rotary.inverse_frequencies.to(positions.device, non_blocking=True)
     angles = positions.unsqueeze(-1) * frequencies
     cosine, sine = angles.cos() * rotary.scale, angles.sin() * rotary.scale

@@ -1,5 +1,6 @@
 """A matrix of a head, where it runs: packed for the C++ kernels, or torch's."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -11,7 +12,7 @@ from draftsmith.kernels.cpu.library import library
 from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.load import Dtype
 
-__all__ = ["PACKED", "Product", "format_of"]
+__all__ = ["PACKED", "Place", "Product", "format_of"]
 
 PACKED: Final = "Q8_0"
 """How a head's matrices are held on a CPU, unless floats are asked for: 8 bits, a scale for every
@@ -63,3 +64,23 @@ class Product:
             return self._matrix.multiply(inputs)
         assert self._weight is not None
         return linear(inputs, self._weight)
+
+
+class Place:
+    """Where a head's matrices go, and in which format.
+
+    Args:
+        device: Where it runs.
+        format: As `Product` takes it.
+    """
+
+    def __init__(self, device: torch.device, format: str | None) -> None:
+        self.device, self.format = device, format
+
+    def product(self, parts: Sequence[Float[Tensor, "_ inputs"]]) -> Product:
+        """Matrices of equal inputs as one, their outputs side by side."""
+        return Product(torch.cat([part.float() for part in parts]), self.device, self.format)
+
+    def vector(self, values: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
+        """The weight of a norm, or a bias."""
+        return values.float().to(self.device)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from draftsmith.errors import InvalidRequestError
+from draftsmith.errors import InvalidRequestError, ModelFormatError, VocabularyMismatchError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.native.cpu import CpuDecoder
 from draftsmith.models.native.decoder import TorchDecoder
 
-__all__ = ["TargetTables", "tables_of"]
+__all__ = ["TargetTables", "check_target", "tables_of", "theta_of"]
 
 
 class TargetTables(NamedTuple):
@@ -64,3 +64,50 @@ def tables_of(target: LanguageModel) -> TargetTables:
         norm = target.final_norm
     sizes = config.num_layers, config.hidden_size, config.vocab_size
     return TargetTables(name, *sizes, embed, logits, rows, (norm, config.norm_epsilon))
+
+
+def check_target(
+    target: TargetTables, hidden_size: int, vocab_size: int, boundaries: Sequence[int]
+) -> None:
+    """Refuse a head for another target.
+
+    Args:
+        target: The tables of the one that is there.
+        hidden_size: Of the target that the head is for.
+        vocab_size: The same.
+        boundaries: Where it reads the target.
+
+    Raises:
+        DraftsmithError: With the remedy.
+    """
+    remedy = f"give a head that was trained for {target.name}"
+    if hidden_size != target.hidden_size:
+        raise ModelFormatError(
+            f"the head reads states of {hidden_size} numbers, and {target.name}'s "
+            f"have {target.hidden_size}: {remedy}"
+        )
+    if vocab_size != target.vocab_size:
+        raise VocabularyMismatchError(
+            f"the head knows a target of {vocab_size} ids, and {target.name} has "
+            f"{target.vocab_size}: {remedy}"
+        )
+    beyond = [b for b in boundaries if b > target.num_layers]
+    if beyond:
+        raise ModelFormatError(
+            f"the head reads the target behind layer {beyond[0]}, and {target.name} has "
+            f"{target.num_layers} layers: {remedy}"
+        )
+
+
+def theta_of(target: LanguageModel) -> float:
+    """The target's own base of rotary positions, as its frequencies tell it.
+
+    Args:
+        target: Of any kind; one that is no native decoder is taken to have the usual base.
+    """
+    if not isinstance(target, CpuDecoder | TorchDecoder):
+        return 10_000.0
+    frequencies = target.config.rotary.inverse_frequencies
+    if len(frequencies) < 2:
+        return 10_000.0
+    return float(frequencies[0] / frequencies[1]) ** len(frequencies)

@@ -1,5 +1,6 @@
 """A head's tensors under our names, whatever the files called them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from draftsmith.drafters.heads.config import HeadConfig
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["HeadWeights", "layer_name", "shapes"]
+__all__ = ["HeadWeights", "check_tensors", "layer_name", "shapes"]
 
 
 def layer_name(number: int, part: str) -> str:
@@ -82,42 +83,63 @@ class HeadWeights:
         Raises:
             ModelFormatError: One is missing, unknown or misshapen, or holds what is no number.
         """
-        wanted = shapes(config)
-        for name, shape in wanted.items():
-            if name not in self.tensors:
-                raise ModelFormatError(f"the head has no tensor {name!r}: fetch it again")
-            if tuple(self.tensors[name].shape) != shape:
-                raise ModelFormatError(
-                    f"the head's {name!r} is {list(self.tensors[name].shape)} where its config "
-                    f"says {list(shape)}: fetch it again"
-                )
-        for name, tensor in self.tensors.items():
-            if name not in wanted:
-                raise ModelFormatError(
-                    f"the head has a tensor {name!r} that its config does not speak of: "
-                    "it is of a kind that is not known here"
-                )
-            if not bool(tensor.isfinite().all()):
-                raise ModelFormatError(f"the head's {name!r} is not finite: fetch it again")
-        self._check_ids(config)
+        check_tensors(self.tensors, shapes(config))
+        self.check_ids(config.vocab_size, config.target_vocab_size)
 
-    def _check_ids(self, config: HeadConfig) -> None:
+    def check_ids(self, vocab_size: int, target_vocab_size: int) -> None:
+        """Refuse ids that are not those of a head of so many.
+
+        Args:
+            vocab_size: Ids that the head drafts.
+            target_vocab_size: Of its target.
+
+        Raises:
+            ModelFormatError: They are missing, of another number, or no ids of the target.
+        """
         if self.ids is None:
-            if config.is_reduced:
+            if vocab_size < target_vocab_size:
                 raise ModelFormatError(
-                    f"the head drafts {config.vocab_size} of {config.target_vocab_size} ids and "
+                    f"the head drafts {vocab_size} of {target_vocab_size} ids and "
                     "does not say which (d2t): fetch it again"
                 )
             return
         least, most = int(self.ids.min()), int(self.ids.max())
-        if least < 0 or most >= config.target_vocab_size:
+        if least < 0 or most >= target_vocab_size:
             wrong = least if least < 0 else most
             raise ModelFormatError(
-                f"the head's d2t names id {wrong} of a target with {config.target_vocab_size}: "
+                f"the head's d2t names id {wrong} of a target with {target_vocab_size}: "
                 "it is another target's, or its ids are absolute where offsets are meant"
             )
-        if len(torch.unique(self.ids)) != config.vocab_size:
+        if len(torch.unique(self.ids)) != vocab_size:
             raise ModelFormatError(
-                f"the head's d2t names {len(torch.unique(self.ids))} ids for {config.vocab_size} "
+                f"the head's d2t names {len(torch.unique(self.ids))} ids for {vocab_size} "
                 "outputs: fetch it again"
             )
+
+
+def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse tensors that are not a head's.
+
+    Args:
+        tensors: By our names.
+        wanted: The shape of each.
+
+    Raises:
+        ModelFormatError: One is missing, unknown or misshapen, or holds what is no number.
+    """
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise ModelFormatError(f"the head has no tensor {name!r}: fetch it again")
+        if tuple(tensors[name].shape) != shape:
+            raise ModelFormatError(
+                f"the head's {name!r} is {list(tensors[name].shape)} where its config "
+                f"says {list(shape)}: fetch it again"
+            )
+    for name, tensor in tensors.items():
+        if name not in wanted:
+            raise ModelFormatError(
+                f"the head has a tensor {name!r} that its config does not speak of: "
+                "it is of a kind that is not known here"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise ModelFormatError(f"the head's {name!r} is not finite: fetch it again")
