@@ -364,7 +364,7 @@ def _check_boundaries(target: LanguageModel, draft: Drafter) -> None:
     if not target.num_boundaries:
         raise InvalidRequestError(
             f"draft {draft.name} reads hidden states, which {target.traits.name} hands out only "
-            "where a native decoder runs it on a CPU: use another draft"
+            "where a native decoder runs it in one process: use another draft"
         )
     off = [one for one in draft.boundaries if not 0 <= one < target.num_boundaries]
     if off:

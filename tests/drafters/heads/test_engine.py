@@ -11,8 +11,10 @@ from draftsmith.drafters import DraftContext
 from draftsmith.drafters.heads import HeadConfig, HeadDrafter, HeadWeights
 from draftsmith.drafters.heads.drafter import HeadState
 from draftsmith.drafters.heads.eagle3 import EagleHead
+from draftsmith.drafters.heads.eagle3_kind import Eagle3
 from draftsmith.drafters.heads.plain import PlainHead, causal
 from draftsmith.drafters.heads.tables import tables_of
+from draftsmith.drafters.heads.trial import try_head
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel, Rows
@@ -20,6 +22,7 @@ from tests import tiny
 from tests.drafters.heads import kit
 from tests.engine.kit import PROMPTS, texts
 from tests.models.native.test_cpu import fast, plain
+from tests.models.native.test_gpu import fast_and_plain
 
 MODES = {
     "greedy": SamplingParams(max_tokens=24, ignore_eos=True),
@@ -29,6 +32,8 @@ MODES = {
 
 @cache
 def target(kind: str) -> LanguageModel:
+    if kind == "gpu":
+        return fast_and_plain("llama, wide heads")[0]
     found = plain("llama") if kind == "plain" else fast("llama")
     if not found.num_boundaries:
         pytest.skip("hands out no states")
@@ -52,7 +57,7 @@ def drafter(model: LanguageModel) -> HeadDrafter:
     return HeadDrafter(EagleHead(*made_for(model), tables, model.device, None), "head")
 
 
-@pytest.mark.parametrize("kind", ["plain", "fast"])
+@pytest.mark.parametrize("kind", ["plain", "fast", "gpu"])
 @pytest.mark.parametrize("gamma", [1, 4, "auto"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str) -> None:
@@ -116,12 +121,19 @@ class _Watching(HeadState):
         return super().propose(context)
 
 
-@pytest.mark.parametrize("kind", ["plain", "fast"])
+@pytest.mark.parametrize("kind", ["plain", "fast", "gpu"])
 def test_in_every_round_it_goes_on_from_the_targets_own_states(kind: str) -> None:
     model = target(kind)
     watched = Watched(model)
     Engine(model, draft=watched, gamma=3).generate(PROMPTS, MODES["coupled"])
     assert watched.num_seen > 60
+
+
+def test_a_trial_with_the_decoder_of_a_gpu_says_what_it_says_with_the_plain_one() -> None:
+    fast, plain = fast_and_plain("llama, wide heads")
+    found, wanted = (try_head(Eagle3(*made_for(model)), model) for model in (fast, plain))
+    assert found == wanted
+    assert found.num_tokens > 200
 
 
 def test_a_target_behind_the_adapter_is_refused() -> None:

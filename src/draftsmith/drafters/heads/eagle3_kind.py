@@ -73,15 +73,16 @@ class Eagle3(Head):
         self, text: Written, target: TargetTables, num_steps: int
     ) -> Int[Tensor, "steps rows"]:
         """Step by step from every row at once."""
-        config, tensors = self.config, self.weights.tensors
-        head = PlainHead(config, tensors, target.logits)
+        config = self.config
         states = torch.stack([text.states[b] for b in config.boundaries], dim=1).unsqueeze(0)
+        tensors = {name: one.to(states.device) for name, one in self.weights.tensors.items()}
+        head = PlainHead(config, tensors, target.logits)
         read, rows = list(text.tokens[1:]), text.rows(num_steps)
         embedded = tensors["embedding"][read] if config.has_embedding else target.embed(read)
         steps = unrolled(head, states, embedded.unsqueeze(0), num_steps)
         found = torch.stack(
             [head.logits(one[0, rows.start : rows.stop]).argmax(-1) for one in steps]
-        )
+        ).cpu()
         return found if self.weights.ids is None else self.weights.ids[found]
 
     def readings(self, target: LanguageModel) -> Sequence[Reading]:

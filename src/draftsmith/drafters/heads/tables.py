@@ -1,17 +1,41 @@
 """What a head borrows of its target: rows of the embedding, and the output matrix."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from draftsmith.errors import InvalidRequestError, ModelFormatError, VocabularyMismatchError
 from draftsmith.models.contract import LanguageModel
+from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.cpu import CpuDecoder
-from draftsmith.models.native.decoder import TorchDecoder
 
-__all__ = ["TargetTables", "check_target", "tables_of", "theta_of"]
+__all__ = ["NativeDecoder", "TargetTables", "check_target", "tables_of", "theta_of"]
+
+
+@runtime_checkable
+class NativeDecoder(Protocol):
+    """A decoder in torch or on a GPU's kernels, which holds its tables as tensors."""
+
+    config: DecoderConfig
+
+    def embedded(self, tokens: Sequence[int]) -> Float[Tensor, "tokens hidden"]:
+        """Rows of the embedding, unscaled, in float32."""
+        ...
+
+    def head_product(self, inputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
+        """The output matrix alone, without the final norm, in float32."""
+        ...
+
+    def head_rows(self, ids: Sequence[int]) -> Float[Tensor, "ids hidden"]:
+        """Rows of the output matrix, in float32."""
+        ...
+
+    @property
+    def final_norm(self) -> Float[Tensor, " hidden"]:
+        """The weight of the norm before the output matrix, in float32."""
+        ...
 
 
 class TargetTables(NamedTuple):
@@ -35,35 +59,43 @@ def tables_of(target: LanguageModel) -> TargetTables:
     """The tables of a loaded target.
 
     Args:
-        target: A native decoder.
+        target: A native decoder, in one process.
 
     Returns:
         Its tables.
 
     Raises:
-        InvalidRequestError: It is none, or scales its embeddings, which no head is known to do.
+        InvalidRequestError: It is none, or in parts on several ranks, or scales its embeddings,
+            which no head is known to do.
     """
-    name = target.traits.name
-    if not isinstance(target, CpuDecoder | TorchDecoder):
+    name, native = target.traits.name, _native(target)
+    if native is None or target.num_ranks > 1:
         raise InvalidRequestError(
-            f"a draft head reads {name}'s embeddings, which only a native decoder on a CPU hands "
-            "out: use another draft"
+            f"a draft head reads {name}'s embeddings, which only a native decoder in one process "
+            "hands out: use another draft"
         )
-    config = target.config
+    config = native.config
     if config.scales.embedding != 1.0:
         raise InvalidRequestError(
             f"{name} multiplies its embeddings by {config.scales.embedding:g}, and no head is "
             "known to say whether it does: use another draft"
         )
-    if isinstance(target, CpuDecoder):
-        weights = target.weights
+    if isinstance(native, CpuDecoder):
+        weights = native.weights
         embed, rows, logits = weights.embedding.rows, weights.head.rows, weights.head.multiply
         norm = weights.final_norm.float()
     else:
-        embed, rows, logits = target.embedded, target.head_rows, target.head_product
-        norm = target.final_norm
+        embed, rows, logits = native.embedded, native.head_rows, native.head_product
+        norm = native.final_norm
     sizes = config.num_layers, config.hidden_size, config.vocab_size
     return TargetTables(name, *sizes, embed, logits, rows, (norm, config.norm_epsilon))
+
+
+def _native(target: LanguageModel) -> CpuDecoder | NativeDecoder | None:
+    """The target, if it is a native decoder."""
+    if isinstance(target, CpuDecoder):
+        return target
+    return target if isinstance(target, NativeDecoder) else None
 
 
 def check_target(
@@ -105,9 +137,10 @@ def theta_of(target: LanguageModel) -> float:
     Args:
         target: Of any kind; one that is no native decoder is taken to have the usual base.
     """
-    if not isinstance(target, CpuDecoder | TorchDecoder):
+    native = _native(target)
+    if native is None:
         return 10_000.0
-    frequencies = target.config.rotary.inverse_frequencies
+    frequencies = native.config.rotary.inverse_frequencies
     if len(frequencies) < 2:
         return 10_000.0
     return float(frequencies[0] / frequencies[1]) ** len(frequencies)

@@ -79,7 +79,7 @@ class ModelDraft:
         for step in range(kind.gamma):
             logits = model.run(
                 PassInputs(starts[step], widths[step], buffers.draft_slots, fed), parts
-            )
+            ).logits
             assert logits is not None
             last = logits.view(batch, -1, logits.shape[-1])[:, -1].contiguous()
             own = chosen(last, buffers, kind, buffers.draft_columns, self._vocab_size, first=step)

@@ -157,7 +157,7 @@ class RoundGraphs(Shared):
         """Launch a round; nothing in it waits for the host."""
         check = self._draft.launch(kind, buffers)
         inputs = PassInputs(check.starts, check.widths, buffers.slots, check.tokens)
-        logits = self._target.run(inputs, kind.num_parts)
+        logits = self._target.run(inputs, kind.num_parts).logits
         assert logits is not None
         vocab_size = self._target.config.vocab_size
         bests = chosen(logits, buffers, kind, buffers.columns, vocab_size)

@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import linear
 
 from draftsmith.kernels.gpu.attention import PAGE
 from draftsmith.models.contract import Cache, LanguageModel, ModelTraits, Rows
 from draftsmith.models.native.config import DecoderConfig, Scales
 from draftsmith.models.native.gpu_cache import GpuCache, PagePool
 from draftsmith.models.native.gpu_pass import MOST_ROWS
-from draftsmith.models.native.gpu_runner import GpuRunner, PassShape
+from draftsmith.models.native.gpu_runner import Found, GpuRunner, PassShape
 from draftsmith.models.native.gpu_weights import GpuWeights, on_gpu
 from draftsmith.models.native.weights import DecoderWeights
 
@@ -62,6 +63,8 @@ class GpuDecoder(LanguageModel):
             eos_token_ids=config.eos_token_ids,
             context_length=config.context_length,
         )
+        if runner.told is None:
+            self.num_boundaries, self.hidden_size = config.num_layers + 1, config.hidden_size
         self.pool = PagePool(runner.store, config.context_length)
         self.can_be_captured = self.device.type == "cuda"
         self.lock = threading.RLock()
@@ -90,6 +93,24 @@ class GpuDecoder(LanguageModel):
     def weights(self) -> GpuWeights:
         """This rank's."""
         return self.runner.weights
+
+    def embedded(self, tokens: Sequence[int]) -> Float[Tensor, "tokens hidden"]:
+        """Rows of the embedding, in float32."""
+        return self.weights.embedding[torch.tensor(tokens, device=self.device)].float()
+
+    def head_product(self, inputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
+        """The output matrix alone, without the final norm, in float32."""
+        head = self.weights.head
+        return linear(inputs.to(head.dtype), head).float()
+
+    def head_rows(self, ids: Sequence[int]) -> Float[Tensor, "ids hidden"]:
+        """Rows of the output matrix, in float32."""
+        return self.weights.head[torch.tensor(ids, device=self.device)].float()
+
+    @property
+    def final_norm(self) -> Float[Tensor, " hidden"]:
+        """The weight of the norm before the output matrix, in float32."""
+        return self.weights.final_norm.float()
 
     @classmethod
     def from_weights(
@@ -127,28 +148,62 @@ class GpuDecoder(LanguageModel):
     @torch.inference_mode()
     def forward(self, cache: Cache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
         """Append the tokens to their rows; return the logits after each of them."""
-        assert isinstance(cache, GpuCache)
-        assert batch.parents is None
-        if len(batch.rows) * batch.width > MOST_ROWS:
-            return self._in_parts(cache, batch)
-        logits = self._pass(cache, batch, with_logits=True)
+        logits = self._forward(cache, batch).logits
         assert logits is not None
-        for row, tokens in zip(batch.rows, batch.tokens, strict=True):
-            cache.append(row, len(tokens))
         return logits
+
+    @torch.inference_mode()
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch rows vocab"], Float[Tensor, "batch rows boundaries hidden"]]:
+        """As `forward`, and the residual stream of every new token."""
+        logits, states = self._forward(cache, batch, tuple(boundaries))
+        assert logits is not None
+        assert states is not None
+        return logits, states.float()
 
     @torch.inference_mode()
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
+        self._extend(cache, row, tokens)
+
+    @torch.inference_mode()
+    def extend_with_states(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: Sequence[int]
+    ) -> Float[Tensor, "tokens boundaries hidden"]:
+        """As `extend`, and the residual stream of every token."""
+        parts = self._extend(cache, row, tokens, tuple(boundaries))
+        nothing = torch.empty(0, len(boundaries), self.hidden_size, device=self.device)
+        return torch.cat(parts).float() if parts else nothing
+
+    def _forward(self, cache: Cache, batch: Rows, boundaries: tuple[int, ...] = ()) -> Found:
+        """A pass with logits; shapes begin with `[batch, width]`."""
         assert isinstance(cache, GpuCache)
+        assert batch.parents is None
+        if len(batch.rows) * batch.width > MOST_ROWS:
+            return self._in_parts(cache, batch, boundaries)
+        found = self._pass(cache, batch, boundaries, with_logits=True)
+        for row, tokens in zip(batch.rows, batch.tokens, strict=True):
+            cache.append(row, len(tokens))
+        return found
+
+    def _extend(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: tuple[int, ...] = ()
+    ) -> list[Tensor]:
+        """Passes without logits; the streams of each part, where any are wanted."""
+        assert isinstance(cache, GpuCache)
+        parts: list[Tensor] = []
         done = 0
         while done < len(tokens):
             num_parts = -(-(cache.length(row) + MOST_ROWS) // PAGE)
             step = max(16, min(MOST_ROWS, _MOST_PART_ROWS // num_parts))
             part = tokens[done : done + step]
-            self._pass(cache, Rows([row], [part]), with_logits=False)
+            states = self._pass(cache, Rows([row], [part]), boundaries, with_logits=False).states
+            if states is not None:
+                parts.append(states[0])
             cache.append(row, len(part))
             done += len(part)
+        return parts
 
     def encode(self, cache: Cache, row: int, source: Sequence[int]) -> None:
         """Never called: there is no encoder."""
@@ -171,15 +226,19 @@ class GpuDecoder(LanguageModel):
             graph = self.runner.graph(self._bucket(batch, width, -(-num_tokens // PAGE)))
         return graph.graph.replay, graph.packed
 
-    def _in_parts(self, cache: GpuCache, batch: Rows) -> Float[Tensor, "batch rows vocab"]:
+    def _in_parts(self, cache: GpuCache, batch: Rows, boundaries: tuple[int, ...]) -> Found:
         """A pass of more rows than there is scratch for, one sequence after the other."""
-        shape = (len(batch.rows), batch.width, self.runner.num_ids)
-        logits = torch.empty(shape, dtype=torch.float32, device=self.device)
+        shape, new = (len(batch.rows), batch.width), self.weights.embedding.new_empty
+        logits = new(*shape, self.runner.num_ids, dtype=torch.float32)
+        states = new(*shape, len(boundaries), self.hidden_size) if boundaries else None
         for place, (row, tokens) in enumerate(zip(batch.rows, batch.tokens, strict=True)):
             for first in range(0, len(tokens), MOST_ROWS):
                 part = tokens[first : first + MOST_ROWS]
-                logits[place, first : first + len(part)] = self.forward(cache, Rows([row], [part]))
-        return logits
+                found = self._forward(cache, Rows([row], [part]), boundaries)
+                for whole, own in zip((logits, states), found, strict=True):
+                    if whole is not None and own is not None:
+                        whole[place, first : first + len(part)] = own[0]
+        return Found(logits, states)
 
     @property
     def current(self) -> AbstractContextManager[object]:
@@ -189,35 +248,36 @@ class GpuDecoder(LanguageModel):
     # --- a pass -------------------------------------------------------------------------------
 
     def _pass(
-        self, cache: GpuCache, batch: Rows, *, with_logits: bool
-    ) -> Float[Tensor, "batch rows vocab"] | None:
+        self, cache: GpuCache, batch: Rows, boundaries: tuple[int, ...], *, with_logits: bool
+    ) -> Found:
+        """Logits and streams, whose shapes begin with `[batch, width]`."""
         with self.lock, self.current:
-            return self._run_pass(cache, batch, with_logits=with_logits)
+            return self._run_pass(cache, batch, boundaries, with_logits=with_logits)
 
     def _run_pass(
-        self, cache: GpuCache, batch: Rows, *, with_logits: bool
-    ) -> Float[Tensor, "batch rows vocab"] | None:
+        self, cache: GpuCache, batch: Rows, boundaries: tuple[int, ...], *, with_logits: bool
+    ) -> Found:
         lengths = [cache.length(row) for row in batch.rows]
         ends = [n + len(new) for n, new in zip(lengths, batch.tokens, strict=True)]
         num_parts = max(cache.reserve(row, end) for row, end in zip(batch.rows, ends, strict=True))
         num, width = len(batch.rows), batch.width
         slots = [cache.slot(row) for row in batch.rows]
-        shape = self._bucket(num, width, num_parts)
+        shape = self._bucket(num, width, num_parts)._replace(boundaries=boundaries)
         is_small = shape.width <= _WIDTHS[-1] and shape.batch * shape.width <= _MOST_GRAPHED
         if not (self.device.type == "cuda" and is_small):
             shape = shape._replace(batch=num, width=width)
             numbers = _packed(lengths, slots, batch.tokens, shape)
-            found = self.runner.launch_once(numbers, shape, with_logits)
-            found = None if found is None else found.view(num, width, -1)
+            found = _by_sequence(self.runner.launch_once(numbers, shape, with_logits), shape)
         else:
-            logits = self.runner.replay(_packed(lengths, slots, batch.tokens, shape), shape)
-            # A copy: the next replay writes over what this one found.
-            found = logits.view(shape.batch, shape.width, -1)[:num, :width].clone()
+            replayed = self.runner.replay(_packed(lengths, slots, batch.tokens, shape), shape)
+            # Copies: the next replay writes over what this one found.
+            whole = _by_sequence(replayed, shape)
+            found = Found(*(None if one is None else one[:num, :width].clone() for one in whole))
         if self.runner.told is not None and self.runner.is_cuda:
             # The others' part of it must be known to be there before a token is drawn.
             torch.cuda.current_stream(self.device).synchronize()
         self.runner.check_ranks()
-        return found if with_logits else None
+        return found
 
     def _bucket(self, batch: int, width: int, num_parts: int) -> PassShape:
         """The captured pass that such a one runs as."""
@@ -225,11 +285,17 @@ class GpuDecoder(LanguageModel):
         return PassShape(1 << (batch - 1).bit_length(), wide, self.runner.num_parts(num_parts))
 
 
+def _by_sequence(found: Found, shape: PassShape) -> Found:
+    """The same with rows as `[batch, width]`."""
+    sizes = shape.batch, shape.width
+    return Found(*(None if one is None else one.unflatten(0, sizes) for one in found))
+
+
 def _packed(
     starts: Sequence[int], slots: Sequence[int], tokens: Sequence[Sequence[int]], shape: PassShape
 ) -> list[int]:
     """Starts, widths, slots and tokens in one list, so that one copy takes them all."""
-    batch, width, _ = shape
+    batch, width = shape.batch, shape.width
     missing = [0] * (batch - len(starts))
     rows = [token for new in tokens for token in (*new, *[0] * (width - len(new)))]
     widths = [len(new) for new in tokens]

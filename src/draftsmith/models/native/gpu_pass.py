@@ -15,7 +15,7 @@ from draftsmith.models.native.gpu_store import PageStore
 from draftsmith.models.native.gpu_weights import GpuLayer, GpuWeights
 from draftsmith.parallel.exchange import Exchange
 
-__all__ = ["MOST_ROWS", "GpuPass", "PassInputs"]
+__all__ = ["MOST_ROWS", "GpuPass", "PassInputs", "Taps"]
 
 MOST_ROWS = 512
 """Of one pass: there is scratch for no more."""
@@ -28,6 +28,20 @@ class PassInputs(NamedTuple):
     widths: Int[Tensor, " batch"]
     slots: Int[Tensor, " batch"]
     tokens: Int[Tensor, "batch width"]
+
+
+class Taps(NamedTuple):
+    """Where a pass leaves copies of its residual stream on the way."""
+
+    boundaries: tuple[int, ...]
+    """0 is the embeddings, b the stream behind b layers, before the final norm."""
+    to: Float[Tensor, "rows boundaries hidden"]
+
+    def take(self, boundary: int, stream: Stream) -> None:
+        """Copy a stream, as often as it is wanted."""
+        for place, wanted in enumerate(self.boundaries):
+            if wanted == boundary:
+                self.to[:, place].copy_(stream.values)
 
 
 class _Plans(NamedTuple):
@@ -81,7 +95,12 @@ class GpuPass:
         )
 
     def launch(
-        self, inputs: PassInputs, num_parts: int, *, with_logits: bool = True
+        self,
+        inputs: PassInputs,
+        num_parts: int,
+        *,
+        with_logits: bool = True,
+        taps: Taps | None = None,
     ) -> Float[Tensor, "rows vocab"] | None:
         """Launch a pass; nothing is read back, and no number is looked at: it can be captured.
 
@@ -89,6 +108,7 @@ class GpuPass:
             inputs: On the device.
             num_parts: Pages that the longest sequence has in use afterwards, or more.
             with_logits: Whether logits are wanted.
+            taps: Which residual streams are wanted, and where; None wants none.
 
         Returns:
             The logits of every row, float32; None if they are not wanted.
@@ -100,10 +120,14 @@ class GpuPass:
         if exchange is not None:
             exchange.begin()
         self._enter(inputs.tokens.view(-1), room.stream)
+        if taps is not None:
+            taps.take(0, room.stream)
         after = [*(layer.attention_norm for layer in weights.layers[1:]), weights.final_norm]
         for number, next_norm in enumerate(after):
             self._look_back(number, room, places, num_parts)
             self._feed_forward(weights.layers[number], room, next_norm)
+            if taps is not None:
+                taps.take(number + 1, room.stream)
         logits = self._logits(room.stream) if with_logits else None
         if exchange is not None:
             exchange.end()

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.models.native.config import DecoderConfig
-from draftsmith.models.native.gpu_pass import GpuPass, PassInputs
+from draftsmith.models.native.gpu_pass import GpuPass, PassInputs, Taps
 from draftsmith.models.native.gpu_store import PageStore
 from draftsmith.models.native.gpu_weights import GpuWeights
 from draftsmith.parallel.exchange import Exchange
 from draftsmith.parallel.orders import Shared, together
 
-__all__ = ["GpuRunner", "PassShape"]
+__all__ = ["Found", "GpuRunner", "PassShape"]
 
 _FEWEST_PARTS = 16
 
@@ -30,12 +30,23 @@ class PassShape(NamedTuple):
     batch: int
     width: int
     num_parts: int
+    boundaries: tuple[int, ...] = ()
+    """Of the residual streams that are handed out."""
+
+
+class Found(NamedTuple):
+    """What a pass has come to."""
+
+    logits: Float[Tensor, "rows vocab"] | None
+    """None where they were not wanted."""
+    states: Float[Tensor, "rows boundaries hidden"] | None
+    """Residual streams, in the dtype of the weights; None without boundaries."""
 
 
 class _Graph(NamedTuple):
     graph: torch.cuda.CUDAGraph
     packed: Int[Tensor, " numbers"]
-    logits: Float[Tensor, "rows vocab"]
+    found: Found
 
 
 class GpuRunner(Shared):
@@ -81,10 +92,20 @@ class GpuRunner(Shared):
         return min(parts, self.store.most_pages)
 
     def run(
-        self, inputs: PassInputs, num_parts: int, *, with_logits: bool = True
-    ) -> Float[Tensor, "rows vocab"] | None:
+        self,
+        inputs: PassInputs,
+        num_parts: int,
+        *,
+        with_logits: bool = True,
+        boundaries: tuple[int, ...] = (),
+    ) -> Found:
         """Launch a pass, as `GpuPass.launch` does, which can be captured."""
-        return self._launcher.launch(inputs, num_parts, with_logits=with_logits)
+        taps = None
+        if boundaries:
+            shape = inputs.tokens.numel(), len(boundaries), self.config.hidden_size
+            taps = Taps(boundaries, self.weights.embedding.new_empty(shape))
+        logits = self._launcher.launch(inputs, num_parts, with_logits=with_logits, taps=taps)
+        return Found(logits, None if taps is None else taps.to)
 
     def check_ranks(self) -> None:
         """Make sure that what was computed so far is whole: that no other rank has failed.
@@ -100,9 +121,7 @@ class GpuRunner(Shared):
         self._graphs.clear()
 
     @together
-    def launch_once(
-        self, numbers: Sequence[int], shape: PassShape, with_logits: bool
-    ) -> Float[Tensor, "rows vocab"] | None:
+    def launch_once(self, numbers: Sequence[int], shape: PassShape, with_logits: bool) -> Found:
         """Run a pass kernel by kernel.
 
         Args:
@@ -111,14 +130,16 @@ class GpuRunner(Shared):
             with_logits: Whether logits are wanted.
 
         Returns:
-            Them.
+            Them, and the streams of the shape's boundaries.
         """
         packed = torch.tensor(numbers, dtype=torch.int32).to(self.device)
         inputs = unpacked(packed, shape.batch)
-        return self.run(inputs, shape.num_parts, with_logits=with_logits)
+        return self.run(
+            inputs, shape.num_parts, with_logits=with_logits, boundaries=shape.boundaries
+        )
 
     @together
-    def replay(self, numbers: Sequence[int], shape: PassShape) -> Float[Tensor, "rows vocab"]:
+    def replay(self, numbers: Sequence[int], shape: PassShape) -> Found:
         """Run a pass as a graph, captured at the first of its shape.
 
         Args:
@@ -126,12 +147,12 @@ class GpuRunner(Shared):
             shape: Of the pass.
 
         Returns:
-            Logits, which the next replay writes over.
+            Logits, and streams where the shape has boundaries; the next replay writes over them.
         """
         captured = self.graph(shape)
         captured.packed.copy_(torch.tensor(numbers, dtype=torch.int32))
         captured.graph.replay()
-        return captured.logits
+        return captured.found
 
     def graph(self, shape: PassShape) -> _Graph:
         """The graph of a shape."""
@@ -150,14 +171,13 @@ class GpuRunner(Shared):
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            self.run(inputs, shape.num_parts)
+            self.run(inputs, shape.num_parts, boundaries=shape.boundaries)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # One pool of memory: graphs run one after the other, and keep nothing but their logits.
+        # One pool of memory: graphs run one after the other, and keep nothing but what they find.
         with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            logits = self.run(inputs, shape.num_parts)
-        assert logits is not None
-        return _Graph(graph, packed, logits)
+            found = self.run(inputs, shape.num_parts, boundaries=shape.boundaries)
+        return _Graph(graph, packed, found)
 
 
 def unpacked(packed: Int[Tensor, " numbers"], batch: int) -> PassInputs:
