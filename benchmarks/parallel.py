@@ -24,6 +24,8 @@ from benchmarks.common import RESULTS, environment, humaneval_prompts, write_res
 from benchmarks.gpu_models import SHAPES, random_weights
 from benchmarks.parallel_models import CHEN, Coins, Device, Exchanges, Timer, random_on_rank
 from draftsmith import Engine, ModelDrafter, PromptLookupDrafter, SamplingParams
+from draftsmith.core.laws import History, SamplingLaw
+from draftsmith.core.noise import NoiseKeys, exponentials
 from draftsmith.models.contract import Rows
 from draftsmith.models.gguf.read import read_gguf
 from draftsmith.models.load import load_tokenizer
@@ -241,7 +243,11 @@ def pair(group: Group, num_texts: int, num_tokens: int) -> dict[str, Any]:
     if differing:
         single = _one_device(group.device, dtype)
         found["differences_from_one_device"] = [
-            {"kind": kind, "text": place, **_difference(single, target, prompts[place], *texts)}
+            {
+                "kind": kind,
+                "text": place,
+                **_difference(single, target, prompts[place], asked[kind], *texts),
+            }
             for (kind, place), texts in differing.items()
         ]
     return found
@@ -279,26 +285,61 @@ def _difference(
     single: Any,
     target: Any,
     prompt: list[int],
+    params: SamplingParams,
     one: tuple[int, ...],
     other: tuple[int, ...],
 ) -> dict[str, Any]:
-    """Where a text over ranks leaves one device's: the margin there beside the logits' error."""
+    """Where a text over ranks leaves one device's, and by how little it was decided there.
+
+    A greedy token is decided by logits. A seeded one is the first to arrive of those that top-p
+    keeps: by logits / temperature - log(its exponential), or by which tokens are kept.
+    """
     at = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
-    logits = []
+    tokens = [*prompt, *one[:at]]
+    pair, rows = [one[at], other[at]], []
     for model in (single, target):
         cache = model.open_cache()
         row = cache.add()
-        tokens = [*prompt, *one[:at]]
         model.prefill(cache, row, tokens[:-1])
-        logits.append(model.forward(cache, Rows([row], [tokens[-1:]]))[0, 0].float())
+        rows.append(model.forward(cache, Rows([row], [tokens[-1:]]))[0, 0].float().cpu())
         cache.remove(row)
-    best = logits[0].topk(2).values
-    return {
+    found: dict[str, Any] = {
         "position": at,
-        "margin": round(float(best[0] - best[1]), 4),
-        "largest_error_of_logits": round(float((logits[0] - logits[1]).abs().max()), 4),
-        "tokens": [one[at], other[at]],
+        "tokens": pair,
+        "largest_error_of_logits": round(float((rows[0] - rows[1]).abs().max()), 4),
+        "error_between_the_tokens": round(
+            float(((rows[0] - rows[1])[pair[0]] - (rows[0] - rows[1])[pair[1]]).abs()), 4
+        ),
     }
+    if params.is_greedy:
+        margins = [row[pair[0]] - row[pair[1]] for row in rows]
+        decided = [int(row.argmax()) for row in rows]
+    else:
+        assert params.seed is not None
+        nothing = torch.empty(0, dtype=torch.long)
+        law, keys = SamplingLaw(params, ()), NoiseKeys(*torch.tensor([[params.seed], [0]]))
+        laws = [law(row[None], History(nothing, nothing), nothing)[0] for row in rows]
+        noise = exponentials(keys, torch.tensor([len(tokens)]), rows[0].numel())[0]
+        decided = [int((noise / one_law).argmin()) for one_law in laws]
+        found["is_kept_by_top_p"] = [
+            [bool(one_law[token] > 0) for token in pair] for one_law in laws
+        ]
+        found["mass_of_likelier_tokens"] = [
+            [_mass_before(row, params, t) for t in pair] for row in rows
+        ]
+        scores = [row / params.temperature - noise.log() for row in rows]
+        margins = [params.temperature * (score[pair[0]] - score[pair[1]]) for score in scores]
+    return {
+        **found,
+        "is_decided_so_again": decided == pair,
+        "margins_in_logits": [round(float(margin), 4) for margin in margins],
+    }
+
+
+def _mass_before(row: torch.Tensor, params: SamplingParams, token: int) -> float:
+    """What top-p has counted when it comes to a token."""
+    probs = (row / params.temperature).double().softmax(0)
+    return round(float(probs[probs > probs[token]].sum()), 5)
 
 
 _PARTS: dict[str, Callable[[Group, dict[str, Any]], dict[str, Any]]] = {

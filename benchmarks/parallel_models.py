@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.gpu_models import SHAPES, random_weights, shape
 from draftsmith.engine.rounds import graphs
+from draftsmith.kernels.gpu.capture import GraphPool
 from draftsmith.kernels.gpu.products import Stream
 from draftsmith.kernels.gpu.verdicts import Bests, State
 from draftsmith.models.native.config import DecoderConfig
@@ -203,13 +204,7 @@ class Exchanges(Shared):
             run = self._logits(group, rows)
         else:
             run = self._theirs(kind, rows)
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            run()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            run()
+        graph, _ = GraphPool(group.device).captured(run)
         found = 1000 * milliseconds(graph.replay) / self._MANY
         # A graph that holds a library's calls must be gone before its group is.
         del graph

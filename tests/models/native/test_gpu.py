@@ -170,3 +170,21 @@ def test_a_pass_of_many_rows_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("draftsmith.models.native.gpu.MOST_ROWS", 4)
     for one, other in zip(logits(), whole, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_the_second_gpu_writes_what_the_first_does() -> None:
+    # One after the other: what is captured first must not decide where the rest is captured.
+    kind, changes = MODELS["qwen3, biases, tied"]
+    with TemporaryDirectory() as folder:
+        lively(kind, **changes).save_pretrained(folder)
+        config, weights = read_folder(Path(folder))
+    params = SamplingParams(max_tokens=16, temperature=0.9, seed=3, ignore_eos=True)
+    texts = []
+    for number in range(2):
+        device = torch.device("cuda", number)
+        model = GpuDecoder.from_weights(weights, config, device, torch.float32)
+        engines = Engine(model), Engine(model, draft=ModelDrafter(model), gamma=3)
+        texts += [engine.generate(TOKENS[:9], params)[0].token_ids for engine in engines]
+    assert all(text == texts[0] for text in texts)

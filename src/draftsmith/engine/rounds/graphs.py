@@ -22,6 +22,7 @@ from draftsmith.engine.rounds.device_drafts import (
     chosen,
 )
 from draftsmith.kernels.gpu import plain, verdicts
+from draftsmith.kernels.gpu.capture import GraphPool
 from draftsmith.models.native.gpu_pass import PassInputs
 from draftsmith.models.native.gpu_runner import GpuRunner
 from draftsmith.parallel.orders import Shared, together
@@ -59,7 +60,7 @@ class RoundGraphs(Shared):
         self._buffers: dict[int, Buffers] = {}
         self._graphs: dict[Kind, RoundGraph] = {}
         self._versions = self._pool_versions()
-        self._memory = torch.cuda.graph_pool_handle() if self._is_cuda else None
+        self._pool = GraphPool(target.device) if target.is_cuda else None
 
     def let_go(self) -> None:
         """Drop all graphs, which may hold collectives."""
@@ -134,20 +135,13 @@ class RoundGraphs(Shared):
         """Capture a round, after one that nobody lives in has compiled its kernels."""
         device, buffers = self._target.device, self._buffers_of(kind.batch)
         found = torch.zeros(kind.batch, 2 * (kind.gamma + 1), dtype=torch.int32, device=device)
-        if not self._is_cuda:
+        if self._pool is None:
             # Nothing to capture: the kernels' twins, in the same order.
             return RoundGraph(lambda: self._body(kind, buffers, found), found, 0.0)
         kept = [one.clone() for one in buffers.state]
         for one, pad in zip(buffers.state, PADDING, strict=True):
             one.fill_(pad)
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            self._body(kind, buffers, found)
-        torch.cuda.current_stream(device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            self._body(kind, buffers, found)
+        graph, _ = self._pool.captured(lambda: self._body(kind, buffers, found))
         seconds = _seconds(graph.replay)
         for one, before in zip(buffers.state, kept, strict=True):
             one.copy_(before)

@@ -140,8 +140,8 @@ class GpuPass:
         if exchange is None:
             self._embed(tokens, weights.embedding, norm, stream, self._tile)
             return
-        embed_part = sums.embed_part if tokens.is_cuda else plain.embed_part
         mine = exchange.room(*stream.values.shape)
+        embed_part = sums.embed_part if isinstance(mine, Inbox) else plain.embed_part
         embed_part(tokens, weights.embedding, exchange.rank * len(weights.embedding), mine)
         exchange.add_up(mine, norm=norm, to=stream)
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from draftsmith.kernels.gpu.capture import GraphPool
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.gpu_pass import GpuPass, PassInputs, Taps
 from draftsmith.models.native.gpu_store import PageStore
@@ -75,7 +76,7 @@ class GpuRunner(Shared):
         self.store = PageStore(config, self.device, weights.embedding.dtype)
         self._launcher = GpuPass(weights, config, self.store, self.num_ids, exchange)
         self.is_cuda = self.device.type == "cuda"
-        self._memory = torch.cuda.graph_pool_handle() if self.is_cuda else None
+        self._pool = GraphPool(self.device) if self.is_cuda else None
         self._graphs: dict[PassShape, _Graph] = {}
         self._version = self.store.version
 
@@ -168,15 +169,10 @@ class GpuRunner(Shared):
         count = shape.batch * (3 + shape.width)
         packed = torch.zeros(count, dtype=torch.int32, device=self.device)
         inputs = unpacked(packed, shape.batch)
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
-            self.run(inputs, shape.num_parts, boundaries=shape.boundaries)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # One pool of memory: graphs run one after the other, and keep nothing but what they find.
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            found = self.run(inputs, shape.num_parts, boundaries=shape.boundaries)
+        assert self._pool is not None
+        graph, found = self._pool.captured(
+            lambda: self.run(inputs, shape.num_parts, boundaries=shape.boundaries)
+        )
         return _Graph(graph, packed, found)
 
 
