@@ -57,7 +57,17 @@ class ModelDrafter(StatefulDrafter):
         return ModelState(self.model, self.branches)
 
     def with_branches(self, branches: int) -> "ModelDrafter":
-        """The same over the same model, with so many guesses for each position at most."""
+        """The same over the same model, with another number of guesses for each position.
+
+        Args:
+            branches: From 1, which drafts chains, to 8.
+
+        Returns:
+            A drafter of its own.
+
+        Raises:
+            InvalidRequestError: If `branches` is no number from 1 to 8.
+        """
         return ModelDrafter(self.model, self.tokenizer, branches)
 
 
