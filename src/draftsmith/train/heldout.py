@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from draftsmith.drafters.heads.drafter import HeadDrafter
-from draftsmith.drafters.heads.eagle3 import Span
 from draftsmith.drafters.heads.plain import PlainHead
+from draftsmith.drafters.heads.steps import Span
 from draftsmith.drafters.heads.unroll import unrolled
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.train.teacher import Lesson, Teacher, batches

@@ -23,6 +23,7 @@ from draftsmith.kernels.gpu import (
     laws,
     lookup,
     noise,
+    norms,
     peers,
     products,
     sums,
@@ -69,7 +70,7 @@ def main() -> None:
         (torch.Tensor, "is_cuda", property(lambda self: True)),
     ]
     # The options of a GPU; nothing is launched.
-    chained = (attention, laws, lookup, noise, peers, products, rounds, sums)
+    chained = (attention, laws, lookup, noise, norms, peers, products, rounds, sums)
     patches += [(module, "CHAINED", True) for module in chained]
     for place, name, value in patches:
         setattr(place, name, value)
@@ -79,6 +80,7 @@ def main() -> None:
     stream = products.Stream(x, x.clone(), torch.zeros(len(x), 16))
     norm = torch.ones(HIDDEN, dtype=bfloat)
     products.embed(ints(len(x)), torch.zeros(99, HIDDEN, dtype=bfloat), norm, stream, 16)
+    norms.norm(x, norm.unsqueeze(0), stream.weighted, 1e-6, ints(len(x)))
     scratch = products.Scratch(torch.device("cpu"), 99_999, 99)
     for shares, gate in ((1, "silu"), (2, None), (1, "gelu")):
         plan = products.Plan(16, 128, shares, 4, 3)
@@ -104,13 +106,13 @@ def main() -> None:
     rows, waves = BATCH * ROWS, torch.zeros(99, HEAD // 2)
     pages = torch.zeros(4, 2, attention.PAGE, HEAD, dtype=bfloat)
     of_head = torch.ones(HEAD, dtype=bfloat)
-    for window, norms, cap in ((None, None, None), (7, of_head, 30.0)):
+    for window, of_heads, cap in ((None, None, None), (7, of_head, 30.0)):
         attention.attend(
             torch.zeros(rows, HEADS + 4, HEAD, dtype=bfloat),
             torch.zeros(rows, HEADS, HEAD, dtype=bfloat),
             attention.Pages(pages, pages),
             attention.Places(ints(BATCH), ints(BATCH), ints(BATCH, 2), ROWS),
-            attention.Heads(waves, waves, norms, norms, 1e-6),
+            attention.Heads(waves, waves, of_heads, of_heads, 1e-6),
             attention.Parts(torch.zeros(2, rows, HEADS, HEAD), torch.zeros(2, rows, HEADS, 2)),
             2,
             scale=0.1,

@@ -19,6 +19,7 @@ KERNELS = {
     "_limit",
     "_look_up",
     "_meet",
+    "_norm",
     "_prepare",
     "_product",
     "_race",

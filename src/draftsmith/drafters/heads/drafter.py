@@ -16,14 +16,12 @@ from draftsmith.core.gamma import check_branches
 from draftsmith.core.trees import ROOT
 from draftsmith.drafters.contract import DraftContext, DraftState, SequenceView, StatefulDrafter
 from draftsmith.drafters.draft import Draft
-from draftsmith.drafters.heads.eagle3 import BranchRow, EagleHead, HeadRow, Span
+from draftsmith.drafters.heads.eagle3 import BranchRow, HeadRow
+from draftsmith.drafters.heads.steps import Row, Span, StepHead
 from draftsmith.drafters.trees import Tip
-from draftsmith.kernels.cpu.pieces import has_kernels
+from draftsmith.models.follower import Followed
 
-__all__ = ["HeadDrafter", "HeadState"]
-
-_MOST_ROWS = 256
-"""Rows of a prompt that are read at once."""
+__all__ = ["HeadDrafter", "HeadState", "HeadText"]
 
 
 class HeadDrafter(StatefulDrafter):
@@ -38,12 +36,12 @@ class HeadDrafter(StatefulDrafter):
         InvalidRequestError: If `branches` is no number from 1 to 8.
     """
 
-    def __init__(self, head: EagleHead, name: str = "eagle3", branches: int = 1) -> None:
+    def __init__(self, head: StepHead, name: str = "eagle3", branches: int = 1) -> None:
         self.head = head
         self.name = name
         self.branches = check_branches(branches)
         self.boundaries = head.config.boundaries
-        self.uses_torch_threads = not has_kernels(head.device)
+        self.uses_torch_threads = head.uses_torch_threads
 
     def open(self) -> "HeadState":
         """A state without sequences."""
@@ -57,15 +55,20 @@ class HeadDrafter(StatefulDrafter):
 class HeadState(DraftState):
     """The head's cache of one engine's sequences."""
 
-    def __init__(self, head: EagleHead, branches: int = 1) -> None:
+    def __init__(self, head: StepHead, branches: int = 1) -> None:
         self._head, self._branches = head, branches
-        self._rows: dict[int, _Text] = {}
+        self._rows: dict[int, HeadText] = {}
+
+    @property
+    def head(self) -> StepHead:
+        """What drafts."""
+        return self._head
 
     @torch.inference_mode()
     def propose(self, context: DraftContext) -> Draft:
         """Read what was committed, then draft token by token; each is drawn from its law."""
         views = context.sequences
-        wanted = [i for i, view in enumerate(views) if view.gamma > 0]
+        wanted = [i for i, view in enumerate(views) if view.gamma > 0 and self._has_room(view)]
         streams = {i: found for i in wanted if (found := self._read(context, i)) is not None}
         if self._branches > 1 and context.takes_trees:
             return self._grow(context, streams)
@@ -91,6 +94,7 @@ class HeadState(DraftState):
                 spans: list[Span] = []
                 for tip in tips:
                     trunk = self._rows[context.sequences[tip.row].id].row
+                    assert isinstance(trunk, HeadRow)
                     row = BranchRow(trunk, branches.get((tip.row, _above(tip))))
                     branches[tip.row, tip.node] = row
                     position = trunk.length + len(tip.path) - 1
@@ -116,16 +120,7 @@ class HeadState(DraftState):
             What the next draft goes on from; None where the target has read nothing yet.
         """
         view, head = context.sequences[index], self._head
-        text = self._rows.get(view.id)
-        if text is None:
-            text = self._rows[view.id] = _Text(head.open_row())
-        text.drop_drafted()
-        states, start = context.states(index), text.num_settled
-        for done in range(0, len(states), _MOST_ROWS):
-            part, first = states[done : done + _MOST_ROWS], start + done
-            tokens = view.tokens[first + 1 : first + 1 + len(part)]
-            stream = head.run([Span(text.row, tokens, first)], head.feature(part))
-            text.settle(stream[-1:])
+        text = self.settle(view, context.states(index))
         if not text.num_settled:
             return None
         # What a grammar has forced since, the target has not read: the head's own states stand in.
@@ -135,6 +130,35 @@ class HeadState(DraftState):
         _, feature = head.finish(text.last)
         span = Span(text.row, ahead, text.num_settled)
         return head.run([span], feature.expand(len(ahead), -1))[-1:]
+
+    def text(self, sequence: int) -> "HeadText":
+        """What is kept of a sequence, by its id; from now on, if it is new."""
+        if sequence not in self._rows:
+            self._rows[sequence] = HeadText(self._head.open_row())
+        return self._rows[sequence]
+
+    def settle(
+        self, sequence: Followed, states: Float[Tensor, "tokens boundaries hidden"]
+    ) -> "HeadText":
+        """Read what was committed of a sequence since; what was drafted is dropped.
+
+        Args:
+            sequence: With its committed tokens.
+            states: The target's, of the tokens behind those that were read.
+        """
+        head, text = self._head, self.text(sequence.id)
+        text.drop_drafted()
+        start, step = text.num_settled, head.most_rows(text.num_settled + len(states))
+        for done in range(0, len(states), step):
+            part, first = states[done : done + step], start + done
+            tokens = sequence.tokens[first + 1 : first + 1 + len(part)]
+            feature = head.feature(part)
+            stream = head.run([Span(text.row, tokens, first)], feature)
+            text.settle(stream[-1:], feature[-1:])
+        return text
+
+    def _has_room(self, view: SequenceView) -> bool:
+        return self.text(view.id).row.has_room(len(view.tokens) + view.gamma)
 
     def _step(
         self,
@@ -160,17 +184,19 @@ def _above(tip: Tip) -> int:
     return tip.path[-2] if len(tip.path) > 1 else ROOT
 
 
-class _Text:
+class HeadText:
     """Of one sequence: its cache, whose first slots hold what the target has read, by position."""
 
-    def __init__(self, row: HeadRow) -> None:
+    def __init__(self, row: Row) -> None:
         self.row = row
         self.num_settled = 0
-        self.last = torch.empty(1, 0)
-        """What `run` gave for the last of them."""
+        self.last = self.feature = torch.empty(1, 0)
+        """What `run` gave for the last of them, and what it was given."""
 
     def drop_drafted(self) -> None:
+        """Forget what the target has not read."""
         self.row.length = self.num_settled
 
-    def settle(self, last: Float[Tensor, "1 width"]) -> None:
-        self.num_settled, self.last = self.row.length, last
+    def settle(self, last: Float[Tensor, "1 width"], feature: Float[Tensor, "1 width"]) -> None:
+        """Note that the row holds nothing but what the target has read."""
+        self.num_settled, self.last, self.feature = self.row.length, last, feature

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from draftsmith.drafters.heads.config import HeadConfig
 from draftsmith.drafters.heads.product import PACKED, Place
+from draftsmith.drafters.heads.steps import Span
 from draftsmith.drafters.heads.tables import TargetTables, check_target
 from draftsmith.drafters.heads.weights import HeadWeights, layer_name
 from draftsmith.kernels.cpu.pieces import (
@@ -23,7 +24,10 @@ from draftsmith.kernels.cpu.pieces import (
     swiglu,
 )
 
-__all__ = ["BranchRow", "EagleHead", "HeadRow", "Span"]
+__all__ = ["BranchRow", "EagleHead", "HeadRow"]
+
+_MOST_ROWS = 256
+"""Rows of a prompt that are read at once."""
 
 
 class HeadRow:
@@ -38,6 +42,11 @@ class HeadRow:
             nothing = torch.empty(0, *shape[1:], device=device)
             self._held = [(nothing, nothing)] * config.num_layers
         self.length = 0
+
+    def has_room(self, num_tokens: int) -> bool:
+        """It grows as it is written to."""
+        del num_tokens
+        return True
 
     def begin(self, count: int) -> None:
         """Make room for a step of so many rows."""
@@ -81,6 +90,10 @@ class BranchRow:
         """Of each layer the key and the value, `[1, kv_heads, head]`."""
         self.length = 0
 
+    def has_room(self, num_tokens: int) -> bool:
+        """As the sequence's row has."""
+        return self._trunk.has_room(num_tokens)
+
     def begin(self, count: int) -> None:
         """Make room for its only row, behind its path."""
         assert count == 1
@@ -100,21 +113,6 @@ class BranchRow:
         # Only the last row's is asked for; the others are there for their keys and values.
         queries = query.expand(len(path), -1, -1).contiguous()
         return self._trunk.attend(layer, queries, keys, values)[-1:]
-
-
-class Span:
-    """The new rows of one sequence in a step.
-
-    Args:
-        row: Its cache, or a branch of it.
-        tokens: Of each new row the id whose embedding it reads.
-        position: Of the first.
-    """
-
-    __slots__ = ("position", "row", "tokens")
-
-    def __init__(self, row: HeadRow | BranchRow, tokens: Sequence[int], position: int) -> None:
-        self.row, self.tokens, self.position = row, tokens, position
 
 
 class _Layer:
@@ -164,6 +162,7 @@ class EagleHead:
         check_target(target, *sizes, config.boundaries)
         weights.check(config)
         self.config, self.device = config, device
+        self.uses_torch_threads = not has_kernels(device)
         place, tensors = Place(device, format), weights.tensors
         self._fc = place.product([tensors["fc"]])
         self._layers = [_Layer(config, weights, i, place) for i in range(config.num_layers)]
@@ -178,6 +177,11 @@ class EagleHead:
         self._embed = target.embed
         self._ids = None if weights.ids is None else weights.ids.to(device)
         self._waves = torch.empty(0, 2, config.head_size // 2)
+
+    def most_rows(self, num_tokens: int) -> int:
+        """However long a sequence is, so many rows of it are read at once."""
+        del num_tokens
+        return _MOST_ROWS
 
     def open_row(self) -> HeadRow:
         """An empty cache for one sequence."""
@@ -209,7 +213,7 @@ class EagleHead:
         embedded = self._embedded([token for span in spans for token in span.tokens])
         waves = self._waves_of(spans)
         for span in spans:
-            span.row.begin(len(span.tokens))
+            _held(span).begin(len(span.tokens))
         hidden = self._rms(feature, layer.hidden_norm)
         inputs = torch.cat((self._rms(embedded, layer.input_norm), hidden), dim=1)
         stream = hidden if config.norm_before_residual else feature
@@ -264,7 +268,7 @@ class EagleHead:
         for span in spans:
             part = slice(first, first := first + len(span.tokens))
             gathered.append(
-                span.row.attend(number, turned[part, :heads], turned[part, heads:], values[part])
+                _held(span).attend(number, turned[part, :heads], turned[part, heads:], values[part])
             )
         return layer.output(gathered[0] if len(gathered) == 1 else torch.cat(gathered))
 
@@ -287,3 +291,8 @@ class EagleHead:
 
     def _rms(self, states: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(states, weight, self.config.norm_epsilon)
+
+
+def _held(span: Span) -> HeadRow | BranchRow:
+    assert isinstance(span.row, HeadRow | BranchRow)
+    return span.row

@@ -65,6 +65,13 @@ class Eagle3(Head):
         self, target: LanguageModel, name: str = "eagle3", dtype: Dtype = "auto", branches: int = 1
     ) -> HeadDrafter:
         """A drafter that goes on from its own states."""
+        if target.can_be_captured:
+            # Here, because it imports Triton, which not every installation has.
+            from draftsmith.drafters.heads.gpu_head import GpuHead
+            from draftsmith.models.native.gpu import GpuDecoder
+
+            assert isinstance(target, GpuDecoder)
+            return HeadDrafter(GpuHead(self.config, self.weights, target), name, branches)
         tables, place = tables_of(target), target.device
         head = EagleHead(self.config, self.weights, tables, place, format_of(dtype))
         return HeadDrafter(head, name, branches)

@@ -17,7 +17,8 @@ class GpuLayer:
     """One layer."""
 
     attention_norm: Float[Tensor, " hidden"]
-    inputs: Float[Tensor, "query_key_value hidden"]
+    inputs: Float[Tensor, "query_key_value seen"]
+    """Over the stream; the first layer of a draft head sees two rows side by side."""
     inputs_bias: Float[Tensor, " query_key_value"] | None
     head_norms: tuple[Float[Tensor, " head"], Float[Tensor, " head"]] | None
     """Of queries and of keys."""
