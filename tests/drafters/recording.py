@@ -48,7 +48,7 @@ class Recording:
     def follow(self, rows: Sequence[int]) -> list[list[int]]:
         return [[] for _ in rows]
 
-    def grow(self, rows: Sequence[int], branches: int) -> Growth:
+    def grow(self, rows: Sequence[int], branches: int, depth: int | None = None) -> Growth:
         raise AssertionError("this round grows no trees")
 
     def drawn(self) -> Draft:

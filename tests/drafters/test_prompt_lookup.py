@@ -28,7 +28,7 @@ class Round:
     def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
         raise AssertionError("prompt lookup draws nothing")
 
-    def grow(self, rows: Sequence[int], branches: int) -> Growth:
+    def grow(self, rows: Sequence[int], branches: int, depth: int | None = None) -> Growth:
         raise AssertionError("this round grows no trees")
 
     def follow(self, rows: Sequence[int]) -> list[list[int]]:

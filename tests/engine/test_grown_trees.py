@@ -262,6 +262,27 @@ def test_every_drawn_token_is_checked_and_of_others_the_likeliest(is_drawn: bool
     assert grown.tips(0, 2) == ([] if is_drawn else [Tip(0, 3, (1, 3))])
 
 
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_a_node_at_the_depth_that_was_asked_for_is_not_read(is_drawn: bool) -> None:
+    grown = Tree(8, 2, is_drawn=is_drawn)
+    grown.tips(0, 3)
+    for token in (7, 8):
+        grown.add(ROOT, Child(token, 0.5))
+    assert {tip.node for tip in grown.tips(0, 3)} == {0, 1}
+    for parent in (0, 1):
+        grown.add(parent, Child(9, 0.9))
+    assert grown.tips(0, 3) == []
+
+
+def test_at_the_last_depth_more_children_are_drawn() -> None:
+    """No longer chain could have their rows."""
+    counts = {
+        depth: len(list(Tree(4, depth, is_drawn=True).places_to_draw({ROOT: 0.9}, 4)))
+        for depth in (None, 4, 3, 2, 1)
+    }
+    assert counts == {None: 1, 4: 1, 3: 2, 2: 3, 1: 4}
+
+
 def test_a_second_child_is_drawn_where_it_is_worth_more_than_the_end_of_a_chain() -> None:
     def counts(sure: float, size: int) -> int:
         return len(list(Tree(size, is_drawn=True).places_to_draw({ROOT: sure}, 3)))

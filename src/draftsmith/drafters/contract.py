@@ -134,7 +134,7 @@ class DraftContext(Protocol):
         """
         ...
 
-    def grow(self, rows: Sequence[int], branches: int) -> Growth:
+    def grow(self, rows: Sequence[int], branches: int, depth: int | None = None) -> Growth:
         """Grow a tree for each of some sequences, in the place of `draw`, `wanting` and `follow`.
 
         Ask for `tips`, read them, `branch` from the logits, until there are none; then `drawn` has
@@ -145,6 +145,7 @@ class DraftContext(Protocol):
         Args:
             rows: Indices into `sequences`.
             branches: Children of a token, at most.
+            depth: Tokens of a path, at most; None for as many as the tree may have.
 
         Returns:
             The trees.

@@ -19,7 +19,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel, Rows
 from tests import tiny
-from tests.drafters.heads import kit
+from tests.drafters.heads import kinds, kit
 from tests.engine.kit import PROMPTS, texts
 from tests.models.native.test_cpu import fast, plain
 from tests.models.native.test_gpu import fast_and_plain
@@ -60,19 +60,21 @@ def drafter(model: LanguageModel) -> HeadDrafter:
 @pytest.mark.parametrize("kind", ["plain", "fast", "gpu"])
 @pytest.mark.parametrize("gamma", [1, 4, "auto"])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str) -> None:
+@pytest.mark.parametrize("head", kinds.MADE)
+def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str, head: str) -> None:
     model, params = target(kind), MODES[mode]
     wanted = texts(Engine(model).generate(PROMPTS, params))
-    assert texts(Engine(model, draft=drafter(model), gamma=gamma).generate(PROMPTS, params)) == (
-        wanted
-    )
+    drafted = Engine(model, draft=kinds.MADE[head](model, 1), gamma=gamma)
+    assert texts(drafted.generate(PROMPTS, params)) == wanted
 
 
 @pytest.mark.parametrize("verifier", ["rejection", "block"])
-def test_the_other_verifiers_take_its_laws(verifier: str) -> None:
+@pytest.mark.parametrize("head", kinds.MADE)
+def test_the_other_verifiers_take_its_laws(verifier: str, head: str) -> None:
     model = target("plain")
     params = SamplingParams(max_tokens=24, temperature=1.0, seed=1, verifier=verifier)
-    results = Engine(model, draft=drafter(model), gamma=3).generate(PROMPTS, params)
+    draft = kinds.MADE[head](model, 1)
+    results = Engine(model, draft=draft, gamma=3).generate(PROMPTS, params)
     assert sum(one.completions[0].statistics.num_drafted for one in results) > 24
 
 

@@ -12,12 +12,10 @@ from draftsmith.core.trees import ROOT, ancestors
 from draftsmith.drafters import Draft
 from draftsmith.drafters.heads import HeadDrafter, eagle3
 from draftsmith.drafters.heads.eagle3 import EagleHead
-from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.drafters.trees import Tip
 from draftsmith.engine.engine import Engine
-from draftsmith.models.contract import LanguageModel
-from tests.drafters.heads import kit
-from tests.drafters.heads.test_engine import MODES, made_for, target
+from tests.drafters.heads import kinds, kit
+from tests.drafters.heads.test_engine import MODES, target
 from tests.drafters.recording import view
 from tests.engine.kit import PROMPTS, texts
 from tests.engine.test_grown_trees import bushy, few, first_tokens
@@ -62,7 +60,7 @@ class Growing(kit.Handing):
     takes_trees = True
     bush: Bush
 
-    def grow(self, rows: Sequence[int], branches: int) -> Bush:
+    def grow(self, rows: Sequence[int], branches: int, depth: int | None = None) -> Bush:
         assert branches == 2
         self.bush = Bush(rows, sum(len(one.tokens) for one in self.sequences))
         return self.bush
@@ -101,20 +99,17 @@ def test_a_nodes_logits_are_those_of_the_plain_twin_on_its_path(
         lists = [[*text, *context.bush.tokens[row][1:2], 4] for row, text in enumerate(lists)]
 
 
-def drafter(model: LanguageModel, branches: int = 2) -> HeadDrafter:
-    head = EagleHead(*made_for(model), tables_of(model), model.device, None)
-    return HeadDrafter(head, "head", branches)
-
-
 @pytest.mark.parametrize("kind", ["plain", "fast"])
 @pytest.mark.parametrize("gamma", [1, 6, "auto"])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str) -> None:
+@pytest.mark.parametrize("head", kinds.MADE)
+def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str, head: str) -> None:
     model, params = target(kind), MODES[mode]
     if not model.takes_trees:
         pytest.skip("takes no trees")
     wanted = texts(Engine(model).generate(PROMPTS, params))
-    results = Engine(model, draft=drafter(model), gamma=gamma).generate(PROMPTS, params)
+    draft = kinds.MADE[head](model, 2)
+    results = Engine(model, draft=draft, gamma=gamma).generate(PROMPTS, params)
     assert texts(results) == wanted
 
 
@@ -123,15 +118,20 @@ def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str) ->
 @pytest.mark.statistical
 @pytest.mark.parametrize("verifier", ["rejection", "block"])
 @pytest.mark.parametrize("branches", [1, 2])
-def test_the_joint_law_of_the_first_tokens_is_the_targets(verifier: str, branches: int) -> None:
-    outcomes, kept = first_tokens(verifier, drafter(few(14), branches), 2 * branches)
+@pytest.mark.parametrize("head", kinds.MADE)
+def test_the_joint_law_of_the_first_tokens_is_the_targets(
+    verifier: str, branches: int, head: str
+) -> None:
+    outcomes, kept = first_tokens(verifier, kinds.MADE[head](few(14), branches), 2 * branches)
     assert_law(outcomes, exact_law(), false_fail_rate=FALSE_FAIL_RATE, detects=DETECTS)
     assert kept is not None
     assert 1.1 < kept < 3, "the draft must be neither useless nor right"
 
 
-def test_trees_are_checked_in_every_round() -> None:
+@pytest.mark.parametrize("head", kinds.MADE)
+def test_trees_are_checked_in_every_round(head: str) -> None:
     model = target("plain")
     params = SamplingParams(max_tokens=24, temperature=1.0, seed=1, verifier="block")
-    results = Engine(model, draft=drafter(model, 3), gamma=6).generate(PROMPTS, params)
+    draft = kinds.MADE[head](model, 3)
+    results = Engine(model, draft=draft, gamma=6).generate(PROMPTS, params)
     assert sum(one.completions[0].statistics.num_drafted for one in results) > 60

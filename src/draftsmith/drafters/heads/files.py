@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from draftsmith.drafters.heads.whole_numbers import unrounded
 from draftsmith.errors import ModelFormatError
-from draftsmith.models.native.checkpoint import open_checkpoint
+from draftsmith.models.native.checkpoint import open_checkpoint, open_safetensors
 from draftsmith.models.native.stored import ID_TYPES
 
 __all__ = ["PICKLE", "read_config", "read_tensors"]
@@ -33,22 +33,26 @@ def read_config(folder: Path) -> dict[str, object]:
     return value
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path, names: Sequence[str] = ()) -> dict[str, Tensor]:
     """Every tensor of a head's folder: weights in float32, tables of ids as they are.
 
     Args:
         folder: With `model.safetensors` (or its shards), or `pytorch_model.bin`, which is read as
             tensors only: nothing in it is run.
+        names: Files of the kind's own, of which the first that is there is read instead.
 
     Raises:
         ModelFormatError: A file is missing, cut off, or holds something else.
     """
-    path = folder / PICKLE
-    if path.is_file() and not any(folder.glob("model.safetensors*")):
+    own = next((folder / name for name in names if (folder / name).is_file()), None)
+    path = own or folder / PICKLE
+    is_pickle = path.is_file() and path.suffix != ".safetensors"
+    if is_pickle and (own is not None or not any(folder.glob("model.safetensors*"))):
         return _from_pickle(path)
+    opened = open_checkpoint(folder, with_ids=True) if own is None else open_safetensors(own)
     stored = {
         name: tensor.ids() if tensor.format in ID_TYPES else tensor.tensor()
-        for name, tensor in open_checkpoint(folder, with_ids=True).items()
+        for name, tensor in opened.items()
     }
     return unrounded(stored)
 

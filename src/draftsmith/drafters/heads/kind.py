@@ -76,6 +76,7 @@ class Reading(NamedTuple):
     """What to say of it, as in "with states behind layers 1, 2, 3"."""
     place: int = 0
     """The drafted token that tells the two apart, from 0."""
+    remedy: str = "correct its config.json"
 
 
 class Written(NamedTuple):

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 from draftsmith.drafters.heads.eagle3_kind import claims_eagle3, read_eagle3_kind
 from draftsmith.drafters.heads.files import PICKLE, read_config
 from draftsmith.drafters.heads.kind import Head
+from draftsmith.drafters.heads.medusa_kind import read_medusa_kind
+from draftsmith.drafters.heads.medusa_layout import MEDUSA_FILES, claims_medusa
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.models.native.bounds import named_after
 
@@ -26,7 +28,10 @@ class Kind(NamedTuple):
     """Files beside the config and safetensors."""
 
 
-KINDS: Final = (Kind("EAGLE-3", claims_eagle3, read_eagle3_kind, (PICKLE,)),)
+KINDS: Final = (
+    Kind("Medusa", claims_medusa, read_medusa_kind, MEDUSA_FILES),
+    Kind("EAGLE-3", claims_eagle3, read_eagle3_kind, (PICKLE,)),
+)
 """The first that claims a folder reads it, or says what is not known there. EAGLE-3, the last,
 claims whatever is marked as a head."""
 

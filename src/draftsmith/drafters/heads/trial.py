@@ -17,7 +17,7 @@ from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.models.tokenizer import Tokenizer
 
-__all__ = ["FLOOR", "Trial", "rates_of", "try_head", "written_by"]
+__all__ = ["FLOOR", "Trial", "rates_of", "starts_of", "try_head", "written_by"]
 
 FLOOR = 0.2
 """Of first drafted tokens, the share that must be right; a head that was read wrongly has 0.01 to
@@ -76,23 +76,32 @@ def try_head(head: Head, target: LanguageModel, words: Tokenizer | None = None) 
     """
     readings = head.readings(target)
     boundaries = {b for one in readings for b in one.head.boundaries} | {*head.boundaries}
-    texts = written_by(target, _starts(target, words), sorted(boundaries))
+    texts = written_by(target, starts_of(target, words), sorted(boundaries))
     rates = rates_of(head, target, texts)
     count = sum(len(text.tokens) - text.num_prompt for text in texts)
     cause = None
-    for other, why, place in readings:
+    for other, why, place, remedy in readings:
         if rates[0] >= FLOOR and place == 0:
             continue
         theirs = rates_of(other, target, texts)
         # A reading that is only a little better may be chance.
         if theirs[place] >= max(FLOOR, _BETTER * rates[place]):
             share = f"{100 * theirs[place]:.0f} % of its {_PLACES[place]} tokens"
-            cause = f"{why} it would be right in {share}: correct its config.json"
+            cause = f"{why} it would be right in {share}: {remedy}"
             break
     return Trial(rates, count, cause)
 
 
-def _starts(target: LanguageModel, words: Tokenizer | None) -> list[list[int]]:
+def starts_of(target: LanguageModel, words: Tokenizer | None = None) -> list[list[int]]:
+    """What the texts of a trial begin with.
+
+    Args:
+        target: Writes them.
+        words: Its tokenizer; None begins them with single ids.
+
+    Returns:
+        Ids, two or more of each.
+    """
     if words is not None:
         return [words.encode(text) for text in _STARTS]
     size = target.traits.vocab_size

@@ -186,14 +186,14 @@ class RoundContext:
         if law is not None and turn.verifier.needs_draft_probs:
             turn.laws.append(law)
 
-    def grow(self, rows: Sequence[int], branches: int) -> TreeGrowth:
+    def grow(self, rows: Sequence[int], branches: int, depth: int | None = None) -> TreeGrowth:
         """Grow trees in the place of chains."""
         if not self._takes_trees:
             raise DraftError("a drafter grows trees where only chains are checked: takes_trees")
         if self._growth is not None or any(turn.drawn for turn in self.turns):
             raise DraftError("a drafter grows trees once a round, and draws nothing beside them")
         where = self.vocab_size, self._device
-        how = self.wanting, rows, branches, self.pace
+        how = self.wanting, rows, branches, self.pace, depth
         self._growth = TreeGrowth(self.turns, *where, *how)
         return self._growth
 

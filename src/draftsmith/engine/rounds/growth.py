@@ -45,6 +45,7 @@ class TreeGrowth:
         rows: Sequences that are drafted for.
         branches: Children of a node at most.
         pace: Who says which nodes are worth checking, if anybody does.
+        depth: Tokens of a path at most; None for no bound.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class TreeGrowth:
         rows: Sequence[int],
         branches: int,
         pace: Pace | None = None,
+        depth: int | None = None,
     ) -> None:
         self._turns, self._vocab_size, self._device = turns, vocab_size, device
         self._wanting, self._live, self._branches = wanting, list(rows), branches
         self._pace = pace
-        self._trees = [Tree(turn.view.gamma, is_drawn=_is_drawn(turn)) for turn in turns]
+        self._trees = [Tree(turn.view.gamma, depth, is_drawn=_is_drawn(turn)) for turn in turns]
         self._tips: list[Tip] = []
 
     def tips(self) -> list[Tip]:

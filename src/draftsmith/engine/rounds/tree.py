@@ -55,23 +55,30 @@ class Tree:
 
     Args:
         size: Nodes that are checked at most.
+        depth: Nodes of a path at most; None for no bound.
         is_drawn: Whether every node is checked, so that there are never more.
     """
 
-    def __init__(self, size: int, *, is_drawn: bool) -> None:
+    def __init__(self, size: int, depth: int | None = None, *, is_drawn: bool) -> None:
         self._size, self._is_drawn = size, is_drawn
+        self._depth = size if depth is None else min(depth, size)
         self.tokens: list[int] = []
         self._parents: list[int] = []
         self._children: list[Child] = []
         self._chances: list[float] = []
         """Of each node to be kept: the product of the confidences on its way."""
+        self._depths = {ROOT: 0}
+        """Of each node, how many lead to it, itself included."""
         self._unread = {ROOT}
         self._num_before = 0
         """Nodes before the step in hand."""
 
     def add(self, parent: int, child: Child) -> None:
         """One more node."""
-        self._unread.add(len(self.tokens))
+        node = len(self.tokens)
+        self._depths[node] = 1 + self._depths[parent]
+        if self._depths[node] < self._depth:
+            self._unread.add(node)
         self.tokens.append(child.token)
         self._parents.append(parent)
         self._children.append(child)
@@ -101,7 +108,8 @@ class Tree:
 
         What a child is worth is its `kept_chance` along the way to it. It is drawn if that is more
         than the last token is worth of the chain that all rows that are left could buy behind the
-        best node. Tokens are not looked at.
+        best node; rows that no such chain could have go to whatever is worth most. Tokens are not
+        looked at.
 
         Args:
             sure: Of the nodes that were read, the largest mass of the law.
@@ -113,9 +121,12 @@ class Tree:
         if not heap or not left:
             return
         best, node, _ = heap[0]
-        least = -best * kept_chance(sure[node], 0) ** (left - 1)
-        while heap and left and -heap[0][0] >= least:
-            _, node, number = heapq.heappop(heap)
+        length = min(left, self._depth - self._depths[node])
+        least = -best * kept_chance(sure[node], 0) ** (length - 1)
+        spare = left - length
+        while heap and left and (-heap[0][0] >= least or spare):
+            worth, node, number = heapq.heappop(heap)
+            spare -= -worth < least
             yield node
             left -= 1
             if number < branches:

@@ -14,7 +14,7 @@ import torch
 from draftsmith.errors import ModelFormatError, ModelNotFoundError
 from draftsmith.models.native.stored import FLOAT_TYPES, ID_TYPES, StoredTensor
 
-__all__ = ["open_checkpoint"]
+__all__ = ["open_checkpoint", "open_safetensors"]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -58,6 +58,21 @@ def open_checkpoint(folder: Path, *, with_ids: bool = False) -> dict[str, Stored
             "save the model again as safetensors"
         )
     raise ModelFormatError(f"{folder} holds no {_SINGLE}; give a model's folder")
+
+
+def open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """List the tensors of one file of floats and tables of ids.
+
+    Args:
+        path: Of the file, which is there. Its header is read and checked; weights are not.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        ModelFormatError: It is truncated or malformed.
+    """
+    return {tensor.name: tensor for tensor in _read_file(path, {**FLOAT_TYPES, **ID_TYPES})}
 
 
 # --- shards -----------------------------------------------------------------------------------

@@ -1,0 +1,41 @@
+"""A head of every kind with random weights, for a small target."""
+
+from collections.abc import Callable
+
+from draftsmith.drafters import Drafter
+from draftsmith.drafters.heads import HeadDrafter
+from draftsmith.drafters.heads.eagle3 import EagleHead
+from draftsmith.drafters.heads.medusa import MedusaDrafter, MedusaHeads
+from draftsmith.drafters.heads.tables import tables_of
+from draftsmith.models.contract import LanguageModel
+from tests.drafters.heads import kit, medusa_kit
+
+__all__ = ["MADE"]
+
+
+def _eagle3(model: LanguageModel, branches: int) -> HeadDrafter:
+    tables = tables_of(model)
+    config = kit.config(
+        boundaries=(0, 1, 2),
+        target_hidden_size=tables.hidden_size,
+        hidden_size=tables.hidden_size,
+        target_vocab_size=tables.vocab_size,
+        vocab_size=tables.vocab_size,
+    )
+    head = EagleHead(config, kit.weights(config), tables, model.device, None)
+    return HeadDrafter(head, "head", branches)
+
+
+def _medusa(model: LanguageModel, branches: int) -> MedusaDrafter:
+    tables = tables_of(model)
+    config = medusa_kit.config(
+        hidden_size=tables.hidden_size,
+        target_vocab_size=tables.vocab_size,
+        vocab_size=tables.vocab_size,
+    )
+    heads = MedusaHeads(config, medusa_kit.weights(config), tables, model.device, None)
+    return MedusaDrafter(heads, "heads", branches)
+
+
+MADE: dict[str, Callable[[LanguageModel, int], Drafter]] = {"eagle3": _eagle3, "medusa": _medusa}
+"""From a target and the guesses for each position at most."""
