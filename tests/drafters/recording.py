@@ -16,6 +16,7 @@ class Call(NamedTuple):
 
     rows: list[int]
     logits: Tensor
+    confidences: Sequence[float] | None = None
 
 
 @dataclass
@@ -35,8 +36,10 @@ class Recording:
     def states(self, row: int) -> Tensor:
         raise AssertionError("this round hands out no states")
 
-    def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
-        self.calls.append(Call(list(rows), logits.clone()))
+    def draw(
+        self, rows: Sequence[int], logits: Tensor, confidences: Sequence[float] | None = None
+    ) -> list[int]:
+        self.calls.append(Call(list(rows), logits.clone(), confidences))
         for row in rows:
             token = next(self.queues[row], 0) if self.queues else 0
             self.tokens[row].append(token)
@@ -57,6 +60,14 @@ class Recording:
     def logits_of(self, row: int) -> list[Tensor]:
         """What was shown for one sequence, in order."""
         return [call.logits[call.rows.index(row)] for call in self.calls if row in call.rows]
+
+    def confidences_of(self, row: int) -> list[float | None]:
+        """How sure the drafter was of one sequence's tokens; None where it did not say."""
+        return [
+            None if call.confidences is None else call.confidences[call.rows.index(row)]
+            for call in self.calls
+            if row in call.rows
+        ]
 
 
 def view(

@@ -30,7 +30,9 @@ class Round:
     takes_trees: bool = True
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
+    def draw(
+        self, rows: Sequence[int], logits: Tensor, confidences: Sequence[float] | None = None
+    ) -> list[int]:
         raise AssertionError("nothing is drawn")
 
     def grow(self, rows: Sequence[int], branches: int, depth: int | None = None) -> Growth:

@@ -25,7 +25,9 @@ class Round:
     def states(self, row: int) -> Tensor:
         raise AssertionError("prompt lookup reads no states")
 
-    def draw(self, rows: Sequence[int], logits: Tensor) -> list[int]:
+    def draw(
+        self, rows: Sequence[int], logits: Tensor, confidences: Sequence[float] | None = None
+    ) -> list[int]:
         raise AssertionError("prompt lookup draws nothing")
 
     def grow(self, rows: Sequence[int], branches: int, depth: int | None = None) -> Growth:

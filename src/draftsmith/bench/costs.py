@@ -132,11 +132,14 @@ def measure_rounds(
         repeats: Timed rounds of each length; one more warms up.
     """
     clock = Clock()
+    draws = drafter is not None and drafter.draws_from_law
+    drafting = drafter if drafter is not None and draws else Filled(drafter, target)
     engine = Engine(
         ClockedModel(target, clock),
         tokenizer,
-        drafter if drafter is not None and drafter.draws_from_law else Filled(drafter, target),
-        gamma=MAX_GAMMA,
+        drafting,
+        # Whatever it is: the sweep below says how much is drafted.
+        gamma=min(MAX_GAMMA, drafting.longest),
         prefix_caching=False,
     )
     sweep = _Sweep((0, *gammas), clock)

@@ -19,6 +19,7 @@ from draftsmith.core.statistics import Interval, SpeculationStatistics
 from draftsmith.drafters import Drafter, FreeDrafter, ModelDrafter
 from draftsmith.drafters.branching import branching
 from draftsmith.drafters.contract import open_state
+from draftsmith.drafters.lengths import check_fits, fits
 from draftsmith.engine.engine import Engine
 from draftsmith.engine.replay import (
     Guess,
@@ -104,6 +105,9 @@ class Planner:
             InvalidRequestError: As `check_foretold`.
         """
         check_foretold(self.params, self.branches)
+        for drafter in self.drafters.values():
+            for branches in self._branches(drafter):
+                self._gammas(branching(drafter, branches))
         texts = self._write_texts(on_step)
         on_step("checks of 1 to 32 rows")
         engine, target = self.engine, self.engine.target
@@ -187,8 +191,12 @@ class Planner:
 
     def _gammas(self, drafter: Drafter) -> Sequence[int]:
         """Draft lengths to try; one that learns is told of a whole run of checks for each."""
+        if self.gammas is not None:
+            for gamma in self.gammas:
+                check_fits(gamma, drafter)
+            return self.gammas
         learns = open_state(drafter).num_top_ids > 0
-        return self.gammas or (_FEW_GAMMAS if learns else _GAMMAS)
+        return [one for one in (_FEW_GAMMAS if learns else _GAMMAS) if fits(one, drafter)]
 
     def _costs(self, drafter: Drafter, prompt: Sequence[int]) -> RoundCosts:
         gammas, target = self._gammas(drafter), self.engine.target

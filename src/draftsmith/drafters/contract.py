@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.drafters.draft import Draft
 from draftsmith.drafters.trees import Growth
 from draftsmith.models.follower import Follower
@@ -89,7 +90,12 @@ class DraftContext(Protocol):
         """
         ...
 
-    def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
+    def draw(
+        self,
+        rows: Sequence[int],
+        logits: Float[Tensor, "rows some_vocab"],
+        confidences: Sequence[float] | None = None,
+    ) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law.
 
         The logits go through the target's own sampling transform (with the draft's settings where
@@ -99,6 +105,8 @@ class DraftContext(Protocol):
         Args:
             rows: Indices into `sequences`, each with room left for a token.
             logits: The drafter's logits, a row for each of them.
+            confidences: How sure it is of each token before it is drawn, from 0 to 1, for gamma
+                "auto" to learn from; None takes the chance of the likeliest one.
 
         Returns:
             The drawn ids.
@@ -253,6 +261,8 @@ class Drafter(ABC):
     branches: int = 1
     """Guesses for each position at most, of one that grows trees (`DraftContext.grow`); 1 of one
     that drafts chains, or trees of its own making."""
+    longest: int = MAX_GAMMA
+    """Tokens that it can draft one behind another, at most: a chain of more is refused."""
     boundaries: tuple[int, ...] = ()
     """Where `DraftContext.states` looks at the target's residual stream: 0 is the embeddings, b the
     stream behind b layers, before the final norm. Only for targets that hand it out."""

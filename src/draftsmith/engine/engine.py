@@ -8,6 +8,7 @@ from draftsmith.core.gamma import Gamma, gamma_for
 from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_flag, check_whole
 from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters.lengths import check_fits, fits
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.translated import TranslatedDrafter
 from draftsmith.engine.control.auto import AutoGamma
@@ -93,7 +94,7 @@ class Engine:
         prefix_caching: bool = True,
     ) -> None:
         _check_kinds(target, tokenizer, draft, draft_tokenizer)
-        self.gamma: Gamma = gamma_for(gamma, has_draft=draft is not None)
+        self.gamma: Gamma = _gamma_for(gamma, draft)
         self.max_batch_size = check_whole("max_batch_size", max_batch_size)
         if self.max_batch_size < 1:
             raise InvalidRequestError(f"max_batch_size must be 1 or more, got {max_batch_size}")
@@ -269,6 +270,17 @@ class Engine:
                 f"{odd} is for drafts that are drawn, and {self.draft.name} draws none: "
                 f"leave {odd}={getattr(params, odd)} out"
             )
+
+
+def _gamma_for(gamma: Gamma | None, draft: Drafter | None) -> Gamma:
+    """Gamma as it holds for a drafter."""
+    found = gamma_for(gamma, has_draft=draft is not None)
+    if draft is None or found == "auto":
+        return found
+    if gamma is None and not fits(found, draft):
+        return draft.longest
+    check_fits(found, draft)
+    return found
 
 
 def _check_kinds(target: object, tokenizer: object, draft: object, draft_tokenizer: object) -> None:

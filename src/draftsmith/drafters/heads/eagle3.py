@@ -14,6 +14,7 @@ from draftsmith.drafters.heads.config import HeadConfig
 from draftsmith.drafters.heads.product import PACKED, Place
 from draftsmith.drafters.heads.steps import Span
 from draftsmith.drafters.heads.tables import TargetTables, check_target
+from draftsmith.drafters.heads.waves import Waves
 from draftsmith.drafters.heads.weights import HeadWeights, layer_name
 from draftsmith.kernels.cpu.pieces import (
     KeyValues,
@@ -176,7 +177,7 @@ class EagleHead:
         self._embedding = tensors["embedding"].to(device) if config.has_embedding else None
         self._embed = target.embed
         self._ids = None if weights.ids is None else weights.ids.to(device)
-        self._waves = torch.empty(0, 2, config.head_size // 2)
+        self._waves = Waves(config.rotary, device)
 
     def most_rows(self, num_tokens: int) -> int:
         """However long a sequence is, so many rows of it are read at once."""
@@ -211,7 +212,7 @@ class EagleHead:
         config, layer = self.config, self._layers[0]
         assert layer.hidden_norm is not None
         embedded = self._embedded([token for span in spans for token in span.tokens])
-        waves = self._waves_of(spans)
+        waves = self._waves.of([(span.position, len(span.tokens)) for span in spans])
         for span in spans:
             _held(span).begin(len(span.tokens))
         hidden = self._rms(feature, layer.hidden_norm)
@@ -276,18 +277,6 @@ class EagleHead:
         if self._embedding is not None:
             return self._embedding[torch.tensor(tokens, device=self.device)].float()
         return self._embed(tokens).to(self.device)
-
-    def _waves_of(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of every row's angles, `[rows, half]`."""
-        end = max(span.position + len(span.tokens) for span in spans)
-        if end > len(self._waves):
-            rotary, positions = self.config.rotary, torch.arange(max(2 * end, 1024))
-            angles = positions.unsqueeze(1) * rotary.inverse_frequencies
-            both = torch.stack((angles.cos(), angles.sin()), dim=1) * rotary.scale
-            self._waves = both.to(self.device)
-        parts = [self._waves[one.position : one.position + len(one.tokens)] for one in spans]
-        found = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return found[:, 0], found[:, 1]
 
     def _rms(self, states: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(states, weight, self.config.norm_epsilon)

@@ -1,12 +1,12 @@
 """The keys of a head's config.json: those that are read, those that change nothing, no others."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from draftsmith.drafters.heads.whole_numbers import QUANTIZATION
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["check_keys", "layer_keys"]
+__all__ = ["CONSTANTS", "WITHOUT_EFFECT", "check_keys", "check_part", "layer_keys"]
 
 _LAYER = "transformer_layer_config"
 _READ: Final = frozenset(
@@ -37,7 +37,7 @@ _READ: Final = frozenset(
         "vocab_size",
     )
 )
-_EMPTY: Final[dict[str, tuple[object, ...]]] = {
+CONSTANTS: Final[dict[str, tuple[object, ...]]] = {
     "attention_bias": (False, None),
     "embed_requires_grad": (True, False, None),
     "hidden_act": ("silu", None),
@@ -48,7 +48,7 @@ _EMPTY: Final[dict[str, tuple[object, ...]]] = {
     "use_sliding_window": (False, None),
 }
 """Keys that may be there with these values alone."""
-_WITHOUT_EFFECT: Final = frozenset(
+WITHOUT_EFFECT: Final = frozenset(
     (
         "_name_or_path",
         "attention_dropout",
@@ -108,23 +108,39 @@ def check_keys(config: Mapping[str, object]) -> None:
     Raises:
         ModelFormatError: With the key, its value and the remedy.
     """
-    known = _READ | _WITHOUT_EFFECT | {_LAYER}
-    _check(config, known, "")
+    known = _READ | WITHOUT_EFFECT | {_LAYER}
+    check_part(config, known)
     layer = layer_keys(config)
     if layer is not config:
-        _check(layer, known, f"{_LAYER}.")
+        check_part(layer, known, f"{_LAYER}.")
     eagle = config.get("eagle_config")
     if isinstance(eagle, Mapping):
-        _check(eagle, _EAGLE, "eagle_config.")
+        check_part(eagle, _EAGLE, "eagle_config.")
 
 
-def _check(part: Mapping[str, object], known: frozenset[str], prefix: str) -> None:
+def check_part(
+    part: Mapping[str, object],
+    known: Collection[str],
+    prefix: str = "",
+    constants: Mapping[str, Collection[object]] = CONSTANTS,
+) -> None:
+    """Refuse keys of a part of a config.json that are not known.
+
+    Args:
+        part: The keys and their values.
+        known: Keys that may have any value.
+        prefix: Where the part stands, for messages.
+        constants: Keys that may be there with some values alone, the usual one first.
+
+    Raises:
+        ModelFormatError: With the key, its value and the remedy.
+    """
     for key, value in part.items():
-        if key in _EMPTY:
-            if value not in _EMPTY[key]:
+        if key in constants:
+            if value not in constants[key]:
                 raise ModelFormatError(
                     f"{prefix}{key} is {value!r:.60}: of heads, only "
-                    f"{_EMPTY[key][0]!r} is known there"
+                    f"{next(iter(constants[key]))!r} is known there"
                 )
         elif key not in known:
             raise ModelFormatError(

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from draftsmith.drafters.heads.block_kind import read_block_kind
+from draftsmith.drafters.heads.block_layouts import MASK_FILE, claims_block
 from draftsmith.drafters.heads.eagle3_kind import claims_eagle3, read_eagle3_kind
 from draftsmith.drafters.heads.files import PICKLE, read_config
 from draftsmith.drafters.heads.kind import Head
@@ -30,6 +32,7 @@ class Kind(NamedTuple):
 
 KINDS: Final = (
     Kind("Medusa", claims_medusa, read_medusa_kind, MEDUSA_FILES),
+    Kind("DFlash and DSpark", claims_block, read_block_kind, (MASK_FILE,)),
     Kind("EAGLE-3", claims_eagle3, read_eagle3_kind, (PICKLE,)),
 )
 """The first that claims a folder reads it, or says what is not known there. EAGLE-3, the last,

@@ -86,13 +86,15 @@ class RoundContext:
             raise DraftError("hidden states are the engine's own target's, and of its rounds alone")
         return self.states_of(self._views[row])
 
-    def draw(self, rows: Sequence[int], logits: Float[Tensor, "rows some_vocab"]) -> list[int]:
+    def draw(
+        self,
+        rows: Sequence[int],
+        logits: Float[Tensor, "rows some_vocab"],
+        confidences: Sequence[float] | None = None,
+    ) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law."""
         if self.pace is not None:
-            # The sync is the draft's own: its next pass needs the token, which comes later.
-            largest = logits.float().softmax(dim=-1).amax(dim=-1)
-            # A law that is none is trusted not at all.
-            for row, confidence in zip(rows, largest.nan_to_num(nan=0.0).tolist(), strict=True):
+            for row, confidence in zip(rows, confidences or _largest(logits), strict=True):
                 self.turns[row].confidences.append(confidence)
         logits = logits.to(self._device)
         apart: list[tuple[int, int]] = []
@@ -217,6 +219,14 @@ class RoundContext:
             if turn.draft_law.is_greedy:
                 probs[row, range(len(turn.drawn)), turn.drawn] = 1.0
         return probs
+
+
+def _largest(logits: Float[Tensor, "rows some_vocab"]) -> list[float]:
+    """The chance of each row's likeliest token."""
+    # The sync is the draft's own: its next pass needs the token, which comes later.
+    largest = logits.float().softmax(dim=-1).amax(dim=-1)
+    # A law that is none is trusted not at all.
+    return largest.nan_to_num(nan=0.0).tolist()
 
 
 def _kind(turn: Turn) -> object:

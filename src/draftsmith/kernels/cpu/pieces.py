@@ -136,27 +136,19 @@ class KeyValues:
         self._keys = _grown(self._keys, held, room)
         self._values = _grown(self._values, held, room)
 
-    def attend(
+    def store(
         self,
         layer: int,
-        query: Float[Tensor, "rows heads head"],
         keys: Float[Tensor, "rows kv_heads head"],
         values: Float[Tensor, "rows kv_heads head"],
-    ) -> Float[Tensor, "rows heads*head"]:
-        """Write a layer's new rows behind what is held; what each gathers of all up to itself.
+    ) -> None:
+        """Write a layer's new rows behind what is held.
 
         `length` is not moved: all layers of a pass write to the same slots.
         """
         rows, kv_heads, size = keys.shape
-        group = query.shape[1] // kv_heads
         keys, values = keys.contiguous(), values.contiguous()
-        # [kv_heads, group * rows, head]: each key head's queries side by side.
-        grouped = query.view(rows, kv_heads, group, size).permute(1, 0, 2, 3).contiguous()
-        out = torch.empty_like(grouped)
-        last = [self.length + row + 1 for row in range(rows) for _ in range(group)]
-        reach = (ctypes.c_int32 * len(last))(*last)
-        start = (ctypes.c_int32 * len(last))()
-        row_bytes, head_bytes = _FLOAT_BYTES * size, _FLOAT_BYTES * size * rows * group
+        row_bytes = _FLOAT_BYTES * size
         for head in range(kv_heads):
             held_keys = self._place(self._keys, layer, head)
             held_values = self._place(self._values, layer, head)
@@ -172,6 +164,37 @@ class KeyValues:
                     held_keys,
                     held_values,
                 )
+
+    def attend(
+        self,
+        layer: int,
+        query: Float[Tensor, "rows heads head"],
+        keys: Float[Tensor, "rows kv_heads head"],
+        values: Float[Tensor, "rows kv_heads head"],
+        *,
+        is_causal: bool = True,
+    ) -> Float[Tensor, "rows heads*head"]:
+        """Write a layer's new rows behind what is held; what each gathers of all up to itself.
+
+        Args:
+            layer: Its number.
+            query: Of the new rows.
+            keys: The same.
+            values: The same.
+            is_causal: Else each sees the new rows behind it, too.
+        """
+        self.store(layer, keys, values)
+        rows, kv_heads, size = keys.shape
+        group = query.shape[1] // kv_heads
+        # [kv_heads, group * rows, head]: each key head's queries side by side.
+        grouped = query.view(rows, kv_heads, group, size).permute(1, 0, 2, 3).contiguous()
+        out = torch.empty_like(grouped)
+        ends = range(1, rows + 1) if is_causal else [rows] * rows
+        last = [self.length + end for end in ends for _ in range(group)]
+        reach = (ctypes.c_int32 * len(last))(*last)
+        start = (ctypes.c_int32 * len(last))()
+        head_bytes = _FLOAT_BYTES * size * rows * group
+        for head in range(kv_heads):
             self._library.ds_attend(
                 grouped.data_ptr() + head_bytes * head,
                 ctypes.addressof(start),
@@ -181,8 +204,8 @@ class KeyValues:
                 self._stride,
                 size**-0.5,
                 0,
-                held_keys,
-                held_values,
+                self._place(self._keys, layer, head),
+                self._place(self._values, layer, head),
                 out.data_ptr() + head_bytes * head,
             )
         return out.view(kv_heads, rows, group, size).permute(1, 0, 2, 3).reshape(rows, -1)
@@ -204,6 +227,8 @@ def plain_attention(
     query: Float[Tensor, "rows heads head"],
     keys: Float[Tensor, "slots kv_heads head"],
     values: Float[Tensor, "slots kv_heads head"],
+    *,
+    is_causal: bool = True,
 ) -> Float[Tensor, "rows heads*head"]:
     """What the last rows of a sequence gather of it, each of what lies before it and of itself.
 
@@ -211,6 +236,7 @@ def plain_attention(
         query: Of the last rows.
         keys: Of all.
         values: Of all.
+        is_causal: Else each sees the rows behind it, too.
 
     Returns:
         Of each row, all heads.
@@ -222,7 +248,7 @@ def plain_attention(
         query.transpose(0, 1).unsqueeze(0),
         keys.transpose(0, 1).unsqueeze(0),
         values.transpose(0, 1).unsqueeze(0),
-        attn_mask=mask,
+        attn_mask=mask if is_causal else None,
         enable_gqa=True,
     )
     return gathered[0].transpose(0, 1).flatten(1)

@@ -1,0 +1,162 @@
+"""The keys of a block head's config.json that are read, and those that change nothing.
+
+Publishers keep the keys of the block at the top, in `dflash_config` or in `dspark_config`. What
+stands in several of these places must say the same.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from draftsmith.drafters.heads.keys import CONSTANTS, WITHOUT_EFFECT, check_part, layer_keys
+from draftsmith.errors import ModelFormatError
+
+__all__ = ["PARTS", "check_block_keys", "told"]
+
+PARTS: Final = ("dflash_config", "dspark_config")
+_BLOCK: Final = frozenset(
+    (
+        "aux_hidden_state_layer_ids",
+        "block_size",
+        "causal",
+        "confidence_head_with_markov",
+        "dspark_bonus_anchor",
+        "eagle_aux_hidden_state_layer_ids",
+        "enable_confidence_head",
+        "is_causal",
+        "markov_head_type",
+        "markov_rank",
+        "mask_token_id",
+        "num_target_layers",
+        "projector_type",
+        "sample_from_anchor",
+        "target_layer_ids",
+    )
+)
+_SIZES: Final = frozenset(
+    (
+        "architectures",
+        "draft_vocab_size",
+        "head_dim",
+        "hidden_size",
+        "intermediate_size",
+        "layer_types",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "rms_norm_eps",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "sliding_window",
+        "speculators_config",
+        "speculators_model_type",
+        "target_hidden_size",
+        "vocab_size",
+    )
+)
+_CONSTANTS: Final[dict[str, tuple[object, ...]]] = {
+    **{key: values for key, values in CONSTANTS.items() if key != "sliding_window"},
+    "attention_mode": ("gqa", None),
+    "attention_sink_bias": (False, None),
+    "dspark_backbone_conv_enabled": (False, None),
+    "final_logit_softcapping": (None, 0),
+    "input_embedding_scale": (1.0, None),
+    "is_neox_style": (True, None),
+    "output_multiplier": (1.0, None),
+    "shift_label": (False, None),
+    "use_aux_hidden_state": (True, None),
+    "use_swa": (False, None),
+}
+"""Keys that may be there with these values alone."""
+_WITHOUT_EFFECT: Final = frozenset(
+    (
+        # Of a training.
+        "auf",
+        "ce_loss_alpha",
+        "confidence_head_alpha",
+        "d2_prefix_weight_base",
+        "enable_d2_feature",
+        "l1_loss_alpha",
+        "lambda_base_decay_ratio",
+        "lambda_base_start",
+        "loss_decay_gamma",
+        "max_anchors",
+        "num_anchors",
+        # Of Domino, whose projector_type is refused.
+        "emb_dim",
+        "gru_hidden_dim",
+        "pure_draft_prefix_len",
+        # Of windows, which are refused.
+        "sliding_window_non_causal",
+        "swa_window_size",
+        # How another program computes the same.
+        "_attn_implementation",
+        "attn_implementation",
+    )
+)
+
+
+def told(config: Mapping[str, object], key: str) -> object:
+    """What a config says of a block, wherever that stands; None where it says nothing.
+
+    Args:
+        config: The whole.
+        key: Of the block.
+
+    Raises:
+        ModelFormatError: Two places contradict each other.
+    """
+    places = {"": config} | {f"{name}.": _part(config, name) for name in PARTS}
+    found = {f"{at}{key}": part[key] for at, part in places.items() if part.get(key) is not None}
+    if not found:
+        return None
+    (first, value), *others = found.items()
+    for name, other in others:
+        if other != value:
+            raise ModelFormatError(
+                f"{first} is {value!r:.60} and {name} {other!r:.60}: they contradict each other"
+            )
+    return value
+
+
+def _part(config: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = config.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ModelFormatError(f"{key} is {value!r:.60}, no JSON object; fetch it again")
+    return value
+
+
+def check_block_keys(config: Mapping[str, object]) -> None:
+    """Refuse what is not known: it could change what the head computes.
+
+    Args:
+        config: The parsed file.
+
+    Raises:
+        ModelFormatError: With the key, its value and the remedy.
+    """
+    nested = frozenset((*PARTS, "transformer_layer_config"))
+    known = _BLOCK | _SIZES | _WITHOUT_EFFECT | WITHOUT_EFFECT
+    check_part(config, known | nested, constants=_CONSTANTS)
+    layer = layer_keys(config)
+    if layer is not config:
+        check_part(layer, known, "transformer_layer_config.", _CONSTANTS)
+    for name in PARTS:
+        check_part(_part(config, name), known, f"{name}.", _CONSTANTS)
+    _check_windows(layer)
+
+
+def _check_windows(layer: Mapping[str, object]) -> None:
+    types = layer.get("layer_types")
+    listed = types if isinstance(types, list) else []
+    odd = [one for one in listed if one != "full_attention"]
+    if odd or (types is not None and not listed):
+        raise ModelFormatError(
+            f"layer_types is {odd or types!r:.60}: of heads, only full_attention is known there"
+        )
+    if layer.get("sliding_window") is not None and not listed:
+        raise ModelFormatError(
+            f"sliding_window is {layer['sliding_window']!r:.60} and no layer_types say where: of "
+            "heads, only full attention is known"
+        )

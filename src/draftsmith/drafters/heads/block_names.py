@@ -1,0 +1,97 @@
+"""What the published layouts call a block head's tensors."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from draftsmith.errors import ModelFormatError
+
+__all__ = ["our_block_names"]
+
+_WHOLE = {
+    "fc.weight": "fc",
+    "encoder.fc.weight": "fc",
+    "hidden_norm.weight": "context_norm",
+    "encoder.output_norm_enc.weight": "context_norm",
+    "norm.weight": "norm",
+    "lm_head.weight": "head",
+    "embed_tokens.weight": "embedding",
+    "markov_head.markov_w1.weight": "markov.previous",
+    "markov_head.markov_w2.weight": "markov.following",
+    "markov_head.gate_proj.weight": "markov.gate",
+    "markov_head.gate_proj.bias": "markov.gate_bias",
+    "markov_head.joint_proj.weight": "markov.joint",
+    "markov_head.joint_proj.bias": "markov.joint_bias",
+    "confidence_head.proj.weight": "confidence",
+    "confidence_head.proj.bias": "confidence_bias",
+}
+_PARTS = {
+    "input_layernorm": "input_norm",
+    "post_attention_layernorm": "post_norm",
+    "self_attn.q_proj": "query",
+    "self_attn.k_proj": "key",
+    "self_attn.v_proj": "value",
+    "self_attn.o_proj": "output",
+    "self_attn.q_norm": "query_norm",
+    "self_attn.k_norm": "key_norm",
+    "mlp.gate_proj": "gate",
+    "mlp.up_proj": "up",
+    "mlp.down_proj": "down",
+}
+_LAYER = re.compile(r"layers\.(?P<number>[0-9]+)\.(?P<part>.+)\.weight")
+_IDS = ("d2t", "t2d")
+_FOREIGN = {
+    "candidate_selector": "DFlash2's selector",
+    "attention_conv": "DFlash2's convolutions",
+    "mlp_conv": "DFlash2's convolutions",
+    "prefix_gru": "Domino",
+    "embed_proj": "Domino",
+    "g_proj": "a gate on attention",
+    "aux_hidden_norms": "norms before fc",
+    "qkv_proj": "queries, keys and values in one matrix",
+    "sinks": "attention sinks",
+    "attention_sink_bias": "attention sinks",
+    "mask_embedding": "an embedding of the mask's own",
+    ".bias": "a bias of a layer",
+}
+
+
+def our_block_names(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """A head's weights by our names; tables of ids are left out.
+
+    Args:
+        tensors: As the files have them.
+        folder: For messages.
+
+    Raises:
+        ModelFormatError: A tensor is none of a block head's; its name is told.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix("model.")
+        if plain in _IDS:
+            continue
+        ours = _our_name(plain)
+        if ours is None or ours in found:
+            raise _unknown(name, folder)
+        found[ours] = tensor
+    return found
+
+
+def _our_name(name: str) -> str | None:
+    if name in _WHOLE:
+        return _WHOLE[name]
+    layer = _LAYER.fullmatch(name)
+    if layer is None or layer["part"] not in _PARTS:
+        return None
+    return f"layers.{int(layer['number'])}.{_PARTS[layer['part']]}"
+
+
+def _unknown(name: str, folder: Path) -> ModelFormatError:
+    kind = next((kind for mark, kind in _FOREIGN.items() if mark in name), None)
+    what = "that no DFlash or DSpark head has" if kind is None else f"of {kind}"
+    return ModelFormatError(
+        f"{folder} holds tensor {name!r}, {what}: that is not known here; give another head"
+    )
