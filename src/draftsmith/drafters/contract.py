@@ -213,6 +213,9 @@ class DraftState(ABC):
             checked: Of each sequence that was checked; only called where `num_top_ids` is set.
         """
 
+    def discard(self) -> None:  # noqa: B027 - nothing is kept, nothing to forget
+        """Forget all sequences: nobody asks again, but an error that is kept may keep this."""
+
     def release(self, sequence: int) -> None:  # noqa: B027 - nothing is kept, nothing to forget
         """Forget a sequence that has ended.
 

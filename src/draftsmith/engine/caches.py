@@ -92,6 +92,8 @@ class Caches:
         """Give back what the caches hold: whoever keeps an error keeps its frames, and them."""
         for follower in self._open:
             follower.discard()
+        if self._state is not None:
+            self._state.discard()
 
     def forget_kept(self) -> None:
         """Let go of what is kept of sequences that have ended."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,36 +17,17 @@ from draftsmith.models.contract import (
     PagedCache,
     Rows,
 )
+from draftsmith.models.followed import Followed, common_prefix
 from draftsmith.models.states import StateLog
 from draftsmith.models.trees import is_path, stem_of
 
 __all__ = ["Followed", "Follower", "common_prefix"]
 
-_TAIL = 64
-"""Tokens at the end in which a draft may have gone wrong."""
+_MOST_AGAIN = 16
+"""Tokens of each sequence that are read again in one pass of all."""
 _MOST_WITH_LOGITS = 8
 """Tokens that are fed beside a wanted one; more are read first, without logits that nobody asks
 for: a large vocabulary's would take more memory than the model."""
-
-
-@runtime_checkable
-class Followed(Protocol):
-    """A sequence that a model follows."""
-
-    @property
-    def id(self) -> int:
-        """The same from round to round, never used again for another sequence."""
-        ...
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        """Committed tokens, prompt included."""
-        ...
-
-    @property
-    def source(self) -> Sequence[int]:
-        """The encoder's tokens; empty for a decoder-only model."""
-        ...
 
 
 @dataclass(slots=True)
@@ -107,7 +88,46 @@ class Follower:
     def take_states(self, sequence: Followed) -> Float[Tensor, "tokens boundaries hidden"]:
         """The streams of the settled tokens that were read since this was last asked for them."""
         assert self._log is not None
+        self.recover_states([sequence])
         return self._log.take(sequence.id, len(sequence.tokens) - 1)
+
+    def pass_over_states(self, sequence: Followed, length: int) -> None:
+        """Hand out no streams of the first `length` tokens: who wants them has read them."""
+        assert self._log is not None
+        self._log.pass_over(sequence.id, length)
+
+    def recover_states(self, sequences: Sequence[Followed]) -> None:
+        """Read again what was fed outside of here, whose streams are nowhere.
+
+        Args:
+            sequences: Whose settled tokens' streams are wanted; each has a row.
+        """
+        together: list[Followed] = []
+        missing: list[Sequence[int]] = []
+        for sequence in sequences:
+            found = self._without_states(sequence)
+            if len(found) > _MOST_AGAIN:
+                self._prefill(self._rows[sequence.id], found)
+            elif found:
+                together.append(sequence)
+                missing.append(found)
+        if together:
+            numbers = [self._rows[sequence.id].number for sequence in together]
+            self._run(together, Rows(numbers, [self._readable(tokens) for tokens in missing]))
+        for sequence, tokens in zip(together, missing, strict=True):
+            self._rows[sequence.id].held.extend(tokens)
+
+    def _without_states(self, sequence: Followed) -> Sequence[int]:
+        """Settled tokens that a row holds and whose streams are nowhere; it forgets them."""
+        row, settled = self._rows.get(sequence.id), sequence.tokens[:-1]
+        assert self._log is not None
+        start = self._log.stop(sequence.id)
+        if row is None or start >= len(row.held):
+            return []
+        end = common_prefix(row.held, settled)
+        row.last = None
+        self._roll_back(row, start)
+        return settled[start:end]
 
     def forget(self, sequence: int) -> None:
         """Let go of a sequence that will not come back, by its id."""
@@ -363,16 +383,3 @@ class Follower:
         # Whatever a draft model makes of it, its drafts may be wrong; a target knows all ids.
         size = self.model.traits.vocab_size
         return [token if token < size else 0 for token in tokens]
-
-
-def common_prefix(held: Sequence[int], tokens: Sequence[int]) -> int:
-    """How many tokens the two begin with in common."""
-    length = min(len(held), len(tokens))
-    if held[:length] == tokens[:length]:
-        return length
-    # Whole slices are compared a hundred times faster than tokens; they differ at the end, if so.
-    sure = max(0, length - _TAIL)
-    if held[:sure] != tokens[:sure]:
-        sure = 0
-    pairs = zip(held[sure:length], tokens[sure:length], strict=True)
-    return next((i for i, (one, other) in enumerate(pairs, sure) if one != other), length)

@@ -56,17 +56,33 @@ class StateLog:
             position: Of the first; what was kept of it and of those behind is forgotten. Streams
                 that were handed out are not kept again: a text that was let go of and read once
                 more has the same.
-            states: Of the tokens, in order.
+            states: Of the tokens, in order. Where those of tokens in between are missing, they are
+                not kept: all are read again when they are wanted.
         """
         self._width = states.shape[-1]
         text = self._texts.setdefault(sequence, _Text())
         if position < text.stop:
             self.cut(sequence, position)
-        assert position <= text.stop, "streams of tokens in between were never handed over"
+        if position > text.stop:
+            return
         new = states[max(0, text.start - position) :]
         if len(new):
             text.parts.append(new)
         text.stop = max(text.stop, position + len(states))
+
+    def stop(self, sequence: int) -> int:
+        """The token behind the last whose streams were noted."""
+        text = self._texts.get(sequence)
+        return 0 if text is None else text.stop
+
+    def pass_over(self, sequence: int, length: int) -> None:
+        """Count the streams of the first `length` tokens as handed out: they went another way."""
+        text = self._texts.setdefault(sequence, _Text())
+        if length <= text.start:
+            return
+        held = self._joined(text)[length - text.start :]
+        text.parts = [held] if len(held) else []
+        text.start, text.stop = length, max(length, text.stop)
 
     def cut(self, sequence: int, length: int) -> None:
         """Forget the streams behind the first `length` tokens."""

@@ -68,6 +68,13 @@ def test_the_text_is_that_of_plain_decoding(kind: str, gamma: int, mode: str, he
     assert texts(drafted.generate(PROMPTS, params)) == wanted
 
 
+@pytest.mark.parametrize("kind", ["fast", "gpu"])
+def test_penalties_look_at_the_text_in_rounds_with_and_without_a_draft(kind: str) -> None:
+    model, params = target(kind), SamplingParams(max_tokens=9, repetition_penalty=1.3)
+    found = Engine(model, draft=drafter(model), gamma=3).generate(PROMPTS, params)
+    assert texts(found) == texts(Engine(model).generate(PROMPTS, params))
+
+
 @pytest.mark.parametrize("verifier", ["rejection", "block"])
 @pytest.mark.parametrize("head", kinds.MADE)
 def test_the_other_verifiers_take_its_laws(verifier: str, head: str) -> None:

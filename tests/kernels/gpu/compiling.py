@@ -19,6 +19,7 @@ from draftsmith.core.noise import NoiseKeys
 from draftsmith.kernels.gpu import (
     attention,
     columns,
+    fresh,
     launching,
     laws,
     lookup,
@@ -70,7 +71,7 @@ def main() -> None:
         (torch.Tensor, "is_cuda", property(lambda self: True)),
     ]
     # The options of a GPU; nothing is launched.
-    chained = (attention, laws, lookup, noise, norms, peers, products, rounds, sums)
+    chained = (attention, fresh, laws, lookup, noise, norms, peers, products, rounds, sums)
     patches += [(module, "CHAINED", True) for module in chained]
     for place, name, value in patches:
         setattr(place, name, value)
@@ -129,6 +130,10 @@ def main() -> None:
     for more in ((), (ints(BATCH), history)):
         rounds.settle(bests, tokens, state, ints(BATCH, 2 * ROWS), *more)
     lookup.look_up(history, state, tokens, ints(BATCH), ints(BATCH), (2, 16))
+    left = fresh.Fresh(torch.zeros(BATCH, 16, HIDDEN), ints(BATCH, 16), ints(BATCH))
+    resumed = fresh.Resumed(ints(BATCH), ints(BATCH), tokens, ints(BATCH))
+    fresh.resume(state, left, resumed)
+    fresh.leave(ints(BATCH, 2 * ROWS), state, left)
     asked = columns.columns_of([Cuts(0.8, 40, 0.9, 0.1)] * BATCH, torch.device("cpu"))
     probs = laws.laws(logits, asked, VOCAB).view(BATCH, ROWS, VOCAB)
     keys = NoiseKeys(torch.zeros(BATCH, dtype=torch.int64), torch.zeros(BATCH, dtype=torch.int64))

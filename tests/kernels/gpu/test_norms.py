@@ -5,7 +5,7 @@
 import pytest
 import torch
 
-from draftsmith.kernels.gpu import norms, plain
+from draftsmith.kernels.gpu import norms, plain_heads
 from tests.kernels.gpu.device import DEVICE
 
 
@@ -17,7 +17,7 @@ def test_a_norm_is_its_twins(width: int, groups: int) -> None:
     weight = torch.randn(groups, width, generator=chance).to(DEVICE)
     found, wanted = (torch.zeros(6, width, device=DEVICE) for _ in range(2))
     norms.norm(lines, weight, found, 1e-5)
-    plain.norm(lines, weight, wanted, 1e-5)
+    plain_heads.norm(lines, weight, wanted, 1e-5)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -28,7 +28,7 @@ def test_rows_are_taken_by_index_and_put_into_a_part_of_wider_ones() -> None:
     index = torch.tensor([8, 0, 3, 3], dtype=torch.int32, device=DEVICE)
     found, wanted = (torch.full((4, 100), 7.0, device=DEVICE) for _ in range(2))
     norms.norm(table, weight, found[:, 40:80], 1e-5, index)
-    plain.norm(table, weight, wanted[:, 40:80], 1e-5, index)
+    plain_heads.norm(table, weight, wanted[:, 40:80], 1e-5, index)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert torch.equal(found[2], found[3])
     alone = torch.empty(1, 40, device=DEVICE)

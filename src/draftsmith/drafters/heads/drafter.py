@@ -64,7 +64,6 @@ class HeadState(DraftState):
         """What drafts."""
         return self._head
 
-    @torch.inference_mode()
     def propose(self, context: DraftContext) -> Draft:
         """Read what was committed, then draft token by token; each is drawn from its law."""
         views = context.sequences
@@ -108,6 +107,10 @@ class HeadState(DraftState):
                 features[tip.row, tip.node] = feature
             growth.branch(logits)
         return context.drawn()
+
+    def discard(self) -> None:
+        """Forget all sequences."""
+        self._rows.clear()
 
     def release(self, sequence: int) -> None:
         """Forget a sequence."""
@@ -196,6 +199,10 @@ class HeadText:
     def drop_drafted(self) -> None:
         """Forget what the target has not read."""
         self.row.length = self.num_settled
+
+    def pass_over(self, num_settled: int) -> None:
+        """Note that so many rows were read on the device; more follow before a draft goes on."""
+        self.num_settled = self.row.length = num_settled
 
     def settle(self, last: Float[Tensor, "1 width"], feature: Float[Tensor, "1 width"]) -> None:
         """Note that the row holds nothing but what the target has read."""

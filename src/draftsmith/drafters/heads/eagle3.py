@@ -188,6 +188,7 @@ class EagleHead:
         """An empty cache for one sequence."""
         return HeadRow(self.config, self.device)
 
+    @torch.inference_mode()
     def feature(
         self, states: Float[Tensor, "rows boundaries hidden"]
     ) -> Float[Tensor, "rows width"]:
@@ -200,6 +201,7 @@ class EagleHead:
         joined = states.flatten(1)
         return self._fc(self._rms(joined, norms[0]) if kind == "joint" else joined)
 
+    @torch.inference_mode()
     def run(
         self, spans: Sequence[Span], feature: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "rows width"]:
@@ -228,6 +230,7 @@ class EagleHead:
             span.row.length += len(span.tokens)
         return stream
 
+    @torch.inference_mode()
     def finish(
         self, stream: Float[Tensor, "rows width"]
     ) -> tuple[Float[Tensor, "rows target_vocab"], Float[Tensor, "rows width"]]:

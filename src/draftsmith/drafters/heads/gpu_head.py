@@ -20,7 +20,7 @@ from draftsmith.drafters.heads.steps import Span
 from draftsmith.drafters.heads.tables import check_target, tables_of
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.errors import CacheFullError
-from draftsmith.kernels.gpu import norms, plain, products
+from draftsmith.kernels.gpu import norms, plain, plain_heads, products
 from draftsmith.kernels.gpu.attention import PAGE
 from draftsmith.kernels.gpu.products import Scratch, plan_for
 from draftsmith.models.native.config import DecoderConfig
@@ -99,7 +99,7 @@ class GpuHead:
         self._layers = GpuLayers(self.weights.layers, self.weights.norm, shape, self.store)
         self._fc = _Product(self.weights.fc)
         self._head = _Product(self.weights.head)
-        self._norm = norms.norm if self.device.type == "cuda" else plain.norm
+        self._norm = norms.norm if self.device.type == "cuda" else plain_heads.norm
 
     @property
     def current(self) -> AbstractContextManager[object]:
@@ -181,6 +181,7 @@ class GpuHead:
         """An empty cache for one sequence."""
         return GpuHeadRow(self.pool)
 
+    @torch.inference_mode()
     def feature(
         self, states: Float[Tensor, "rows boundaries hidden"]
     ) -> Float[Tensor, "rows width"]:
@@ -193,6 +194,7 @@ class GpuHead:
         num_parts = -(-(num_tokens + MOST_ROWS) // PAGE)
         return max(16, min(MOST_ROWS, _MOST_PART_ROWS // num_parts))
 
+    @torch.inference_mode()
     def run(
         self, spans: Sequence[Span], feature: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "rows width"]:
@@ -212,6 +214,7 @@ class GpuHead:
                 found.append(self._run(spans[first : first + at_once], own))
         return found[0] if len(found) == 1 else torch.cat(found)
 
+    @torch.inference_mode()
     def finish(
         self, stream: Float[Tensor, "rows width"]
     ) -> tuple[Float[Tensor, "rows target_vocab"], Float[Tensor, "rows width"]]:

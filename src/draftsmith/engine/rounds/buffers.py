@@ -11,10 +11,13 @@ from draftsmith.core.laws import Cuts
 from draftsmith.core.noise import NoiseKeys
 from draftsmith.kernels.cpu.sampling import NoiseSlot
 from draftsmith.kernels.gpu.columns import Columns, columns_of
+from draftsmith.kernels.gpu.fresh import Fresh
 from draftsmith.kernels.gpu.verdicts import State
 
-__all__ = ["PADDING", "Begin", "Buffers", "Check", "Kind", "bucket"]
+__all__ = ["MOST_GAMMA", "PADDING", "Begin", "Buffers", "Check", "Kind", "bucket"]
 
+MOST_GAMMA = 15
+"""Of a round that is a graph."""
 PADDING = (2, 0, 0, 0)
 """State of a sequence that nobody has: it stands where nothing is out of bounds."""
 _GREEDY = Cuts(0.0, 0, 1.0, 0.0)
@@ -29,6 +32,9 @@ class Begin(NamedTuple):
     noise: NoiseSlot
     cuts: Cuts
     draft_cuts: Cuts
+    feature: Tensor | None = None
+    """`[1, width]`: what a head makes of the state of the token before the newest; None where no
+    head drafts."""
 
 
 class Kind(NamedTuple):
@@ -38,6 +44,9 @@ class Kind(NamedTuple):
     gamma: int
     num_parts: int
     is_sampled: bool
+    num_fresh: int = 0
+    """Tokens of the round before that the draft reads first, at most; 0 where it keeps up by
+    itself."""
 
 
 class Check(NamedTuple):
@@ -57,9 +66,12 @@ class Buffers:
         batch: Sequences.
         device: Where.
         capacity: Tokens of a sequence that are kept here; 0 keeps none.
+        like: A row of what rounds leave for a head that drafts; None is no head.
     """
 
-    def __init__(self, batch: int, device: torch.device, capacity: int) -> None:
+    def __init__(
+        self, batch: int, device: torch.device, capacity: int, like: Tensor | None = None
+    ) -> None:
         table = torch.zeros(6, batch, dtype=torch.int32, device=device)
         self.batch = batch
         self.state = State(*table[:4])
@@ -70,6 +82,12 @@ class Buffers:
         self.history = None
         if capacity:
             self.history = torch.zeros(batch, capacity, dtype=torch.int32, device=device)
+        self.fresh = None if like is None else _fresh(batch, like)
+
+    @property
+    def between_rounds(self) -> list[Tensor]:
+        """What a round moves on, and the next begins with."""
+        return [*self.state, *(self.fresh or ())]
 
     def begin(self, sequences: Sequence[Begin]) -> None:
         """Say which sequences run, and where they stand.
@@ -92,10 +110,27 @@ class Buffers:
             held.copy_(torch.tensor([*column, *[0] * missing]))
         _fill(self.columns, [*(one.cuts for one in sequences), *[_GREEDY] * missing])
         _fill(self.draft_columns, [*(one.draft_cuts for one in sequences), *[_GREEDY] * missing])
+        if self.fresh is not None:
+            self._leave(self.fresh, sequences)
         if self.history is not None:
             for place, one in enumerate(sequences):
                 text = torch.tensor(one.tokens, dtype=torch.int32)
                 self.history[place, : len(text)] = text.to(self.history.device)
+
+    def _leave(self, fresh: Fresh, sequences: Sequence[Begin]) -> None:
+        """As if a round had left each sequence's last but one token alone."""
+        fresh.nums.fill_(1)
+        fresh.tokens[:, 0].copy_(self.state.newest)
+        features = [one.feature for one in sequences if one.feature is not None]
+        if features:
+            fresh.features[: len(features), 0] = torch.cat(features)
+
+
+def _fresh(batch: int, like: Tensor) -> Fresh:
+    """Room for what rounds leave, as if each had left one token."""
+    shape = batch, MOST_GAMMA + 1
+    ints = torch.ones(2, *shape, dtype=torch.int32, device=like.device)
+    return Fresh(like.new_zeros(*shape, like.shape[-1]), ints[0], ints[1, :, 0].contiguous())
 
 
 def _fill(columns: Columns, cuts: Sequence[Cuts]) -> None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters.heads.drafter import HeadDrafter
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.drafters.prompt_lookup import PromptLookupDrafter
 from draftsmith.models.contract import LanguageModel
@@ -23,6 +24,7 @@ def graphed_rounds(target: LanguageModel, draft: Drafter | None) -> "GraphedRoun
     if not target.can_be_captured:
         return None
     # Here, because it imports Triton, which not every installation has.
+    from draftsmith.drafters.heads.gpu_head import GpuHead
     from draftsmith.engine.rounds.graphed import GraphedRounds
     from draftsmith.models.native.gpu import GpuDecoder
 
@@ -36,5 +38,7 @@ def graphed_rounds(target: LanguageModel, draft: Drafter | None) -> "GraphedRoun
             has_same_ranks = (model.runner.told is None) == (target.runner.told is None)
             can_be_captured = model.can_be_captured and model.device == target.device
             return GraphedRounds(target, model) if can_be_captured and has_same_ranks else None
+        case HeadDrafter(head=GpuHead() as head):
+            return GraphedRounds(target, head) if head.device == target.device else None
         case _:
             return None

@@ -1,6 +1,6 @@
 """Drafts that are made on the device, as part of a round's graph."""
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,19 +11,24 @@ from draftsmith.kernels.gpu.columns import Columns
 from draftsmith.kernels.gpu.verdicts import Bests
 from draftsmith.models.native.gpu_pass import PassInputs
 from draftsmith.models.native.gpu_runner import GpuRunner
+from draftsmith.models.native.gpu_store import PageStore
 
-__all__ = ["DeviceDraft", "LookupDraft", "ModelDraft", "NoDraft", "chosen"]
+__all__ = ["DeviceDraft", "LookupDraft", "ModelDraft", "NoDraft", "chosen", "prepared"]
 
 
-@runtime_checkable
-class DeviceDraft(Protocol):
+class DeviceDraft(ABC):
     """What launches the first part of a round."""
 
-    model: GpuRunner | None
-    """Whose cache must follow the sequences."""
-    has_history: bool
+    store: PageStore | None = None
+    """Of the cache that must follow the sequences; None is none."""
+    has_history: bool = False
     """Whether the text is wanted on the device."""
+    boundaries: tuple[int, ...] = ()
+    """Where the target's residual streams are wanted, in rounds that draft."""
+    like: Tensor | None = None
+    """A row of what is kept of them until the next round."""
 
+    @abstractmethod
     def launch(self, kind: Kind, buffers: Buffers) -> Check:
         """Launch what drafts; nothing in it waits for the host.
 
@@ -34,28 +39,50 @@ class DeviceDraft(Protocol):
         Returns:
             What the target's pass is to check.
         """
-        ...
+
+    def num_fresh(self, batch: int, gamma: int, before: int) -> int:
+        """Tokens of the round before that the graph of a round reads first, at most.
+
+        Args:
+            batch: Sequences.
+            gamma: Drafted tokens of the round.
+            before: Of the one before, at most; 0 where that one is the host's.
+        """
+        del batch, gamma, before
+        return 0
+
+    def leave(
+        self,
+        buffers: Buffers,
+        states: Float[Tensor, "rows boundaries hidden"],
+        found: Int[Tensor, "batch twice_rows"],
+    ) -> None:
+        """Keep what a settled round has shown, for the next.
+
+        Args:
+            buffers: Of its batch size.
+            states: Of the tokens that were checked, at `boundaries`; only called where there are.
+            found: The verdicts.
+        """
+        raise AssertionError("only what has boundaries is told of states")
 
 
-class NoDraft:
+class NoDraft(DeviceDraft):
     """Plain decoding.
 
     Args:
         vocab_size: The target's.
     """
 
-    model: GpuRunner | None = None
-    has_history = False
-
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
 
     def launch(self, kind: Kind, buffers: Buffers) -> Check:
         """The newest token alone."""
-        return _prepared(kind, buffers, self._vocab_size)[0]
+        return prepared(kind, buffers, self._vocab_size)[0]
 
 
-class ModelDraft:
+class ModelDraft(DeviceDraft):
     """A smaller model: gamma passes of its own.
 
     Args:
@@ -63,16 +90,14 @@ class ModelDraft:
         vocab_size: The target's.
     """
 
-    has_history = False
-
     def __init__(self, model: GpuRunner, vocab_size: int) -> None:
-        self.model: GpuRunner | None = model
+        self.store: PageStore | None = model.store
         self._model, self._vocab_size = model, vocab_size
 
     def launch(self, kind: Kind, buffers: Buffers) -> Check:
         """Each pass is fed the token that the one before decided for."""
         model, batch = self._model, kind.batch
-        check, (starts, widths, fed) = _prepared(kind, buffers, model.config.vocab_size)
+        check, (starts, widths, fed) = prepared(kind, buffers, model.config.vocab_size)
         kernels = verdicts if buffers.slots.is_cuda else plain
         parts = min(kind.num_parts, model.store.most_pages)
         following = buffers.slots.new_zeros(batch, 1)
@@ -88,7 +113,7 @@ class ModelDraft:
         return check
 
 
-class LookupDraft:
+class LookupDraft(DeviceDraft):
     """Prompt lookup: a copy of what followed the last time that the text ran like this.
 
     Args:
@@ -96,7 +121,6 @@ class LookupDraft:
         ngrams: Shortest match that is followed, and the longest that is told from longer ones.
     """
 
-    model: GpuRunner | None = None
     has_history = True
 
     def __init__(self, vocab_size: int, ngrams: tuple[int, int]) -> None:
@@ -104,7 +128,7 @@ class LookupDraft:
 
     def launch(self, kind: Kind, buffers: Buffers) -> Check:
         """As many tokens as there are, and gamma at most."""
-        check = _prepared(kind, buffers, self._vocab_size)[0]
+        check = prepared(kind, buffers, self._vocab_size)[0]
         if not kind.gamma:
             return check
         assert buffers.history is not None
@@ -114,7 +138,7 @@ class LookupDraft:
         return check._replace(nums=nums)
 
 
-def _prepared(
+def prepared(
     kind: Kind, buffers: Buffers, draft_vocab_size: int
 ) -> tuple[
     Check, tuple[Int[Tensor, "gamma batch"], Int[Tensor, "gamma batch"], Int[Tensor, "batch two"]]

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from draftsmith.core.verify import CoupledVerifier
 from draftsmith.drafters.contract import DraftState
-from draftsmith.drafters.model import ModelState
+from draftsmith.drafters.heads.gpu_head import GpuHead
 from draftsmith.engine.control.contract import Choice
 from draftsmith.engine.requests.sequence import Sequence as Sample
-from draftsmith.engine.rounds.buffers import Begin, bucket
+from draftsmith.engine.rounds.buffers import MOST_GAMMA, Begin, bucket
+from draftsmith.engine.rounds.following import Following, following
 from draftsmith.engine.rounds.graphs import round_graphs
 from draftsmith.engine.rounds.outcomes import Outcome
 from draftsmith.models.follower import Follower
@@ -30,8 +31,7 @@ from draftsmith.parallel.orders import make_beside
 
 __all__ = ["Flown", "GraphedRounds"]
 
-_MOST_GAMMA = 15
-_GAMMAS = (0, 1, 2, 3, 4, 6, 8, 11, _MOST_GAMMA)
+_GAMMAS = (0, 1, 2, 3, 4, 6, 8, 11, MOST_GAMMA)
 """Draft lengths that graphs are captured for where nobody asks for another."""
 _AGREED = 64
 """Rounds from one comparison of the ranks to the next."""
@@ -71,18 +71,18 @@ class GraphedRounds:
 
     Args:
         target: On a CUDA device.
-        draft: A model on the same; None is none.
+        draft: A model on the same, or a head of the target's; None is none.
         ngrams: Prompt lookup's shortest and longest match; None is none.
     """
 
     def __init__(
         self,
         target: GpuDecoder,
-        draft: GpuDecoder | None = None,
+        draft: GpuDecoder | GpuHead | None = None,
         ngrams: tuple[int, int] | None = None,
     ) -> None:
         self._target, self._draft = target, draft
-        runner = None if draft is None else draft.runner
+        runner = draft.runner if isinstance(draft, GpuDecoder) else draft
         self._graphs = make_beside(target.runner, round_graphs, target.runner, runner, ngrams)
         # In one order for all: another engine may have this draft as its target, and the target
         # as its draft.
@@ -94,8 +94,10 @@ class GraphedRounds:
         """The batch that the device knows, and tokens of each once what was read is committed."""
         self._gammas: set[int] = set()
         """Draft lengths that were chosen so far."""
+        self._before = 0
+        """Drafted tokens of the round that was launched last; 0 if it was another batch's."""
         self._draft_follows = False
-        """Whether a draft model was fed all of it."""
+        """Whether a draft model or a head has read all of it."""
         self._is_draft_warm = False
         self._caught_up_s = self._captured_s = 0.0
         """In this call."""
@@ -118,7 +120,7 @@ class GraphedRounds:
 
         Args:
             target: Follows the sequences.
-            drafter: A draft model's state; None if nothing was ever drafted.
+            drafter: A draft model's state, or a head's; None if nothing was ever drafted.
             samples: The batch.
             choice: How much the round that is launched now drafts: the longest draft is
                 everybody's. Where none is under way, the round that is read is of this choice too.
@@ -127,10 +129,11 @@ class GraphedRounds:
         Returns:
             The round; None where only the plain path can tell, which words errors, too.
         """
-        draft = drafter.follower if isinstance(drafter, ModelState) else None
+        draft = following(drafter)
         gamma = self._length(samples, choice) if gamma is None else gamma
         is_model = self._draft is not None
-        if (gamma > 0 and is_model and draft is None) or not self._can_run(samples, gamma):
+        is_missing = gamma > 0 and is_model and not self._has_room(draft, samples, gamma)
+        if is_missing or not self._can_run(samples, gamma):
             self.forget()
             return None
         ids = tuple(sample.id for sample in samples)
@@ -144,7 +147,7 @@ class GraphedRounds:
             if flight is None or not is_current:
                 if not is_current or not follows:
                     self._begin(target, draft if gamma else None, samples)
-                    self._ids, self._lengths = ids, lengths
+                    self._ids, self._lengths, self._before = ids, lengths, 0
                 flight = self._launch(target, draft, samples, choice, gamma, behind=0)
             self._flight = None
             self._draft_follows = is_model and flight.gamma > 0
@@ -178,7 +181,7 @@ class GraphedRounds:
                 told.orders.check()
 
     def _read(
-        self, flight: _Flight, target: Follower, draft: Follower | None, samples: Sequence[Sample]
+        self, flight: _Flight, target: Follower, draft: Following | None, samples: Sequence[Sample]
     ) -> Flown | None:
         rows = flight.found[: len(samples)].tolist()
         outcomes = [
@@ -195,8 +198,7 @@ class GraphedRounds:
             coming = row[: row[-1] + 1]
             target.note_fed(sample, coming, 1)
             if draft is not None:
-                # The last drafted token is fed in the next round.
-                draft.note_fed(sample, coming, 2)
+                draft.note_round(target, sample, coming)
         times = flight.draft_share, self._caught_up_s, self._captured_s
         return Flown(found, flight.choice, *times)
 
@@ -212,24 +214,32 @@ class GraphedRounds:
 
     def _can_run(self, samples: Sequence[Sample], gamma: int) -> bool:
         """Whether the device can choose every token, and there is room for the rounds ahead."""
-        if gamma > _MOST_GAMMA or bucket(len(samples)) * (gamma + 1) > MOST_ROWS:
+        if gamma > MOST_GAMMA or bucket(len(samples)) * (gamma + 1) > MOST_ROWS:
             return False
         longest = max(gamma, 0 if self._flight is None else self._flight.gamma)
         ahead = _AHEAD * (longest + 1)
         limit = self._target.config.context_length
         if longest and self._draft is not None:
-            limit = min(limit, self._draft.config.context_length)
+            limit = min(limit, self._draft.context_length)
         return all(
             _is_chosen_alone(sample) and 2 <= len(sample.tokens) <= limit - ahead
             for sample in samples
         )
 
-    def _begin(self, target: Follower, draft: Follower | None, samples: Sequence[Sample]) -> None:
+    def _has_room(self, draft: Following | None, samples: Sequence[Sample], gamma: int) -> bool:
+        """Whether a draft has memory for the rounds that are launched next."""
+        if draft is None:
+            return False
+        longest = max(gamma, 0 if self._flight is None else self._flight.gamma)
+        ahead = _AHEAD * (longest + 1)
+        return all(draft.has_room(sample, len(sample.tokens) + ahead) for sample in samples)
+
+    def _begin(self, target: Follower, draft: Following | None, samples: Sequence[Sample]) -> None:
         """Bring the caches up to the settled tokens, and tell the device where they stand."""
         for sample in samples:
             target.settle(sample)
         if draft is not None:
-            self._catch_up(draft, samples)
+            self._catch_up(target, draft, samples)
         sequences: list[Begin] = []
         for sample in samples:
             cuts, draft_cuts = sample.law.cuts, sample.draft_law.cuts
@@ -237,21 +247,19 @@ class GraphedRounds:
             assert draft_cuts is not None
             draft_slot = 0 if draft is None else draft.slot(sample)
             place = sample.tokens, target.slot(sample), draft_slot
-            sequences.append(Begin(*place, sample.noise_slot(), cuts, draft_cuts))
+            feature = None if draft is None else draft.feature(sample)
+            sequences.append(Begin(*place, sample.noise_slot(), cuts, draft_cuts, feature))
         self._graphs.begin(sequences)
 
-    def _catch_up(self, draft: Follower, samples: Sequence[Sample]) -> None:
-        """Let a draft model read what it lacks; the time of it is its own, and nobody else's."""
+    def _catch_up(self, target: Follower, draft: Following, samples: Sequence[Sample]) -> None:
+        """Let a draft read what it lacks; the time of it is its own, and nobody else's."""
         start = self._now()
         if not self._is_draft_warm:
             # The first reading of all compiles kernels, once for every text to come.
-            scratch = Follower(draft.model)
-            scratch.settle(samples[0])
-            scratch.release_all_but([])
+            draft.warm_up(samples[0])
             self._is_draft_warm = True
         begun = self._now()
-        for sample in samples:
-            draft.settle(sample)
+        draft.catch_up(target, samples)
         self._captured_s += begun - start
         self._caught_up_s += self._now() - begun
 
@@ -264,7 +272,7 @@ class GraphedRounds:
     def _launch(
         self,
         target: Follower,
-        draft: Follower | None,
+        draft: Following | None,
         samples: Sequence[Sample],
         choice: Choice,
         gamma: int,
@@ -278,7 +286,8 @@ class GraphedRounds:
             if draft is not None and gamma:
                 pages = max(pages, draft.reserve(sample, end))
         is_sampled = not all(s.law.is_greedy and s.draft_law.is_greedy for s in samples)
-        kind = self._graphs.kind(bucket(len(samples)), gamma, pages, is_sampled=is_sampled)
+        batch, before = bucket(len(samples)), self._before
+        kind = self._graphs.kind(batch, gamma, pages, is_sampled=is_sampled, before=before)
         if not self._graphs.has(kind):
             # What runs now is waited for first: its time is its own.
             start = self._now()
@@ -286,6 +295,7 @@ class GraphedRounds:
             self._captured_s += self._now() - start
         share = self._graphs.draft_share(kind)
         there = self._graphs.replay(kind)
+        self._before = gamma
         ids = tuple(sample.id for sample in samples)
         if gamma:
             self._gammas.add(gamma)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from draftsmith.drafters.heads.gpu_head import GpuHead
 from draftsmith.engine.rounds.buffers import PADDING, Begin, Buffers, Kind, bucket
 from draftsmith.engine.rounds.device_drafts import (
     DeviceDraft,
@@ -21,6 +22,7 @@ from draftsmith.engine.rounds.device_drafts import (
     NoDraft,
     chosen,
 )
+from draftsmith.engine.rounds.head_draft import HeadDraft
 from draftsmith.kernels.gpu import plain, verdicts
 from draftsmith.kernels.gpu.capture import GraphPool
 from draftsmith.models.native.gpu_pass import PassInputs
@@ -75,7 +77,9 @@ class RoundGraphs(Shared):
         """
         self._buffers_of(bucket(len(sequences))).begin(sequences)
 
-    def kind(self, batch: int, gamma: int, pages: int, *, is_sampled: bool) -> Kind:
+    def kind(
+        self, batch: int, gamma: int, pages: int, *, is_sampled: bool, before: int = 0
+    ) -> Kind:
         """What tells a round's graph from others.
 
         Args:
@@ -83,8 +87,10 @@ class RoundGraphs(Shared):
             gamma: Drafted tokens of each, at most.
             pages: That the longest sequence has in use afterwards.
             is_sampled: Whether there are laws that are no point masses.
+            before: Drafted tokens of the round before, at most; 0 where it is the first here.
         """
-        return Kind(batch, gamma, self._target.num_parts(pages), is_sampled)
+        num_fresh = self._draft.num_fresh(batch, gamma, before)
+        return Kind(batch, gamma, self._target.num_parts(pages), is_sampled, num_fresh)
 
     def has(self, kind: Kind) -> bool:
         """Whether a graph is captured, and can still be used."""
@@ -97,7 +103,7 @@ class RoundGraphs(Shared):
     @together
     def capture(self, kind: Kind) -> None:
         """Capture a round, and the same without a draft: beside it the draft's share is known."""
-        for one in (kind, kind._replace(gamma=0)):
+        for one in (kind, _without_draft(kind)):
             if not self.has(one):
                 self._graphs[one] = self._captured(one)
 
@@ -116,19 +122,19 @@ class RoundGraphs(Shared):
         """Which share of a round drafting takes, by the times of two graphs."""
         with_draft = self._graphs[kind].seconds
         # A check of a few rows takes what a pass of one takes.
-        without = self._graphs[kind._replace(gamma=0)].seconds
+        without = self._graphs[_without_draft(kind)].seconds
         return max(0.0, 1 - without / with_draft) if kind.gamma and with_draft > 0 else 0.0
 
     # --- capturing ----------------------------------------------------------------------------
 
     def _pool_versions(self) -> tuple[int, int]:
-        draft = self._draft.model
-        return self._target.store.version, 0 if draft is None else draft.store.version
+        store = self._draft.store
+        return self._target.store.version, 0 if store is None else store.version
 
     def _buffers_of(self, batch: int) -> Buffers:
         if batch not in self._buffers:
             capacity = self._target.config.context_length if self._draft.has_history else 0
-            self._buffers[batch] = Buffers(batch, self._target.device, capacity)
+            self._buffers[batch] = Buffers(batch, self._target.device, capacity, self._draft.like)
         return self._buffers[batch]
 
     def _captured(self, kind: Kind) -> RoundGraph:
@@ -138,12 +144,12 @@ class RoundGraphs(Shared):
         if self._pool is None:
             # Nothing to capture: the kernels' twins, in the same order.
             return RoundGraph(lambda: self._body(kind, buffers, found), found, 0.0)
-        kept = [one.clone() for one in buffers.state]
+        kept = [one.clone() for one in buffers.between_rounds]
         for one, pad in zip(buffers.state, PADDING, strict=True):
             one.fill_(pad)
         graph, _ = self._pool.captured(lambda: self._body(kind, buffers, found))
         seconds = _seconds(graph.replay)
-        for one, before in zip(buffers.state, kept, strict=True):
+        for one, before in zip(buffers.between_rounds, kept, strict=True):
             one.copy_(before)
         return RoundGraph(graph.replay, found, seconds)
 
@@ -151,25 +157,34 @@ class RoundGraphs(Shared):
         """Launch a round; nothing in it waits for the host."""
         check = self._draft.launch(kind, buffers)
         inputs = PassInputs(check.starts, check.widths, buffers.slots, check.tokens)
-        logits = self._target.run(inputs, kind.num_parts).logits
+        boundaries = self._draft.boundaries if kind.gamma else ()
+        logits, states = self._target.run(inputs, kind.num_parts, boundaries=boundaries)
         assert logits is not None
         vocab_size = self._target.config.vocab_size
         bests = chosen(logits, buffers, kind, buffers.columns, vocab_size)
         settle = verdicts.settle if self._is_cuda else plain.settle
         settle(bests, check.tokens, buffers.state, found, check.nums, buffers.history)
+        if states is not None:
+            self._draft.leave(buffers, states, found)
+
+
+def _without_draft(kind: Kind) -> Kind:
+    return kind._replace(gamma=0, num_fresh=0)
 
 
 def round_graphs(
-    target: GpuRunner, draft: GpuRunner | None, ngrams: tuple[int, int] | None
+    target: GpuRunner, draft: GpuRunner | GpuHead | None, ngrams: tuple[int, int] | None
 ) -> RoundGraphs:
-    """The graphs of a target, and of a draft model, prompt lookup, or nothing.
+    """The graphs of a target, and of a draft model, a head, prompt lookup, or nothing.
 
     Args:
         target: What checks.
-        draft: A model that guesses; None is none.
+        draft: A model or a head that guesses; None is none.
         ngrams: Prompt lookup's shortest and longest match; None is none.
     """
     vocab_size = target.config.vocab_size
+    if isinstance(draft, GpuHead):
+        return RoundGraphs(target, HeadDraft(draft, vocab_size))
     if draft is not None:
         return RoundGraphs(target, ModelDraft(draft, vocab_size))
     if ngrams is not None:

@@ -26,7 +26,6 @@ __all__ = [
     "embed_part",
     "laws",
     "look_up",
-    "norm",
     "prepare",
     "product",
     "race_parts",
@@ -199,19 +198,6 @@ def _looked(
     found = torch.einsum("hrt,thd->rhd", weights, torch.where(is_fine, values.float(), 0.0))
     lost = (seen.unsqueeze(0) & ~is_fine.all(-1).T.unsqueeze(1)).any(-1)
     return found.masked_fill(lost.T.unsqueeze(-1), torch.nan)
-
-
-def norm(
-    lines: Float[Tensor, "lines width"],
-    weight: Float[Tensor, "groups width"],
-    out: Float[Tensor, "rows width"],
-    epsilon: float,
-    index: Int[Tensor, " rows"] | None = None,
-) -> None:
-    """What `norms.norm` does; the same arguments."""
-    wide = lines.float() if index is None else lines[index.long()].float()
-    root = torch.rsqrt(wide.square().mean(1, keepdim=True) + epsilon)
-    out.copy_(wide * root * weight.float().repeat(len(out) // len(weight), 1))
 
 
 # --- between the passes of a greedy round -------------------------------------------------------

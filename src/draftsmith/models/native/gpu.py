@@ -28,6 +28,8 @@ __all__ = ["GpuDecoder"]
 _MOST_GRAPHED = 256
 """Rows of a pass that is captured; a larger one is long enough to be launched kernel by kernel."""
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+_WIDTHS_WITH_STREAMS = (1, 8, 16)
+"""Of passes that hand out streams: fewer, because they are rare beside rounds that are graphs."""
 _MOST_PART_ROWS = 8192
 """Parts times rows of one pass, which bounds what their sums take."""
 
@@ -88,6 +90,11 @@ class GpuDecoder(LanguageModel):
         """
         held = weights if num_head_ids is None else weights.with_head_of(num_head_ids)
         return cls(GpuRunner(held, config), config, name, num_head_ids)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of a sequence."""
+        return self.config.context_length
 
     @property
     def weights(self) -> GpuWeights:
@@ -262,7 +269,7 @@ class GpuDecoder(LanguageModel):
         num_parts = max(cache.reserve(row, end) for row, end in zip(batch.rows, ends, strict=True))
         num, width = len(batch.rows), batch.width
         slots = [cache.slot(row) for row in batch.rows]
-        shape = self._bucket(num, width, num_parts)._replace(boundaries=boundaries)
+        shape = self._bucket(num, width, num_parts, boundaries)
         is_small = shape.width <= _WIDTHS[-1] and shape.batch * shape.width <= _MOST_GRAPHED
         if not (self.device.type == "cuda" and is_small):
             shape = shape._replace(batch=num, width=width)
@@ -279,10 +286,14 @@ class GpuDecoder(LanguageModel):
         self.runner.check_ranks()
         return found
 
-    def _bucket(self, batch: int, width: int, num_parts: int) -> PassShape:
+    def _bucket(
+        self, batch: int, width: int, num_parts: int, boundaries: tuple[int, ...] = ()
+    ) -> PassShape:
         """The captured pass that such a one runs as."""
-        wide = next((one for one in _WIDTHS if one >= width), width)
-        return PassShape(1 << (batch - 1).bit_length(), wide, self.runner.num_parts(num_parts))
+        widths = _WIDTHS_WITH_STREAMS if boundaries else _WIDTHS
+        wide = next((one for one in widths if one >= width), width)
+        parts = self.runner.num_parts(num_parts)
+        return PassShape(1 << (batch - 1).bit_length(), wide, parts, boundaries)
 
 
 def _by_sequence(found: Found, shape: PassShape) -> Found:
