@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -10,11 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from draftsmith import __version__
-from draftsmith.drafters.heads.block_config import BlockConfig
 from draftsmith.drafters.heads.config import HeadConfig
+from draftsmith.drafters.heads.eagle3_kind import Eagle3
+from draftsmith.drafters.heads.export import write_speculators
+from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.tables import tables_of
+from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.native.config import DecoderConfig, Scales
@@ -22,12 +25,13 @@ from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.written import written_whole
 from draftsmith.train.heldout import Acceptance, Gain, acceptance, foretold, measured_costs
 from draftsmith.train.limit import TimeLimit
-from draftsmith.train.making import Making, making_of
 from draftsmith.train.options import TrainOptions
 from draftsmith.train.state import TrainState, load_state, refusing_full_disks, save_state
 from draftsmith.train.student import (
     chosen_ids,
     loss_of,
+    new_config,
+    new_weights,
     split,
     trained,
     usual_boundaries,
@@ -61,7 +65,7 @@ class Outcome(NamedTuple):
     """What came of it."""
 
     folder: Path
-    config: HeadConfig | BlockConfig
+    config: HeadConfig
     acceptance: Acceptance
     greedy: Gain | None
     """Foretold at temperature 0; None where heads do not draft on the device."""
@@ -79,7 +83,8 @@ class _Course:
     teacher: Teacher
     options: TrainOptions
     folder: Path
-    making: Making
+    config: HeadConfig
+    ids: Tensor | None
     texts: list[Text]
     held: list[Text]
     state: TrainState
@@ -91,10 +96,9 @@ class _Course:
             name: tensor.to(self.teacher.device, copy=True).requires_grad_()
             for name, tensor in self.state.tensors.items()
         }
-        tables, ids = self.teacher.tables, self.making.ids
-        self.pupil = self.making.pupil(self.parameters, tables)
-        rows = range(tables.vocab_size) if ids is None else ids.tolist()
-        self.rows = tables.head_rows(list(rows)).clone()
+        self.head = PlainHead(self.config, self.parameters)
+        ids = range(self.config.vocab_size) if self.ids is None else self.ids.tolist()
+        self.rows = self.teacher.tables.head_rows(list(ids)).clone()
         self.optimiser = torch.optim.AdamW(
             self.parameters.values(), lr=self.options.learning_rate, betas=(0.9, 0.95)
         )
@@ -146,9 +150,7 @@ class _Course:
         lesson, options = self.teacher.lesson(texts), self.options
         is_half = options.precision == "bfloat16"
         with torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=is_half):
-            # By the number of the step, so that a training that goes on looks where it would have.
-            chance = random.Random(f"anchors {options.seed} {self.state.step}")
-            loss = loss_of(self.pupil, lesson, self.rows, options.temperature, chance)
+            loss = loss_of(self.head, lesson, self.rows, options.temperature, options.num_steps)
         if not loss.requires_grad:  # no text of the target's own in it is long enough
             return
         self.optimiser.zero_grad()
@@ -163,7 +165,7 @@ class _Course:
         """Try the head on held-out text, keep it if it is the best, and write everything down."""
         state, options = self.state, self.options
         found = acceptance(
-            self.pupil, self.teacher, self.held, self.making.ids, options.temperature
+            self.head, self.teacher, self.held, self.ids, options.temperature, options.num_steps
         )
         loss = float(self.loss) / max(1, self.num_losses)
         self.loss, self.num_losses = torch.zeros_like(self.loss), 0
@@ -172,7 +174,8 @@ class _Course:
         state.trials.append({**told, **asdict(found)})
         if found.score > state.best + _BETTER:
             state.best, state.num_stale = found.score, 0
-            self.making.write(self.folder, trained(self.parameters))
+            weights = HeadWeights(trained(self.parameters), self.ids)
+            write_speculators(self.folder, self.config, weights)
         else:
             state.num_stale += 1
         if state.num_stale >= options.patience:
@@ -258,11 +261,16 @@ def train_head(
         path = beside / "texts.jsonl"
         texts = own_texts(engine, prompts, options, path, told, limit, settled)
         ids = chosen_ids(texts, tables.vocab_size, options.vocab_size)
-        making = making_of(options, shape, tables, texts, ids)
+        config = new_config(
+            shape, tables.name, tables.vocab_size if ids is None else len(ids), options
+        )
         if state is None:
-            state = TrainState(making.begun(tables, options.seed), num_texts=len(texts))
+            weights = new_weights(config, ids, tables, options.seed)
+            state = TrainState(weights.tensors, num_texts=len(texts))
         learnt, held = split(texts, options.held_out, options.seed)
-        course = _Course(teacher, options, folder, making, learnt, held, state, on_report, limit)
+        course = _Course(
+            teacher, options, folder, config, ids, learnt, held, state, on_report, limit
+        )
         found = course.run()
         return _finish(course, found)
 
@@ -281,12 +289,13 @@ def _fast_products(device: torch.device) -> Generator[None]:
 
 def _finish(course: _Course, found: Acceptance) -> Outcome:
     """Measure what drafts and checks cost here, and write the recipe."""
-    target, costs = course.teacher.target, None
+    weights, costs = HeadWeights(course.state.tensors, course.ids), None
+    target = course.teacher.target
     if not course.teacher.reads_whole:
-        costs = measured_costs(course.making.drafter(course.state.tensors, target), target)
+        costs = measured_costs(Eagle3(course.config, weights).made(target), target)
     outcome = Outcome(
         course.folder,
-        course.making.config,
+        course.config,
         found,
         costs and foretold(found.greedy, costs),
         costs and foretold(found.sampled, costs),
@@ -299,7 +308,7 @@ def _finish(course: _Course, found: Acceptance) -> Outcome:
         "options": asdict(course.options),
         "texts": len(course.texts) + len(course.held),
         "tokens": sum(text.num_own for text in (*course.texts, *course.held)),
-        "conventions": course.making.config.described(),
+        "conventions": course.config.described(),
         "acceptance": asdict(found),
         "foretold": {
             "greedy": outcome.greedy and outcome.greedy._asdict(),

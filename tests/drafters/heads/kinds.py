@@ -6,9 +6,10 @@ from draftsmith.drafters import Drafter
 from draftsmith.drafters.heads import HeadDrafter
 from draftsmith.drafters.heads.eagle3 import EagleHead
 from draftsmith.drafters.heads.medusa import MedusaDrafter, MedusaHeads
+from draftsmith.drafters.heads.parallel import ParallelDrafter
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.models.contract import LanguageModel
-from tests.drafters.heads import kit, medusa_kit
+from tests.drafters.heads import kit, medusa_kit, parallel_kit
 
 __all__ = ["MADE"]
 
@@ -29,6 +30,7 @@ def _eagle3(model: LanguageModel, branches: int) -> HeadDrafter:
 def _medusa(model: LanguageModel, branches: int) -> MedusaDrafter:
     tables = tables_of(model)
     config = medusa_kit.config(
+        num_heads=5,
         hidden_size=tables.hidden_size,
         target_vocab_size=tables.vocab_size,
         vocab_size=tables.vocab_size,
@@ -37,5 +39,23 @@ def _medusa(model: LanguageModel, branches: int) -> MedusaDrafter:
     return MedusaDrafter(heads, "heads", branches)
 
 
-MADE: dict[str, Callable[[LanguageModel, int], Drafter]] = {"eagle3": _eagle3, "medusa": _medusa}
+def _parallel(model: LanguageModel, branches: int) -> ParallelDrafter:
+    tables = tables_of(model)
+    config = parallel_kit.config(
+        "four-layers",
+        boundaries=(0, 1, 2),
+        target_hidden_size=tables.hidden_size,
+        hidden_size=tables.hidden_size,
+        target_vocab_size=tables.vocab_size,
+        vocab_size=tables.vocab_size,
+    )
+    head = EagleHead(config, kit.weights(config), tables, model.device, None)
+    return ParallelDrafter(head, parallel_kit.mask(config), "head", branches)
+
+
+MADE: dict[str, Callable[[LanguageModel, int], Drafter]] = {
+    "eagle3": _eagle3,
+    "medusa": _medusa,
+    "p-eagle": _parallel,
+}
 """From a target and the guesses for each position at most."""

@@ -16,7 +16,7 @@ from draftsmith.drafters.heads.medusa_kind import Medusa
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.drafters.heads.trial import starts_of, written_by
 from draftsmith.engine.engine import Engine
-from draftsmith.errors import DraftsmithError
+from draftsmith.errors import DraftsmithError, InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 from tests.drafters.heads import medusa_kit
 from tests.drafters.heads.test_medusa import reference
@@ -65,6 +65,15 @@ def test_heads_that_are_right_are_used_and_change_no_text(tmp_path: Path) -> Non
     assert [one.token_ids for one in found] == [one.token_ids for one in wanted]
     kept = sum(one.statistics.num_accepted for one in found)
     assert kept > 0.2 * sum(one.statistics.num_drafted for one in found)
+
+
+def test_a_gamma_beyond_the_heads_is_refused() -> None:
+    model = fast("llama")
+    made = Medusa(*fitted(model)).made(model, "heads")
+    with pytest.raises(InvalidRequestError, match="gamma=4 is beyond the 3 tokens that heads"):
+        Engine(model, draft=made, gamma=4)
+    assert Engine(model, draft=made).gamma == 3
+    assert Engine(model, draft=made.with_branches(2), gamma=6).gamma == 6
 
 
 def test_states_before_the_norm_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ The same key means other things in other layouts; what is decided here is writte
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
@@ -19,9 +20,9 @@ from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.models.native.bounds import named_after
 from draftsmith.models.native.config import number_option, size_option
 
-__all__ = ["read_eagle3"]
+__all__ = ["ARCHITECTURES", "read_eagle3", "resolved_head"]
 
-_ARCHITECTURES = {
+ARCHITECTURES: Final = {
     "LlamaForCausalLMEagle3",
     "Eagle3LlamaForCausalLM",
     "Eagle3Speculator",
@@ -50,13 +51,36 @@ def read_eagle3(folder: Path, target: TargetTables | None) -> tuple[HeadConfig, 
     with named_after(folder):
         config = read_config(folder)
         _check_kind(config)
-        check_keys(config)
-        stored = read_tensors(folder)
-        tensors, is_middle = our_names(stored, folder)
-        resolved = _resolve(config, tensors, target, is_middle=is_middle)
-        ids = drafted_ids(stored, resolved.vocab_size, resolved.target_vocab_size, folder)
-        weights = HeadWeights(tensors, ids)
-        weights.check(resolved)
+        return resolved_head(config, read_tensors(folder), target, folder)
+
+
+def resolved_head(
+    config: Mapping[str, object],
+    stored: Mapping[str, Tensor],
+    target: TargetTables | None,
+    folder: Path,
+) -> tuple[HeadConfig, HeadWeights]:
+    """What a head's keys and tensors come to, whatever architecture the files name.
+
+    Args:
+        config: Its config.json.
+        stored: Its tensors, as the files name them.
+        target: As `read_eagle3` takes it.
+        folder: For messages.
+
+    Returns:
+        Its conventions and its weights, checked against each other.
+
+    Raises:
+        ModelFormatError: Something is missing, contradicts itself, or is not known here.
+        InvalidRequestError: The target is None, and the files leave something to it.
+    """
+    check_keys(config)
+    tensors, is_middle = our_names(stored, folder)
+    resolved = _resolve(config, tensors, target, is_middle=is_middle)
+    ids = drafted_ids(stored, resolved.vocab_size, resolved.target_vocab_size, folder)
+    weights = HeadWeights(tensors, ids)
+    weights.check(resolved)
     return resolved, weights
 
 
@@ -71,8 +95,8 @@ def _check_kind(config: Mapping[str, object]) -> None:
         raise ModelFormatError(f"speculators_model_type is {kind!r}: of heads, eagle3 is known")
     names = _architectures(config)
     plain = {"LlamaForCausalLM", "Qwen3ForCausalLM"} if "draft_vocab_size" in config else set()
-    if names and not _ARCHITECTURES.union(plain).intersection(names):
-        known = ", ".join(sorted(_ARCHITECTURES))
+    if names and not ARCHITECTURES.union(plain).intersection(names):
+        known = ", ".join(sorted(ARCHITECTURES))
         raise ModelFormatError(f"architectures is {names[0]!r}: of heads, {known} are known")
     eagle = _part(config, "eagle_config")
     if eagle.get("use_aux_hidden_state", True) is not True:
@@ -204,7 +228,8 @@ def _ids(value: object, where: str) -> list[int]:
 
 def _residual(config: Mapping[str, object]) -> bool:
     value = config.get("norm_before_residual")
-    if value is None and "speculators_model_type" in config:
+    # Of P-EAGLE's all readers take the raw feature.
+    if value is None and config.get("speculators_model_type") == "eagle3":
         raise ModelFormatError(
             "config.json has no norm_before_residual, which readers of speculators' heads take for "
             "true or for false: write what the head was trained with into it"

@@ -147,6 +147,7 @@ class MedusaDrafter(StatefulDrafter):
         self.heads = heads
         self.name = name
         self.branches = check_branches(branches)
+        self.longest = heads.config.num_heads
         self.boundaries = (heads.boundary,)
         self.uses_torch_threads = not has_kernels(heads.device)
 

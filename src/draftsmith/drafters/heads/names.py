@@ -37,10 +37,11 @@ _LAYER = re.compile(r"(?:midlayer|layers\.(?P<number>[0-9]+))\.(?P<part>.+)\.wei
 _FEATURE_NORM = re.compile(r"fc_norm\.([0-9]+)\.weight")
 _IDS = ("d2t", "t2d")
 _FOREIGN = {
-    "mask_hidden": "P-EAGLE, which drafts in one pass",
-    "markov_head": "DSpark",
-    "candidate_selector": "DFlash2",
-    "prefix_gru": "Domino",
+    "mask_hidden": "P-EAGLE, and config.json does not name the id of its mask (mask_token_id): "
+    "write what the head was trained with",
+    "markov_head": "DSpark, and config.json does not speak of it: fetch it again",
+    "candidate_selector": "DFlash2, which is not known here: give another head",
+    "prefix_gru": "Domino, which is not known here: give another head",
 }
 
 
@@ -84,10 +85,7 @@ def _our_name(name: str) -> str | None:
 def _unknown(name: str, folder: Path) -> ModelFormatError:
     for mark, kind in _FOREIGN.items():
         if mark in name:
-            return ModelFormatError(
-                f"{folder} holds tensor {name!r}, of {kind}, which is not known here: "
-                "give an EAGLE-3 head"
-            )
+            return ModelFormatError(f"{folder} holds tensor {name!r}, of {kind}")
     return ModelFormatError(
         f"{folder} holds tensor {name!r}, which no EAGLE-3 head has: it is of a kind that is not "
         "known here"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from draftsmith.drafters.heads.plain import PlainHead
 
-__all__ = ["unrolled"]
+__all__ = ["Looks", "unrolled"]
 
 
 def unrolled(
@@ -35,7 +35,7 @@ def unrolled(
         the end of a text, steps read zeros: their rows mean nothing.
     """
     feature, rows = head.feature(states), states.shape[1]
-    looks = _Looks(head.config.num_layers)
+    looks = Looks(head.config.num_layers)
     for step in range(num_steps):
         shifted = torch.zeros_like(embedded)
         shifted[:, : rows - step] = embedded[:, step:]
@@ -45,13 +45,18 @@ def unrolled(
         feature = head.fed_back(stream)
 
 
-class _Looks:
-    """What each row of a step sees, layer by layer; it keeps every step's keys and values."""
+class Looks:
+    """What each row of a step sees, layer by layer; it keeps every step's keys and values.
+
+    Args:
+        num_layers: Of the head.
+    """
 
     def __init__(self, num_layers: int) -> None:
         self._held: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(num_layers)]
 
     def __call__(self, number: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What the queries of a step's layer gather: an `Attend`."""
         group = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
         held = self._held[number]
