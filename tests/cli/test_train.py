@@ -39,6 +39,21 @@ def test_a_head_is_trained_and_told_of(cli: Cli, target: str, asked: str, tmp_pa
     assert len(document["acceptance"]["greedy"]) == 3
 
 
+def test_a_head_that_drafts_a_block_is_trained_and_shown(
+    cli: Cli, target: str, asked: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "head"
+    command = ("train", "--target", target, "--prompts", asked, "--out", str(out), *QUICK)
+    outcome = cli(*command, "--kind", "block", "--num-steps", "5", "--markov-rank", "8", "--json")
+    assert outcome.status == 0, outcome.stderr
+    assert len(outcome.document()["acceptance"]["greedy"]) == 5
+    shown = cli("models", "show", str(out), "--json").document()
+    assert shown["kind"] == "DSpark"
+    assert shown["block"] == "5 rows, which draft 5 tokens"
+    refusal = cli(*command).refusal()
+    assert "is a training's with --kind block, and 'eagle3' is asked for" in refusal
+
+
 def test_a_text_file_gives_beginnings(cli: Cli, target: str, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 300)
@@ -66,6 +81,8 @@ def test_the_target_invents_its_prompts(cli: Cli, target: str, tmp_path: Path) -
         (("--workload", "chat", "--num-tokens", "0"), "must be 1 or more, got 0"),
         (("--workload", "chat", "--held-out", "2"), "between 0.001 and 0.5"),
         (("--workload", "chat", "--opening", "Write"), "give --self-prompts, too"),
+        (("--workload", "chat", "--markov-rank", "8"), "is of a block, and eagle3 has none"),
+        (("--workload", "chat", "--kind", "block", "--num-steps", "40"), "32 at most, got 40"),
         (("--self-prompts", "-1"), "--self-prompts must be 0 or more, got -1"),
         (("--workload", "chat", "--max-minutes", "0"), "above 0 and at most 100000, got 0.0"),
         (("--workload", "chat", "--device", "gpux"), "device 'gpux' is not available"),
@@ -88,8 +105,8 @@ def test_an_empty_text_is_refused(cli: Cli, target: str, tmp_path: Path) -> None
 def test_a_head_that_is_no_draft_is_refused_in_one_line(
     cli: Cli, target: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["DFlashDraftModel"]}))
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["DFlash2DraftModel"]}))
     outcome = cli("generate", "x", "--target", target, "--draft", str(tmp_path))
-    assert "architectures is 'DFlashDraftModel'" in outcome.refusal()
+    assert "architectures is 'DFlash2DraftModel'" in outcome.refusal()
     sized = ("--draft", str(tmp_path), "--draft-vocab-size", "5")
     assert "is a head" in cli("generate", "x", "--target", target, *sized).refusal()

@@ -5,6 +5,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.read import read_folder
 from draftsmith.train import TimeLimit, TrainOptions, train_head
 from draftsmith.train.heldout import acceptance
+from draftsmith.train.pupil import EaglePupil
 from draftsmith.train.student import loss_of, new_config, new_weights
 from draftsmith.train.teacher import Teacher
 from draftsmith.train.texts import Text
@@ -104,13 +106,13 @@ def test_no_step_mixes_devices(target: Path) -> None:
     config, ids = new_config(reader.config, "x", 64, OPTIONS), torch.arange(64)
     begun = new_weights(config, ids, tables_of(host), 0).tensors
     tensors = {name: one.to("meta").requires_grad_() for name, one in begun.items()}
-    head, rows = PlainHead(config, tensors), teacher.tables.head_rows(range(64))
-    loss_of(head, teacher.lesson(TEXTS), rows, 0.8, 4).backward()
+    pupil, rows = EaglePupil(PlainHead(config, tensors), 4), teacher.tables.head_rows(range(64))
+    loss_of(pupil, teacher.lesson(TEXTS), rows, 0.8, Random(0)).backward()
     torch.nn.utils.clip_grad_norm_(tensors.values(), 1.0)
     torch.optim.AdamW(tensors.values()).step()
     # It comes as far as the numbers, which are not there.
     with pytest.raises(NotImplementedError, match="no data"):
-        acceptance(head, teacher, TEXTS, ids, 0.8, 4)
+        acceptance(pupil, teacher, TEXTS, ids, 0.8)
 
 
 def test_a_gpu_s_way_is_gone_from_end_to_end(target: Path, tmp_path: Path) -> None:

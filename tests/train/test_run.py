@@ -209,7 +209,7 @@ def test_prompts_that_get_no_answer_are_refused(engine: Engine, tmp_path: Path) 
 
 @cache
 def costs() -> Costs:
-    return Costs(10.0, [10.0, 11.0, 12.0, 13.0], 0.5)
+    return Costs(10.0, [10.0, 11.0, 12.0, 13.0], [0.5, 1.0, 1.5])
 
 
 def test_the_best_length_is_foretold() -> None:

@@ -137,12 +137,17 @@ class HeadOptions:
 
     Parameters
     ----------
+    kind
+        `eagle3` drafts token by token, each from a step of its own; `block` drafts a block of them
+        in one pass (DFlash), with a term of the token drawn before (DSpark).
     draft_ids
         Ids that the head drafts, the most frequent of the text; 0 is all.
     num_layers
         Of the head.
     num_steps
-        Draft steps that it practises from every position.
+        Tokens of a draft that it practises; by default 3 steps, and a block of 7.
+    markov_rank
+        Of a block's term of the token drawn before, by default 128; 0 leaves it out (DFlash).
     batch_tokens
         Tokens of one step.
     learning_rate
@@ -161,9 +166,11 @@ class HeadOptions:
         Of the text, the first weights and the order; the same seed makes the same head.
     """
 
+    kind: Literal["eagle3", "block"] = "eagle3"
     draft_ids: Whole = 8192
     num_layers: Whole = 1
-    num_steps: Whole = 3
+    num_steps: Whole | None = None
+    markov_rank: Whole | None = None
     batch_tokens: Whole = 2048
     learning_rate: Real = 6e-4
     max_epochs: Whole = 6
@@ -181,14 +188,17 @@ class HeadOptions:
         """
         from draftsmith.train import TrainOptions
 
+        num_steps, rank = (_BLOCK, _RANK) if self.kind == "block" else (_STEPS, 0)
         return TrainOptions(
+            kind=self.kind,
             num_tokens=texts.num_tokens,
             max_length=texts.max_length,
             temperature=texts.temperature,
             greedy_share=texts.greedy_share,
             vocab_size=self.draft_ids,
             num_layers=self.num_layers,
-            num_steps=self.num_steps,
+            num_steps=num_steps if self.num_steps is None else self.num_steps,
+            markov_rank=rank if self.markov_rank is None else self.markov_rank,
             batch_tokens=self.batch_tokens,
             learning_rate=self.learning_rate,
             max_epochs=self.max_epochs,
@@ -200,6 +210,7 @@ class HeadOptions:
         )
 
 
+_STEPS, _BLOCK, _RANK = 3, 7, 128
 _ON_CPU, _ON_GPU = 16, 256
 """Texts that are written side by side."""
 _DEFAULT_TEXTS = OwnTextOptions()

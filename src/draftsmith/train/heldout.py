@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters.heads.block import Block, BlockHead
+from draftsmith.drafters.heads.block_drafter import BlockDrafter
 from draftsmith.drafters.heads.drafter import HeadDrafter
-from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.steps import Span
-from draftsmith.drafters.heads.unroll import unrolled
 from draftsmith.models.contract import LanguageModel, Rows
+from draftsmith.train.pupil import Pupil
 from draftsmith.train.teacher import Lesson, Teacher, batches
 from draftsmith.train.texts import Text
 
@@ -48,8 +50,8 @@ class Costs(NamedTuple):
     """Of a target pass over one token."""
     checks_s: Sequence[float]
     """Of one over 1, 2, 3, … tokens."""
-    draft_s: float
-    """Of a draft step."""
+    drafts_s: Sequence[float]
+    """Of a draft of 1, 2, 3, … tokens."""
 
 
 class Gain(NamedTuple):
@@ -62,26 +64,24 @@ class Gain(NamedTuple):
 
 @torch.no_grad()
 def acceptance(
-    head: PlainHead,
+    pupil: Pupil,
     teacher: Teacher,
     texts: Sequence[Text],
     ids: Tensor | None,
     temperature: float,
-    num_steps: int,
 ) -> Acceptance:
     """Hold a head's laws against the target's on texts that it was not trained on.
 
     Args:
-        head: In plain torch.
+        pupil: In plain torch.
         teacher: With the target.
         texts: Held out.
         ids: Of each drafted id the target's.
         temperature: Of the sampled rates; 0 counts as 1.
-        num_steps: Places in the draft.
     """
     device = teacher.device
-    right, overlap = (torch.zeros(num_steps, device=device) for _ in range(2))
-    counts = torch.zeros(num_steps)
+    right, overlap = (torch.zeros(pupil.num_places, device=device) for _ in range(2))
+    counts = torch.zeros(pupil.num_places)
     ids = None if ids is None else ids.to(device)
     some, size = list[Text](), 0
     for text in texts:
@@ -92,19 +92,14 @@ def acceptance(
     for part in batches(some, 2048, 0, 0):
         lesson = teacher.lesson(part)
         laws = _laws(teacher, lesson, temperature)
-        steps = unrolled(head, lesson.states, lesson.embedded, num_steps)
-        for step, stream in enumerate(steps):
-            rows, of_law = lesson.wanted(step)
-            if not len(rows):
-                break
+        for place, logits, of_law, _ in pupil.drafts(lesson, None):
             law = laws[of_law]
-            logits = head.logits(stream.flatten(0, 1)[rows]).float()
-            draft = (logits / (temperature or 1.0)).softmax(-1)
+            draft = (logits.float() / (temperature or 1.0)).softmax(-1)
             best = draft.argmax(-1)
             inside = law if ids is None else law[:, ids]
-            right[step] += ((best if ids is None else ids[best]) == law.argmax(-1)).sum()
-            overlap[step] += torch.minimum(inside, draft).sum()
-            counts[step] += len(law)
+            right[place] += ((best if ids is None else ids[best]) == law.argmax(-1)).sum()
+            overlap[place] += torch.minimum(inside, draft).sum()
+            counts[place] += len(law)
     greedy, sampled = ((one.cpu() / counts.clamp(min=1)).tolist() for one in (right, overlap))
     return Acceptance(greedy, sampled, int(counts[0]))
 
@@ -135,44 +130,79 @@ def foretold(rates: Sequence[float], costs: Costs) -> Gain:
         Its length, what a pass brings, and the speed beside plain decoding.
 
     Example:
-        >>> foretold([0.8, 0.7], Costs(10.0, [10.0, 11.0, 12.0], 0.5)).gamma
+        >>> foretold([0.8, 0.7], Costs(10.0, [10.0, 11.0, 12.0], [0.5, 1.0])).gamma
         2
     """
+    rounds = zip(costs.checks_s[1:], costs.drafts_s, strict=False)
     gains = [
-        Gain(
-            gamma, tokens, tokens * costs.plain_s / (costs.checks_s[gamma] + gamma * costs.draft_s)
-        )
-        for gamma in range(1, len(costs.checks_s))
+        Gain(gamma, tokens, tokens * costs.plain_s / (check_s + draft_s))
+        for gamma, (check_s, draft_s) in enumerate(rounds, 1)
         for tokens in (_tokens(rates, gamma),)
     ]
     return max(gains, key=lambda gain: gain.speed_up)
 
 
 @torch.inference_mode()
-def measured_costs(drafter: HeadDrafter, target: LanguageModel) -> Costs:
-    """Time target passes of 1 to 9 tokens, and a draft step.
+def measured_costs(drafter: Drafter, target: LanguageModel) -> Costs:
+    """Time target passes of 1 to 9 tokens, and drafts of 1 to 8.
 
     Args:
         drafter: Loaded as it would run.
         target: What it drafts for.
     """
-    head, cache = drafter.head, target.open_cache()
-    held, row = head.open_row(), cache.add()
+    cache = target.open_cache()
+    row = cache.add()
     target.prefill(cache, row, [1] * _CONTEXT)
-    states = torch.zeros(_CONTEXT, len(head.config.boundaries), head.config.target_hidden_size)
-    head.run([Span(held, [1] * _CONTEXT, 0)], head.feature(states))
-    feature = torch.zeros(1, head.config.hidden_size)
 
     def check(width: int) -> None:
         target.forward(cache, Rows([row], [[1] * width]))
         cache.rollback(row, _CONTEXT)
 
+    checks = [_least(lambda width=width: check(width)) for width in range(1, _MOST_GAMMA + 2)]
+    return Costs(checks[0], checks, _draft_times(drafter))
+
+
+def _draft_times(drafter: Drafter) -> list[float]:
+    """Seconds of drafts of 1, 2, 3, … tokens."""
+    if isinstance(drafter, BlockDrafter):
+        return _block_times(drafter.head)
+    assert isinstance(drafter, HeadDrafter)
+    step_s = _step_s(drafter)
+    return [gamma * step_s for gamma in range(1, _MOST_GAMMA + 1)]
+
+
+def _step_s(drafter: HeadDrafter) -> float:
+    head = drafter.head
+    held = head.open_row()
+    states = torch.zeros(_CONTEXT, len(head.config.boundaries), head.config.target_hidden_size)
+    head.run([Span(held, [1] * _CONTEXT, 0)], head.feature(states))
+    feature = torch.zeros(1, head.config.hidden_size)
+
     def step() -> None:
         head.finish(head.run([Span(held, [1], _CONTEXT)], feature))
         held.length = _CONTEXT
 
-    checks = [_least(lambda width=width: check(width)) for width in range(1, _MOST_GAMMA + 2)]
-    return Costs(checks[0], checks, _least(step))
+    return _least(step)
+
+
+def _block_times(head: BlockHead) -> list[float]:
+    config, row = head.config, head.open_row()
+    head.read(row, torch.zeros(_CONTEXT, len(config.boundaries), config.target_hidden_size))
+    tokens = [1, *[config.mask_id] * (config.block_size - 1)]
+
+    def draft(gamma: int) -> None:
+        hidden = head.run([Block(row, tokens, _CONTEXT)])[:gamma]
+        logits = head.logits(hidden)
+        for place in range(gamma):
+            line, rows = logits[place : place + 1], hidden[place : place + 1]
+            if head.markov is not None:
+                state = head.markov.begin().unsqueeze(0)
+                line = line + head.markov.added(head.markov.step(rows, [1], state)[0])
+            head.spread(line)
+            head.confidences(rows, [1])
+
+    most = min(_MOST_GAMMA, config.longest)
+    return [_least(lambda gamma=gamma: draft(gamma)) for gamma in range(1, most + 1)]
 
 
 def _least(run: Callable[[], None]) -> float:

@@ -3,10 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
+from draftsmith.core.gamma import MAX_GAMMA
 from draftsmith.core.values import check_number, check_whole, require
+from draftsmith.errors import InvalidRequestError
 
-__all__ = ["Precision", "TrainOptions"]
+__all__ = ["HeadKind", "Precision", "TrainOptions"]
 
+HeadKind = Literal["eagle3", "block"]
+"""Of heads that are trained: EAGLE-3, which drafts step by step, and one that drafts a block."""
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -19,6 +23,7 @@ class TrainOptions:
         3
     """
 
+    kind: HeadKind = "eagle3"
     num_tokens: int = 1_000_000
     """Of text that the target writes."""
     max_length: int = 512
@@ -31,7 +36,9 @@ class TrainOptions:
     """Ids that the head drafts: the most frequent of the text; 0 is all of the target's."""
     num_layers: int = 1
     num_steps: int = 3
-    """Draft steps that are unrolled from every position."""
+    """Tokens of a draft that it practises: steps from every position, or a block's."""
+    markov_rank: int = 0
+    """Of a block's term that depends on the token drawn before (DSpark); 0 has none (DFlash)."""
     batch_tokens: int = 2048
     learning_rate: float = 6e-4
     """At its highest; it rises for a fiftieth of the steps, and falls as a cosine."""
@@ -53,6 +60,7 @@ class TrainOptions:
             ("vocab_size", 0),
             ("num_layers", 1),
             ("num_steps", 1),
+            ("markov_rank", 0),
             ("batch_tokens", 16),
             ("max_epochs", 1),
             ("patience", 1),
@@ -61,8 +69,18 @@ class TrainOptions:
         ):
             value = getattr(self, name)
             require(check_whole(name, value) >= least, name, f"{least} or more", value)
-        known = get_args(Precision)
-        require(self.precision in known, "precision", " or ".join(known), self.precision)
+        for name, kind in (("precision", Precision), ("kind", HeadKind)):
+            known = get_args(kind)
+            require(getattr(self, name) in known, name, " or ".join(known), getattr(self, name))
+        if self.kind == "block":
+            require(
+                self.num_steps <= MAX_GAMMA, "num_steps", f"{MAX_GAMMA} at most", self.num_steps
+            )
+        if self.markov_rank and self.kind != "block":
+            raise InvalidRequestError(
+                f"markov_rank={self.markov_rank} is of a block, and {self.kind} has none: "
+                "leave it out, or train the kind block"
+            )
         for name, least, most in (
             ("temperature", 0.0, 10.0),
             ("greedy_share", 0.0, 1.0),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,15 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from draftsmith import __version__
+from draftsmith.drafters.heads.block_config import BlockConfig
 from draftsmith.drafters.heads.config import HeadConfig
-from draftsmith.drafters.heads.eagle3_kind import Eagle3
-from draftsmith.drafters.heads.export import write_speculators
-from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.tables import tables_of
-from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.native.config import DecoderConfig, Scales
@@ -25,13 +22,12 @@ from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.written import written_whole
 from draftsmith.train.heldout import Acceptance, Gain, acceptance, foretold, measured_costs
 from draftsmith.train.limit import TimeLimit
+from draftsmith.train.making import Making, making_of
 from draftsmith.train.options import TrainOptions
 from draftsmith.train.state import TrainState, load_state, refusing_full_disks, save_state
 from draftsmith.train.student import (
     chosen_ids,
     loss_of,
-    new_config,
-    new_weights,
     split,
     trained,
     usual_boundaries,
@@ -65,7 +61,7 @@ class Outcome(NamedTuple):
     """What came of it."""
 
     folder: Path
-    config: HeadConfig
+    config: HeadConfig | BlockConfig
     acceptance: Acceptance
     greedy: Gain | None
     """Foretold at temperature 0; None where heads do not draft on the device."""
@@ -83,8 +79,7 @@ class _Course:
     teacher: Teacher
     options: TrainOptions
     folder: Path
-    config: HeadConfig
-    ids: Tensor | None
+    making: Making
     texts: list[Text]
     held: list[Text]
     state: TrainState
@@ -96,9 +91,10 @@ class _Course:
             name: tensor.to(self.teacher.device, copy=True).requires_grad_()
             for name, tensor in self.state.tensors.items()
         }
-        self.head = PlainHead(self.config, self.parameters)
-        ids = range(self.config.vocab_size) if self.ids is None else self.ids.tolist()
-        self.rows = self.teacher.tables.head_rows(list(ids)).clone()
+        tables, ids = self.teacher.tables, self.making.ids
+        self.pupil = self.making.pupil(self.parameters, tables)
+        rows = range(tables.vocab_size) if ids is None else ids.tolist()
+        self.rows = tables.head_rows(list(rows)).clone()
         self.optimiser = torch.optim.AdamW(
             self.parameters.values(), lr=self.options.learning_rate, betas=(0.9, 0.95)
         )
@@ -150,7 +146,9 @@ class _Course:
         lesson, options = self.teacher.lesson(texts), self.options
         is_half = options.precision == "bfloat16"
         with torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=is_half):
-            loss = loss_of(self.head, lesson, self.rows, options.temperature, options.num_steps)
+            # By the number of the step, so that a training that goes on looks where it would have.
+            chance = random.Random(f"anchors {options.seed} {self.state.step}")
+            loss = loss_of(self.pupil, lesson, self.rows, options.temperature, chance)
         if not loss.requires_grad:  # no text of the target's own in it is long enough
             return
         self.optimiser.zero_grad()
@@ -165,7 +163,7 @@ class _Course:
         """Try the head on held-out text, keep it if it is the best, and write everything down."""
         state, options = self.state, self.options
         found = acceptance(
-            self.head, self.teacher, self.held, self.ids, options.temperature, options.num_steps
+            self.pupil, self.teacher, self.held, self.making.ids, options.temperature
         )
         loss = float(self.loss) / max(1, self.num_losses)
         self.loss, self.num_losses = torch.zeros_like(self.loss), 0
@@ -174,8 +172,7 @@ class _Course:
         state.trials.append({**told, **asdict(found)})
         if found.score > state.best + _BETTER:
             state.best, state.num_stale = found.score, 0
-            weights = HeadWeights(trained(self.parameters), self.ids)
-            write_speculators(self.folder, self.config, weights)
+            self.making.write(self.folder, trained(self.parameters))
         else:
             state.num_stale += 1
         if state.num_stale >= options.patience:
@@ -261,16 +258,11 @@ def train_head(
         path = beside / "texts.jsonl"
         texts = own_texts(engine, prompts, options, path, told, limit, settled)
         ids = chosen_ids(texts, tables.vocab_size, options.vocab_size)
-        config = new_config(
-            shape, tables.name, tables.vocab_size if ids is None else len(ids), options
-        )
+        making = making_of(options, shape, tables, texts, ids)
         if state is None:
-            weights = new_weights(config, ids, tables, options.seed)
-            state = TrainState(weights.tensors, num_texts=len(texts))
+            state = TrainState(making.begun(tables, options.seed), num_texts=len(texts))
         learnt, held = split(texts, options.held_out, options.seed)
-        course = _Course(
-            teacher, options, folder, config, ids, learnt, held, state, on_report, limit
-        )
+        course = _Course(teacher, options, folder, making, learnt, held, state, on_report, limit)
         found = course.run()
         return _finish(course, found)
 
@@ -289,13 +281,12 @@ def _fast_products(device: torch.device) -> Generator[None]:
 
 def _finish(course: _Course, found: Acceptance) -> Outcome:
     """Measure what drafts and checks cost here, and write the recipe."""
-    weights, costs = HeadWeights(course.state.tensors, course.ids), None
-    target = course.teacher.target
+    target, costs = course.teacher.target, None
     if not course.teacher.reads_whole:
-        costs = measured_costs(Eagle3(course.config, weights).made(target), target)
+        costs = measured_costs(course.making.drafter(course.state.tensors, target), target)
     outcome = Outcome(
         course.folder,
-        course.config,
+        course.making.config,
         found,
         costs and foretold(found.greedy, costs),
         costs and foretold(found.sampled, costs),
@@ -308,7 +299,7 @@ def _finish(course: _Course, found: Acceptance) -> Outcome:
         "options": asdict(course.options),
         "texts": len(course.texts) + len(course.held),
         "tokens": sum(text.num_own for text in (*course.texts, *course.held)),
-        "conventions": course.config.described(),
+        "conventions": course.making.config.described(),
         "acceptance": asdict(found),
         "foretold": {
             "greedy": outcome.greedy and outcome.greedy._asdict(),

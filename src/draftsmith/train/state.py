@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from draftsmith.errors import InvalidRequestError, ModelFormatError
 from draftsmith.models.written import written_whole
 
 __all__ = ["TrainState", "load_state", "refusing_full_disks", "save_state"]
+
+
+_ONCE: Final[dict[str, object]] = {"kind": "eagle3", "markov_rank": 0}
+"""What a checkpoint is of that says nothing of it."""
 
 
 @dataclass
@@ -81,6 +85,7 @@ def load_state(path: Path, of: dict[str, object]) -> TrainState | None:
         raise ModelFormatError(
             f"{path} is no checkpoint of a training, or cut off: remove it to begin anew"
         ) from error
+    theirs = _ONCE | theirs
     for key, value in of.items():
         if theirs.get(key) != value:
             raise InvalidRequestError(

@@ -3,7 +3,7 @@
 At every position the head drafts some steps on its own, and each step's law q is held against the
 target's p: cross-entropy, which teaches fast while q is far off, and the total variation, which is
 the share of drafts that the rejection rule refuses (Leviathan et al., arXiv:2211.17192, theorem
-3.5). Step s weighs 0.8^s (Li et al., arXiv:2503.01840).
+3.5). How much each counts, and how much each place of a draft, is the pupil's own affair.
 """
 
 import random
@@ -14,28 +14,29 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from draftsmith.drafters.heads.config import HeadConfig
-from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.tables import TargetTables
-from draftsmith.drafters.heads.unroll import unrolled
 from draftsmith.drafters.heads.weights import HeadWeights, shapes
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.train.options import TrainOptions
+from draftsmith.train.pupil import Pupil
 from draftsmith.train.teacher import Lesson
 from draftsmith.train.texts import Text
 
 __all__ = [
     "chosen_ids",
+    "first_matrices",
     "loss_of",
     "new_config",
     "new_weights",
+    "output_rows",
     "split",
     "trained",
     "usual_boundaries",
 ]
 
-_DECAY = 0.8
 _MULTIPLE = 16
 """Of the number of drafted ids: the kernels compute so many at once."""
 
@@ -118,9 +119,21 @@ def new_weights(
         tables: The target's.
         seed: Of the chance.
     """
+    tensors = first_matrices(shapes(config), seed)
+    tensors["head"] = output_rows(config.vocab_size, ids, tables)
+    return HeadWeights(tensors, ids)
+
+
+def first_matrices(wanted: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+    """Norms of one and matrices by chance; those that add to the residual are small.
+
+    Args:
+        wanted: The shape of each.
+        seed: Of the chance.
+    """
     chance = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-    for name, shape in shapes(config).items():
+    for name, shape in wanted.items():
         if len(shape) == 1:
             tensors[name] = torch.ones(shape)
         else:
@@ -128,45 +141,58 @@ def new_weights(
     # What adds to the residual begins small, so that the feature is heard.
     for name in [name for name in tensors if name.endswith((".output", ".down"))]:
         tensors[name] *= 0.1
-    rows = tables.head_rows(list(range(config.vocab_size)) if ids is None else ids.tolist()).cpu()
+    return tensors
+
+
+def output_rows(
+    count: int, ids: Int[Tensor, " draft_vocab"] | None, tables: TargetTables
+) -> Float[Tensor, "draft_vocab hidden"]:
+    """The target's own output rows, with its final norm's weight, for a head to begin with.
+
+    Args:
+        count: Of the ids that are drafted.
+        ids: Which; None is all.
+        tables: The target's.
+    """
+    rows = tables.head_rows(list(range(count)) if ids is None else ids.tolist()).cpu()
     rows = rows * tables.final_norm[0].cpu()
     # A stream that is not yet aligned with them must not be sure of anything.
-    tensors["head"] = rows / rows.square().sum(-1).mean().sqrt()
-    return HeadWeights(tensors, ids)
+    return rows / rows.square().sum(-1).mean().sqrt()
 
 
 def loss_of(
-    head: PlainHead,
+    pupil: Pupil,
     lesson: Lesson,
     teacher_rows: Float[Tensor, "draft_vocab hidden"],
     temperature: float,
-    num_steps: int,
+    chance: random.Random,
 ) -> Float[Tensor, ""]:
     """The loss of a batch.
 
     Args:
-        head: Over weights that want gradients.
+        pupil: Over weights that want gradients.
         lesson: The batch.
         teacher_rows: The target's output rows of the drafted ids.
         temperature: Of the target's law; 0 counts as 1, of which the likeliest token is the same.
-        num_steps: That are unrolled.
+        chance: Decides where it drafts.
     """
     factor = 1.0 / (temperature or 1.0)
     device = lesson.final.device
     total = torch.zeros((), device=device)
     final = lesson.final.flatten(0, 1)
-    for step, stream in enumerate(unrolled(head, lesson.states, lesson.embedded, num_steps)):
-        rows, of_law = lesson.wanted(step)
-        if not len(rows):
-            break
+    for drafted in pupil.drafts(lesson, chance):
         # A GPU multiplies float32 fast enough; its bfloat16 would round logits by a tenth.
         with torch.no_grad(), _unrounded(device):
-            law = (final[of_law] @ teacher_rows.T * factor).softmax(-1)
-        logits = head.logits(stream.flatten(0, 1).index_select(0, rows))
-        log_draft = (logits.float() * factor).log_softmax(-1)
+            law = (final[drafted.of_law] @ teacher_rows.T * factor).softmax(-1)
+        log_draft = (drafted.logits.float() * factor).log_softmax(-1)
         entropy = -(law * log_draft).sum(-1).mean()
-        overlap = torch.minimum(law, log_draft.exp()).sum(-1).mean()
-        total = total + _DECAY**step * (entropy + 1.0 - overlap)
+        overlap = torch.minimum(law, log_draft.exp()).sum(-1)
+        weight = pupil.emphasis(drafted.place)
+        loss = weight.entropy * entropy + weight.variation * (1.0 - overlap.mean())
+        if drafted.sure is not None:
+            kept = overlap.detach().clamp(0.0, 1.0)
+            loss = loss + binary_cross_entropy_with_logits(drafted.sure.float(), kept)
+        total = total + weight.place * loss
     return total
 
 

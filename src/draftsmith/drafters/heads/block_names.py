@@ -8,13 +8,11 @@ from torch import Tensor
 
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["our_block_names"]
+__all__ = ["our_block_names", "their_block_name"]
 
 _WHOLE = {
     "fc.weight": "fc",
-    "encoder.fc.weight": "fc",
     "hidden_norm.weight": "context_norm",
-    "encoder.output_norm_enc.weight": "context_norm",
     "norm.weight": "norm",
     "lm_head.weight": "head",
     "embed_tokens.weight": "embedding",
@@ -26,6 +24,9 @@ _WHOLE = {
     "markov_head.joint_proj.bias": "markov.joint_bias",
     "confidence_head.proj.weight": "confidence",
     "confidence_head.proj.bias": "confidence_bias",
+    # Others' names of the same.
+    "encoder.fc.weight": "fc",
+    "encoder.output_norm_enc.weight": "context_norm",
 }
 _PARTS = {
     "input_layernorm": "input_norm",
@@ -78,6 +79,23 @@ def our_block_names(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Te
             raise _unknown(name, folder)
         found[ours] = tensor
     return found
+
+
+def their_block_name(name: str) -> str:
+    """What most publishers call a tensor.
+
+    Args:
+        name: Ours.
+
+    Example:
+        >>> their_block_name("layers.0.query"), their_block_name("context_norm")
+        ('layers.0.self_attn.q_proj.weight', 'hidden_norm.weight')
+    """
+    if not name.startswith("layers."):
+        return next(theirs for theirs, ours in _WHOLE.items() if ours == name)
+    _, number, part = name.split(".")
+    theirs = next(theirs for theirs, ours in _PARTS.items() if ours == part)
+    return f"layers.{number}.{theirs}.weight"
 
 
 def _our_name(name: str) -> str | None:

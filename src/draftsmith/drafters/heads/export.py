@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from draftsmith.drafters.heads.config import HeadConfig
@@ -13,7 +14,13 @@ from draftsmith.drafters.heads.whole_numbers import QUANTIZATION, rounded
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.written import written_whole
 
-__all__ = ["save_tensors", "speculators_config", "speculators_tensors", "write_speculators"]
+__all__ = [
+    "save_tensors",
+    "speculators_config",
+    "speculators_tensors",
+    "tables_of_ids",
+    "write_speculators",
+]
 
 _PARTS = {
     "input_norm": "input_layernorm",
@@ -139,12 +146,26 @@ def speculators_tensors(
         found = rounded(named)
     else:
         found = {name: tensor.to(dtype) for name, tensor in named.items()}
-    if weights.ids is not None:
-        marks = torch.zeros(config.target_vocab_size, dtype=torch.bool)
-        marks[weights.ids] = True
-        found["d2t"] = weights.ids - torch.arange(len(weights.ids))
-        found["t2d"] = marks
-    return found
+    return found | tables_of_ids(weights.ids, config.target_vocab_size)
+
+
+def tables_of_ids(
+    ids: Int[Tensor, " draft_vocab"] | None, target_vocab_size: int
+) -> dict[str, Tensor]:
+    """What says which ids a head drafts: `d2t`, offsets, and `t2d`, which marks them.
+
+    Args:
+        ids: The target's, of each that is drafted; None is all, which nothing need say.
+        target_vocab_size: Of all of them.
+
+    Returns:
+        The tables by name.
+    """
+    if ids is None:
+        return {}
+    marks = torch.zeros(target_vocab_size, dtype=torch.bool)
+    marks[ids] = True
+    return {"d2t": ids - torch.arange(len(ids)), "t2d": marks}
 
 
 def _their_name(name: str) -> str:
