@@ -23,6 +23,8 @@ from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
 from draftsmith.models.load import load_reader
+from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.read import read_folder
 from draftsmith.train import Outcome, train_head
 from draftsmith.train.block_pupil import BlockPupil
 from draftsmith.train.block_student import chosen_mask, new_block_config, new_block_weights
@@ -33,6 +35,7 @@ from draftsmith.train.student import loss_of
 from draftsmith.train.teacher import Teacher
 from draftsmith.train.texts import Text
 from tests.drafters.heads import block_kit, kit
+from tests.kernels.gpu.device import DEVICE
 from tests.train.kit import prompts, save_easy_target
 from tests.train.test_on_a_device import elsewhere
 from tests.train.test_run import GOOD, SMALL, Killed, killer
@@ -250,6 +253,21 @@ def test_no_step_mixes_devices(target: Path) -> None:
     # It comes as far as the numbers, which are not there.
     with pytest.raises(NotImplementedError, match="no data"):
         acceptance(pupil, teacher, TEXTS, ids, 0.8)
+
+
+def test_a_gpu_s_way_is_gone_from_end_to_end(target: Path, tmp_path: Path) -> None:
+    config, weights = read_folder(target)
+    writer = GpuDecoder.from_weights(weights, config, DEVICE, torch.float32, str(target))
+    writer.can_be_captured = True  # as rounds on a GPU are; here their twins run
+    engine = Engine(writer, load_engine(str(target)).tokenizer, gamma=0, max_batch_size=20)
+    reader = load_reader(str(target), DEVICE)
+    options = replace(BLOCK, num_tokens=200, max_length=16, vocab_size=64)
+    found = train_head(engine, prompts(20), tmp_path / "head", options, reader=reader)
+    assert found.greedy is None
+    assert read_block(tmp_path / "head", tables_of(reader))[0].vocab_size == 64
+    # It drafts on a CPU only, and says so before anything else is tried.
+    with pytest.raises(DraftsmithError, match="is a DSpark head, which drafts on a CPU, and"):
+        load_head(tmp_path / "head", writer)
 
 
 def test_the_mask_is_an_id_that_no_text_has() -> None:

@@ -17,7 +17,9 @@ from draftsmith.drafters.heads.block_drafter import BlockDrafter, BlockState
 from draftsmith.drafters.heads.block_plain import BlockRows, PlainBlock
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.drafters.heads.weights import HeadWeights
+from draftsmith.engine.control.own import OwnDraft
 from draftsmith.engine.engine import Engine
+from draftsmith.engine.generation import Generation
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel, Rows
 from tests.drafters.heads import block_kit, kit
@@ -25,6 +27,11 @@ from tests.drafters.heads.test_engine import MODES, target
 from tests.drafters.heads.test_trees import PARENTS, Bush
 from tests.drafters.recording import view
 from tests.engine.kit import PROMPTS, texts
+from tests.engine.test_grown_trees import bushy, few, first_tokens
+from tests.engine.test_law import DETECTS, FALSE_FAIL_RATE, exact_law
+from tests.statistics import assert_law
+
+__all__ = ["bushy"]
 
 CPU = torch.device("cpu")
 
@@ -33,7 +40,7 @@ def made_for(model: LanguageModel, name: str) -> tuple[BlockConfig, HeadWeights]
     tables = tables_of(model)
     sizes = {"hidden_size": tables.hidden_size, "target_hidden_size": tables.hidden_size}
     vocab = {"vocab_size": tables.vocab_size, "target_vocab_size": tables.vocab_size}
-    config = block_kit.config(name, boundaries=(0, 1, 2), mask_id=3, **sizes, **vocab)
+    config = block_kit.config(name, boundaries=(0, 1, 2), mask_id=2, **sizes, **vocab)
     return config, block_kit.weights(config)
 
 
@@ -73,6 +80,31 @@ def test_the_other_verifiers_take_its_laws(verifier: str) -> None:
     params = SamplingParams(max_tokens=24, temperature=1.0, seed=1, verifier=verifier)
     results = Engine(model, draft=drafter(model), gamma=3).generate(PROMPTS, params)
     assert sum(one.completions[0].statistics.num_drafted for one in results) > 24
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("bushy")
+@pytest.mark.statistical
+@pytest.mark.parametrize("verifier", ["rejection", "block"])
+@pytest.mark.parametrize("branches", [1, 2])
+def test_the_joint_law_of_the_first_tokens_is_the_targets(verifier: str, branches: int) -> None:
+    draft = drafter(few(14), "dspark-sure", branches)
+    outcomes, kept = first_tokens(verifier, draft, 2 * branches)
+    assert_law(outcomes, exact_law(), false_fail_rate=FALSE_FAIL_RATE, detects=DETECTS)
+    assert kept is not None
+    assert 1.1 < kept < 3, "the draft must be neither useless nor right"
+
+
+def test_a_gamma_of_one_text_s_own_ends_with_the_block() -> None:
+    model, params = target("fast"), MODES["coupled"]
+    plain = Engine(model).generate(PROMPTS, params)
+    engine = Engine(model, draft=drafter(model, "dflash"), gamma=2)
+    jobs = [engine.prepare(prompt, params) for prompt in PROMPTS]
+    jobs[0].samples[0].own_draft = OwnDraft(9)
+    found = Generation(engine.scheduler, jobs).finish()
+    assert texts(found) == texts(plain)
+    lengths = [len(one.completions[0].statistics.drafted_per_position) for one in found]
+    assert lengths == [4, *[2] * (len(PROMPTS) - 1)]
 
 
 def test_more_tokens_than_a_block_has_are_refused() -> None:
