@@ -7,9 +7,12 @@ Without a GPU the rounds run uncaptured, on the twins of the kernels.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 import pytest
+import torch
 
 from draftsmith.drafters.heads import HeadDrafter
 from draftsmith.drafters.heads.eagle3 import EagleHead
@@ -21,9 +24,11 @@ from draftsmith.engine.engine import Engine
 from draftsmith.engine.rounds.graphed import GraphedRounds
 from draftsmith.errors import CacheFullError
 from draftsmith.models.native.gpu import GpuDecoder
+from draftsmith.models.native.read import read_folder
 from tests.drafters.heads.bigrams import bigram_head
 from tests.engine.test_graphed import GREEDY, PROMPTS, SAMPLED, results, told
-from tests.models.native.test_decoder import TOKENS
+from tests.kernels.gpu.device import DEVICE
+from tests.models.native.test_decoder import MODELS, TOKENS, lively
 from tests.models.native.test_gpu import fast_and_plain
 
 LONG = replace(GREEDY, max_tokens=40)
@@ -223,3 +228,26 @@ def test_a_round_reads_no_state_twice_while_a_batch_stays(target, head) -> None:
         [found] = engine.generate(PROMPTS[:1], LONG)
     assert found.token_ids == tuple(texts()[0][len(PROMPTS[0]) :])
     assert found.statistics.num_accepted
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sampling", [{}, SAMPLED[1]], ids=str)
+def test_in_bfloat16_texts_and_counts_are_the_same_in_any_company(sampling) -> None:
+    """Bits of rows depend on nothing beside them: so neither do drafts."""
+    kind, changes = MODELS["qwen3, biases, tied"]
+    with TemporaryDirectory() as folder:
+        lively(kind, **changes).save_pretrained(folder)
+        config, weights = read_folder(Path(folder))
+    model = GpuDecoder.from_weights(weights, config, DEVICE, torch.bfloat16)
+    params = replace(LONG, seed=5, **sampling)
+    want = Engine(model).generate(PROMPTS, params)
+    said = [[*prompt, *one.token_ids] for prompt, one in zip(PROMPTS, want, strict=True)]
+    head = HeadDrafter(GpuHead(*bigram_head(model, said), model), "head")
+    found = [results(model, head, 3, batch, params) for batch in (1, 8)]
+    found.append(results(model, head, 3, 8, params, is_graphed=False))
+    assert all(told(one) == told(found[0]) for one in found)
+    auto = Engine(model, draft=head, gamma="auto").generate(PROMPTS, params)
+    for one in (*found, auto):
+        assert [each.token_ids for each in one] == [each.token_ids for each in want]
+    assert any(each.statistics.num_accepted for each in found[0])

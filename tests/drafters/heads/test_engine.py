@@ -138,6 +138,12 @@ def test_in_every_round_it_goes_on_from_the_targets_own_states(kind: str) -> Non
     assert watched.num_seen > 60
 
 
+def test_trees_are_refused_where_the_target_checks_chains_only() -> None:
+    model = target("gpu")
+    with pytest.raises(InvalidRequestError, match=r"branches=2 needs .* checks chains only"):
+        Engine(model, draft=drafter(model).with_branches(2))
+
+
 def test_a_trial_with_the_decoder_of_a_gpu_says_what_it_says_with_the_plain_one() -> None:
     fast, plain = fast_and_plain("llama, wide heads")
     found, wanted = (try_head(Eagle3(*made_for(model)), model) for model in (fast, plain))

@@ -55,6 +55,17 @@ def loaded(model: LanguageModel, folder: Path, heads: tuple[MedusaConfig, HeadWe
     return load_head(folder, model, dtype="float32")
 
 
+def test_on_a_gpu_they_are_refused_by_name(tmp_path: Path) -> None:
+    model = fast("llama")
+    reference(tmp_path, *fitted(model))
+    model.can_be_captured = True
+    try:
+        with pytest.raises(InvalidRequestError, match=r"drafts on a CPU, and .*: give --device cpu"):
+            load_head(tmp_path, model)
+    finally:
+        model.can_be_captured = False
+
+
 def test_heads_that_are_right_are_used_and_change_no_text(tmp_path: Path) -> None:
     model = fast("llama")
     drafter = loaded(model, tmp_path, fitted(model))

@@ -49,6 +49,7 @@ def read_eagle3_kind(folder: Path, target: TargetTables | None) -> "Eagle3":
 class Eagle3(Head):
     """An EAGLE-3 head that was read."""
 
+    drafts_on_gpus = True
     config: HeadConfig
     weights: HeadWeights
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,6 +17,9 @@ __all__ = ["Head", "Reading", "Written"]
 
 class Head(ABC):
     """A head with every convention resolved, and its weights, checked against them."""
+
+    drafts_on_gpus: ClassVar[bool] = False
+    """Whether its drafter also runs elsewhere than on a CPU."""
 
     @property
     @abstractmethod

@@ -6,7 +6,7 @@ from pathlib import Path
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.heads.kinds import KINDS, is_head, is_head_config, read_head
 from draftsmith.drafters.heads.tables import tables_of
-from draftsmith.errors import DraftsmithError
+from draftsmith.errors import DraftsmithError, InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.load import Dtype
 from draftsmith.models.reference import SourceKind, resolve
@@ -66,6 +66,12 @@ def load_head(
     tables = tables_of(target)
     head = read_head(folder, tables)
     _log.info("head %s: %s", folder, "; ".join(f"{k} {v}" for k, v in head.described().items()))
+    is_on_gpu = target.device.type != "cpu" or target.can_be_captured
+    if is_on_gpu and not head.drafts_on_gpus:
+        raise InvalidRequestError(
+            f"{folder} is a head of a kind that drafts on a CPU, and {target.traits.name} runs on "
+            f"{target.device}: give --device cpu, or another draft"
+        )
     drafter = head.made(target, folder.name, dtype, branches)
     trial = try_head(head, target, words)
     _log.info("head %s: %s", folder, trial.told())
