@@ -80,8 +80,9 @@ class StateLog:
         text = self._texts.setdefault(sequence, _Text())
         if length <= text.start:
             return
-        held = self._joined(text)[length - text.start :]
-        text.parts = [held] if len(held) else []
+        if text.parts:
+            held = self._joined(text)[length - text.start :]
+            text.parts = [held] if len(held) else []
         text.start, text.stop = length, max(length, text.stop)
 
     def cut(self, sequence: int, length: int) -> None:

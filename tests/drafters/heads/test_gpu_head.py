@@ -46,9 +46,11 @@ def test_a_step_of_many_rows_is_run_in_parts() -> None:
         spans = [Span(head.open_row(), list(range(count)), 0) for count in counts]
         return head.run(spans, feature)
 
-    whole = stream()
+    states = torch.randn(20, 3, kit.WIDTH, generator=chance)
+    whole, read = stream(), head.feature(states)
     with mock.patch.object(module, "MOST_ROWS", 8):
         torch.testing.assert_close(stream(), whole)
+        torch.testing.assert_close(head.feature(states), read)
 
 
 def test_pages_go_back_when_a_sequence_is_forgotten() -> None:

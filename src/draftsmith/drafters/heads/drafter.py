@@ -24,6 +24,10 @@ from draftsmith.models.follower import Followed
 __all__ = ["HeadDrafter", "HeadState", "HeadText"]
 
 
+_MOST_TOGETHER = 16
+"""Rows of each sequence that are read beside those of others."""
+
+
 class HeadDrafter(StatefulDrafter):
     """Drafts with a head that was trained for the target.
 
@@ -149,16 +153,46 @@ class HeadState(DraftState):
             sequence: With its committed tokens.
             states: The target's, of the tokens behind those that were read.
         """
-        head, text = self._head, self.text(sequence.id)
+        text = self.text(sequence.id)
         text.drop_drafted()
-        start, step = text.num_settled, head.most_rows(text.num_settled + len(states))
+        step = self._head.most_rows(text.num_settled + len(states))
         for done in range(0, len(states), step):
-            part, first = states[done : done + step], start + done
-            tokens = sequence.tokens[first + 1 : first + 1 + len(part)]
-            feature = head.feature(part)
-            stream = head.run([Span(text.row, tokens, first)], feature)
-            text.settle(stream[-1:], feature[-1:])
+            self._settle([sequence], [states[done : done + step]])
         return text
+
+    def settle_all(
+        self,
+        sequences: Sequence[Followed],
+        states: Sequence[Float[Tensor, "_ boundaries hidden"]],
+    ) -> None:
+        """As `settle`, those that lack a few tokens at once."""
+        pairs = list(zip(sequences, states, strict=True))
+        for sequence, own in pairs:
+            if len(own) > _MOST_TOGETHER:
+                self.settle(sequence, own)
+        few = [(sequence, own) for sequence, own in pairs if 0 < len(own) <= _MOST_TOGETHER]
+        for sequence, _ in few:
+            self.text(sequence.id).drop_drafted()
+        if few:
+            self._settle([sequence for sequence, _ in few], [own for _, own in few])
+
+    def _settle(
+        self,
+        sequences: Sequence[Followed],
+        states: Sequence[Float[Tensor, "_ boundaries hidden"]],
+    ) -> None:
+        """Read some rows of each sequence, behind those that are settled."""
+        texts = [self.text(sequence.id) for sequence in sequences]
+        spans: list[Span] = []
+        for sequence, text, own in zip(sequences, texts, states, strict=True):
+            first = text.num_settled
+            tokens = sequence.tokens[first + 1 : first + 1 + len(own)]
+            spans.append(Span(text.row, tokens, first))
+        feature = self._head.feature(states[0] if len(states) == 1 else torch.cat(list(states)))
+        stream, end = self._head.run(spans, feature), 0
+        for text, own in zip(texts, states, strict=True):
+            end += len(own)
+            text.settle(stream[end - 1 : end], feature[end - 1 : end])
 
     def _has_room(self, view: SequenceView) -> bool:
         return self.text(view.id).row.has_room(len(view.tokens) + view.gamma)

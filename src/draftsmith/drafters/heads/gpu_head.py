@@ -186,8 +186,10 @@ class GpuHead:
         self, states: Float[Tensor, "rows boundaries hidden"]
     ) -> Float[Tensor, "rows width"]:
         """As `features`, of states of any dtype."""
+        states = states.to(self.device, self.weights.embedding.dtype)
         with self.lock, self.current:
-            return self.features(states.to(self.device, self.weights.embedding.dtype))
+            found = [self.features(some) for some in states.split(MOST_ROWS)]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def most_rows(self, num_tokens: int) -> int:
         """Rows that a sequence of so many tokens is read in at once."""

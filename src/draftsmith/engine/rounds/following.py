@@ -123,8 +123,7 @@ class _Head(Following):
 
     def catch_up(self, target: Follower, samples: Sequence[Sample]) -> None:
         target.recover_states(samples)
-        for sample in samples:
-            self._state.settle(sample, target.take_states(sample))
+        self._state.settle_all(samples, [target.take_states(sample) for sample in samples])
 
     def has_room(self, sample: Sample, num_tokens: int) -> bool:
         return self._row(sample).has_room(num_tokens)
