@@ -43,7 +43,7 @@ class BlockDrafter(StatefulDrafter):
         self.branches = check_branches(branches)
         self.boundaries = head.config.boundaries
         self.longest = head.config.longest
-        self.uses_torch_threads = not has_kernels(head.device)
+        self.uses_torch_threads = head.device.type == "cpu" and not has_kernels(head.device)
 
     def open(self) -> "BlockState":
         """A state without sequences."""

@@ -17,7 +17,6 @@ from draftsmith.drafters.heads.kind import Head, Reading, Written
 from draftsmith.drafters.heads.product import format_of
 from draftsmith.drafters.heads.tables import TargetTables, tables_of, theta_of
 from draftsmith.drafters.heads.weights import HeadWeights
-from draftsmith.errors import InvalidRequestError
 from draftsmith.models.contract import LanguageModel
 from draftsmith.models.load import Dtype
 
@@ -49,11 +48,6 @@ class BlockKind(Head):
         self, target: LanguageModel, name: str = "block", dtype: Dtype = "auto", branches: int = 1
     ) -> BlockDrafter:
         """A drafter that runs one block a round."""
-        if target.can_be_captured:
-            raise InvalidRequestError(
-                f"{name} is a {self.config.kind} head, which drafts on a CPU, and "
-                f"{target.traits.name} runs on {target.device}: give --device cpu, or another draft"
-            )
         tables, place = tables_of(target), target.device
         head = BlockHead(self.config, self.weights, tables, place, format_of(dtype))
         return BlockDrafter(head, name, branches)
@@ -62,12 +56,13 @@ class BlockKind(Head):
         self, text: Written, target: TargetTables, num_steps: int
     ) -> Int[Tensor, "steps rows"]:
         """A block behind every row, all at once."""
-        config, tensors = self.config, self.weights.tensors
-        head, tokens = PlainBlock(config, tensors, target.logits), torch.tensor(text.tokens)
+        config = self.config
         states = torch.stack([text.states[b] for b in config.boundaries], dim=1).unsqueeze(0)
-        rows = text.rows(num_steps)
-        anchors = torch.arange(rows.start + 1, rows.stop + 1)
-        read = torch.full((len(anchors), config.block_size), config.mask_id)
+        tensors = {name: one.to(states.device) for name, one in self.weights.tensors.items()}
+        tokens = torch.tensor(text.tokens, device=states.device)
+        head, rows = PlainBlock(config, tensors, target.logits), text.rows(num_steps)
+        anchors = torch.arange(rows.start + 1, rows.stop + 1, device=states.device)
+        read = torch.full((len(anchors), config.block_size), config.mask_id, device=states.device)
         read[:, 0] = tokens[anchors]
         ids = read.flatten().tolist()
         embedded = tensors["embedding"][ids] if config.has_embedding else target.embed(ids)
@@ -75,9 +70,9 @@ class BlockKind(Head):
         hidden = head.run(BlockRows(embedded, anchors.unsqueeze(0)), head.context(states))[0]
         first, count = 0 if config.drafts_from_anchor else 1, min(num_steps, config.longest)
         hidden = hidden[:, first : first + count]
-        before = tokens[anchors.unsqueeze(1) + torch.arange(count)]
+        before = tokens[anchors.unsqueeze(1) + torch.arange(count, device=states.device)]
         logits = head.corrected(head.logits(hidden), head.corrections(hidden, before))
-        found = logits.argmax(-1).T
+        found = logits.argmax(-1).T.cpu()
         return found if self.weights.ids is None else self.weights.ids[found]
 
     def readings(self, target: LanguageModel) -> Sequence[Reading]:
