@@ -17,7 +17,7 @@ from draftsmith.drafters.heads.export import (
     speculators_tensors,
     write_speculators,
 )
-from draftsmith.drafters.heads.kinds import is_head
+from draftsmith.drafters.heads.kinds import is_head, read_head
 from draftsmith.drafters.heads.layouts import read_eagle3
 from draftsmith.errors import DraftsmithError, ModelFormatError
 from draftsmith.kernels.quantise import blocks_from_float
@@ -242,6 +242,40 @@ def test_missing_and_unknown_tensors_are_named(tmp_path: Path) -> None:
         write(tmp_path, speculators_config(config, FLOAT), tensors)
         with pytest.raises(DraftsmithError, match=message):
             read_eagle3(tmp_path, kit.target())
+
+
+@pytest.mark.parametrize(
+    ("keys", "tensors"),
+    [
+        ({"architectures": ["Qwen3NextMTP"], "model_type": "qwen3_next_mtp"}, {}),
+        ({"architectures": ["DeepSeekMTPModel"], "num_nextn_predict_layers": 1}, {}),
+        ({"architectures": ["DeepseekV3ForCausalLMNextN"]}, {}),
+        ({"speculators_model_type": "mtp", "architectures": ["OddDraftModel"]}, {}),
+        ({}, {"mtp.fc.weight": torch.ones(32, 64)}),
+        ({}, {"layers.61.eh_proj.weight": torch.ones(32, 64)}),
+    ],
+)
+def test_mtp_layers_are_refused_by_name(
+    tmp_path: Path, keys: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
+    config = kit.config()
+    write(tmp_path, keys or flat(config), tensors)
+    assert is_head(tmp_path)
+    with pytest.raises(ModelFormatError, match="MTP layers") as refusal:
+        read_head(tmp_path, kit.target())
+    assert "no native decoder runs" in str(refusal.value)
+    assert str(refusal.value).endswith(": use another draft")
+    assert str(tmp_path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_brings_mtp_layers_along_is_no_head(tmp_path: Path) -> None:
+    for keys in (
+        {"architectures": ["DeepseekV3ForCausalLM"], "num_nextn_predict_layers": 1},
+        {"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next"},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(keys))
+        assert not is_head(tmp_path)
 
 
 def test_an_id_that_can_only_be_a_boundary_is_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from draftsmith.drafters.heads.files import PICKLE, read_config
 from draftsmith.drafters.heads.kind import Head
 from draftsmith.drafters.heads.medusa_kind import read_medusa_kind
 from draftsmith.drafters.heads.medusa_layout import MEDUSA_FILES, claims_medusa
+from draftsmith.drafters.heads.mtp import claims_mtp, refuse_mtp
 from draftsmith.drafters.heads.parallel_kind import read_parallel_kind
 from draftsmith.drafters.heads.parallel_layout import claims_parallel
 from draftsmith.drafters.heads.tables import TargetTables
@@ -35,6 +36,7 @@ class Kind(NamedTuple):
 KINDS: Final = (
     Kind("Medusa", claims_medusa, read_medusa_kind, MEDUSA_FILES),
     Kind("DFlash and DSpark", claims_block, read_block_kind, (MASK_FILE,)),
+    Kind("MTP", claims_mtp, refuse_mtp),
     Kind("P-EAGLE", claims_parallel, read_parallel_kind, (PICKLE,)),
     Kind("EAGLE-3", claims_eagle3, read_eagle3_kind, (PICKLE,)),
 )

@@ -42,6 +42,8 @@ _FOREIGN = {
     "markov_head": "DSpark, and config.json does not speak of it: fetch it again",
     "candidate_selector": "DFlash2, which is not known here: give another head",
     "prefix_gru": "Domino, which is not known here: give another head",
+    "mtp.": "MTP layers, which read a family that no native decoder runs: use another draft",
+    "eh_proj": "MTP layers, which read a family that no native decoder runs: use another draft",
 }
 
 
