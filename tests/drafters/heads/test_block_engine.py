@@ -1,6 +1,7 @@
 """Block heads in an engine: the text is plain decoding's, and the head is told what it needs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,15 @@ def test_the_text_is_that_of_plain_decoding(kind: str, name: str, gamma: int, mo
     model, params = target(kind), MODES[mode]
     wanted = texts(Engine(model).generate(PROMPTS, params))
     results = Engine(model, draft=drafter(model, name), gamma=gamma).generate(PROMPTS, params)
+    assert texts(results) == wanted
+
+
+@pytest.mark.parametrize("name", ["dflash", "dspark-sure"])
+def test_the_text_is_that_of_plain_decoding_under_penalties(name: str) -> None:
+    """The prefix that they look at outlives the round."""
+    model, params = target("fast"), replace(MODES["coupled"], frequency_penalty=0.5)
+    wanted = texts(Engine(model).generate(PROMPTS, params))
+    results = Engine(model, draft=drafter(model, name), gamma=3).generate(PROMPTS, params)
     assert texts(results) == wanted
 
 

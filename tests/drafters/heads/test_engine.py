@@ -1,5 +1,6 @@
 """Heads in an engine: the text is plain decoding's, and the head is told what it needs."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -73,6 +74,15 @@ def test_penalties_look_at_the_text_in_rounds_with_and_without_a_draft(kind: str
     model, params = target(kind), SamplingParams(max_tokens=9, repetition_penalty=1.3)
     found = Engine(model, draft=drafter(model), gamma=3).generate(PROMPTS, params)
     assert texts(found) == texts(Engine(model).generate(PROMPTS, params))
+
+
+@pytest.mark.parametrize("head", kinds.MADE)
+def test_the_text_is_that_of_plain_decoding_under_penalties(head: str) -> None:
+    """The prefix that they look at outlives the round."""
+    model, params = target("fast"), replace(MODES["coupled"], frequency_penalty=0.5)
+    wanted = texts(Engine(model).generate(PROMPTS, params))
+    drafted = Engine(model, draft=kinds.MADE[head](model, 1), gamma=3)
+    assert texts(drafted.generate(PROMPTS, params)) == wanted
 
 
 @pytest.mark.parametrize("verifier", ["rejection", "block"])

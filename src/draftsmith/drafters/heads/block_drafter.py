@@ -61,7 +61,8 @@ class BlockState(DraftState):
         self._head, self._branches = head, branches
         self._rows: dict[int, ContextRow] = {}
 
-    @torch.inference_mode()
+    # No inference mode: what `draw` keeps of a sequence is written to after the round.
+    @torch.no_grad()
     def propose(self, context: DraftContext) -> Draft:
         """Read what was committed, run the blocks, then draw from left to right."""
         views = context.sequences

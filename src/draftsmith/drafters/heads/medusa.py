@@ -82,6 +82,7 @@ class MedusaHeads:
         self._norm = place.vector(weight)
         self._ids = None if weights.ids is None else weights.ids.to(device)
 
+    @torch.inference_mode()
     def streams(self, states: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows heads hidden"]:
         """What stands before the output of every head.
 
@@ -100,6 +101,7 @@ class MedusaHeads:
         parts = [self._through(head, part) for head, part in enumerate(stream.unbind(1))]
         return torch.stack(parts, dim=1)
 
+    @torch.inference_mode()
     def logits(
         self, head: int, streams: Float[Tensor, "rows hidden"]
     ) -> Float[Tensor, "rows target_vocab"]:
@@ -168,7 +170,6 @@ class MedusaState(DraftState):
         self._last: dict[int, tuple[int, Float[Tensor, " hidden"]]] = {}
         """How many tokens' states were handed out, and the last."""
 
-    @torch.inference_mode()
     def propose(self, context: DraftContext) -> Draft:
         """Draft from the heads' laws, each drawn from when its token is wanted."""
         views, count = context.sequences, self._heads.config.num_heads

@@ -69,7 +69,6 @@ class ParallelState(DraftState):
         """What `fc` makes of the mask."""
         self._texts: dict[int, _Text] = {}
 
-    @torch.inference_mode()
     def propose(self, context: DraftContext) -> Draft:
         """Read what was committed and the mask behind it, then draw from the laws."""
         if self._masked is None:
