@@ -283,6 +283,13 @@ def changed(folder: Path, changes: dict[str, Any]) -> None:
         ("speculators-dspark", {"speculators_model_type": "dflash2"}, "is 'dflash2': of block"),
         ("speculators-dspark", {"draft_vocab_size": 39}, "d2t of .40. for 39 outputs"),
         ("speculators", {"projector_type": "domino"}, "projector_type is 'domino'"),
+        ("speculators", {"layer_types": ["sliding_attention"]}, "layer_types is .*sliding"),
+        (
+            "speculators",
+            {"aux_hidden_state_layer_offset": 1},
+            "layer_offset is 1: of heads, only 0",
+        ),
+        ("DeepSpec", {"partial_rotary_factor": 0.25}, "partial_rotary_factor is 0.25"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(

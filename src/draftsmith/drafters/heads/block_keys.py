@@ -58,12 +58,17 @@ _SIZES: Final = frozenset(
 _CONSTANTS: Final[dict[str, tuple[object, ...]]] = {
     **{key: values for key, values in CONSTANTS.items() if key != "sliding_window"},
     "attention_mode": ("gqa", None),
+    "aux_hidden_state_layer_offset": (0, None),
     "attention_sink_bias": (False, None),
+    "dflash_query_causal": (False, None),
     "dspark_backbone_conv_enabled": (False, None),
+    "enable_qwen35_gated_q_proj": (False, None),
     "final_logit_softcapping": (None, 0),
     "input_embedding_scale": (1.0, None),
     "is_neox_style": (True, None),
+    "log_snr_conditioning": (False, None),
     "output_multiplier": (1.0, None),
+    "partial_rotary_factor": (1.0, None),
     "shift_label": (False, None),
     "use_aux_hidden_state": (True, None),
     "use_swa": (False, None),
@@ -144,19 +149,20 @@ def check_block_keys(config: Mapping[str, object]) -> None:
         check_part(layer, known, "transformer_layer_config.", _CONSTANTS)
     for name in PARTS:
         check_part(_part(config, name), known, f"{name}.", _CONSTANTS)
-    _check_windows(layer)
+    for part in (config, layer):
+        _check_windows(part)
 
 
-def _check_windows(layer: Mapping[str, object]) -> None:
-    types = layer.get("layer_types")
+def _check_windows(part: Mapping[str, object]) -> None:
+    types = part.get("layer_types")
     listed = types if isinstance(types, list) else []
     odd = [one for one in listed if one != "full_attention"]
     if odd or (types is not None and not listed):
         raise ModelFormatError(
             f"layer_types is {odd or types!r:.60}: of heads, only full_attention is known there"
         )
-    if layer.get("sliding_window") is not None and not listed:
+    if part.get("sliding_window") is not None and not listed:
         raise ModelFormatError(
-            f"sliding_window is {layer['sliding_window']!r:.60} and no layer_types say where: of "
+            f"sliding_window is {part['sliding_window']!r:.60} and no layer_types say where: of "
             "heads, only full attention is known"
         )
