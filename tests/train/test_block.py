@@ -22,6 +22,7 @@ from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
+from draftsmith.kernels.quantise import blocks_from_float
 from draftsmith.models.load import load_reader
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.read import read_folder
@@ -288,3 +289,23 @@ def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
         rope_scaling=(("rope_type", "default"),),
     )
     assert all(torch.equal(read.tensors[name], weights.tensors[name]) for name in weights.tensors)
+
+
+@pytest.mark.parametrize("name", ["own-head", "dspark-sure"])
+def test_eight_bits_are_those_that_it_is_rounded_to_when_it_is_loaded(
+    tmp_path: Path, name: str
+) -> None:
+    config = block_kit.config(name, **({} if name == "own-head" else {"markov_rank": 32}))
+    weights = block_kit.weights(config)
+    write_block(tmp_path / "floats", config, weights, torch.float32)
+    write_block(tmp_path / "bits", config, weights, torch.int8)
+    sizes = [(tmp_path / one / "model.safetensors").stat().st_size for one in ("floats", "bits")]
+    assert sizes[1] < 0.5 * sizes[0]
+    floats, bits = (read_block(tmp_path / one, kit.target())[1] for one in ("floats", "bits"))
+    for tensor, one in floats.tensors.items():
+        other = bits.tensors[tensor]
+        torch.testing.assert_close(other, one, rtol=0.01, atol=0.01 * float(one.abs().max()))
+        if one.ndim == 2 and tensor not in ("markov.previous", "confidence"):
+            assert (
+                blocks_from_float(one.numpy(), "Q8_0") == blocks_from_float(other.numpy(), "Q8_0")
+            ).all(), tensor

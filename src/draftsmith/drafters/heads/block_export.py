@@ -10,10 +10,14 @@ from draftsmith.drafters.heads.block_config import BlockConfig
 from draftsmith.drafters.heads.block_names import their_block_name
 from draftsmith.drafters.heads.export import save_tensors, tables_of_ids
 from draftsmith.drafters.heads.weights import HeadWeights
+from draftsmith.drafters.heads.whole_numbers import QUANTIZATION, rounded
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.written import written_whole
 
 __all__ = ["block_config_keys", "block_tensors", "write_block"]
+
+_IN_FLOATS = {"confidence", "embedding", "markov.gate", "markov.joint", "markov.previous"}
+"""What is not rounded when a head is loaded."""
 
 
 def write_block(
@@ -25,7 +29,7 @@ def write_block(
         folder: Made where it is missing.
         config: The head's conventions.
         weights: Its tensors.
-        dtype: Of the stored weights.
+        dtype: Of the stored weights; int8 is 8 bits and a scale for every 32.
 
     Raises:
         InvalidRequestError: The folder cannot be written to.
@@ -79,6 +83,7 @@ def block_config_keys(
         "enable_confidence_head": config.has_confidence,
         "confidence_head_with_markov": config.confidence_reads_token,
     }
+    packed = {"quantization_config": QUANTIZATION} if dtype == torch.int8 else {}
     proposal = {"proposal_type": "greedy", "speculative_tokens": config.longest}
     return {
         "architectures": ["DFlashDraftModel" if kind == "dflash" else "DSparkDraftModel"],
@@ -99,7 +104,8 @@ def block_config_keys(
         **({"is_causal": True} if config.is_causal else {}),
         **({} if kind == "dflash" else spark),
         "tie_word_embeddings": False,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(torch.bfloat16 if packed else dtype).removeprefix("torch."),
+        **packed,
     }
 
 
@@ -116,5 +122,12 @@ def block_tensors(
     Returns:
         The tensors, `d2t` (offsets) and `t2d` among them where the vocabulary is reduced.
     """
-    found = {their_block_name(name): one.to(dtype) for name, one in weights.tensors.items()}
+    named = {their_block_name(name): one for name, one in weights.tensors.items()}
+    found = {
+        name: one.to(torch.bfloat16 if dtype == torch.int8 else dtype)
+        for name, one in named.items()
+    }
+    if dtype == torch.int8:
+        floats = set(map(their_block_name, _IN_FLOATS.intersection(weights.tensors)))
+        found |= rounded({name: one for name, one in named.items() if name not in floats})
     return found | tables_of_ids(weights.ids, config.target_vocab_size)
