@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from draftsmith.core.scheduling import Candidate, best_schedule, least_seconds
+from draftsmith.core.scheduling import Candidate, best_cut, best_schedule, least_seconds
 
 
 def _candidate(rng: np.random.Generator, depth: int, availability: float) -> Candidate:
@@ -41,6 +41,15 @@ def test_no_schedule_is_better(seed: int, num_sequences: int, is_sure: bool) -> 
     best = max(_rate(candidates, gammas, check, draft) for gammas in itertools.product(*ranges))
     assert _rate(candidates, found.gammas, check, draft) == pytest.approx(best)
     assert found.rate == pytest.approx(best)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1]))
+def test_a_draft_that_is_there_is_cut_as_a_schedule_says(seed: int, min_depth: int) -> None:
+    rng = np.random.default_rng(seed)
+    candidate = _candidate(rng, int(rng.integers(1, 9)), 1.0)
+    check = np.cumsum(rng.uniform(0, 0.3, 9), dtype=np.float64) + 1
+    found = best_schedule([candidate], check, np.zeros(9), min_depth=min_depth)
+    assert best_cut(candidate.chances.tolist(), check, min_depth=min_depth) == found.gammas[0]
 
 
 def test_a_draft_that_never_pays_is_not_drafted() -> None:

@@ -45,6 +45,10 @@ class Recording:
             self.tokens[row].append(token)
         return [self.tokens[row][-1] for row in rows]
 
+    def least_confidence(self, row: int) -> float:
+        del row
+        return 0.0
+
     def wanting(self, rows: Sequence[int]) -> list[int]:
         return [row for row in rows if len(self.tokens[row]) < self.sequences[row].gamma]
 

@@ -44,6 +44,10 @@ class Round:
     def drawn(self) -> Draft:
         raise AssertionError("nothing is drawn")
 
+    def least_confidence(self, row: int) -> float:
+        del row
+        return 0.0
+
     def wanting(self, rows: Sequence[int]) -> list[int]:
         raise AssertionError("nothing is drawn")
 

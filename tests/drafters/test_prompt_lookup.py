@@ -39,6 +39,10 @@ class Round:
     def drawn(self) -> Draft:
         raise AssertionError("prompt lookup draws nothing")
 
+    def least_confidence(self, row: int) -> float:
+        del row
+        return 0.0
+
     def wanting(self, rows: Sequence[int]) -> list[int]:
         raise AssertionError("prompt lookup draws nothing")
 

@@ -115,6 +115,9 @@ class Doubtful(Pace):
     def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
         return [row for row in rows if not drafts[row] or drafts[row][-1] > 0.5]
 
+    def least_confidence(self, row: int) -> float:
+        raise AssertionError("a model's draft is not cut")
+
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         raise AssertionError("a model's draft is not cut")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidate", "Schedule", "best_schedule", "least_seconds"]
+__all__ = ["Candidate", "Schedule", "best_cut", "best_schedule", "least_seconds"]
 
 
 class Candidate(NamedTuple):
@@ -69,7 +69,12 @@ def best_schedule(
     if longest == 0:
         return best
     if num_sequences == 1:
-        return _best_alone(candidates[0], check_seconds, draft_seconds, min_depth)
+        [one] = candidates
+        most = min(longest, len(draft_seconds) - 1)
+        check, draft = check_seconds[: most + 1].tolist(), draft_seconds[: most + 1].tolist()
+        chances = one.chances[:most].tolist()
+        gamma, *found = _best_alone(chances, one.availability, check, draft, min_depth)
+        return Schedule((gamma,), *found)
     owner, depth, chance, weight = _slots(candidates)
     order = np.argsort(-chance, kind="stable")
     owner, depth, chance, weight = owner[order], depth[order], chance[order], weight[order]
@@ -103,17 +108,39 @@ def least_seconds(
     return float(check_seconds[0] + draft_seconds[1]) + min(availabilities) * added
 
 
+def best_cut(
+    chances: Sequence[float], check_seconds: NDArray[np.float64], *, min_depth: int = 0
+) -> int:
+    """How much of one draft to check that is there already, as `best_schedule` has it.
+
+    Args:
+        chances: Entry j is the chance that the tokens up to j are all kept; never increasing.
+        check_seconds: Entry n is the time of a check of n drafted rows beside the sequence's own.
+        min_depth: 1 leaves plain decoding out.
+
+    Returns:
+        So many of the first tokens.
+
+    Example:
+        >>> best_cut([0.9, 0.5, 0.1], np.array([1.0, 1.2, 1.4, 1.6]))
+        2
+    """
+    most = len(chances)
+    check = check_seconds[: most + 1].tolist()
+    return _best_alone(chances, 1.0, check, [0.0] * (most + 1), min_depth)[0]
+
+
 def _best_alone(
-    candidate: Candidate,
-    check_seconds: NDArray[np.float64],
-    draft_seconds: NDArray[np.float64],
+    chances: Sequence[float],
+    share: float,
+    check: Sequence[float],
+    draft: Sequence[float],
     min_depth: int,
-) -> Schedule:
-    """The same for one sequence, whose slots are in order already."""
-    most = min(len(candidate.chances), len(draft_seconds) - 1)
-    chances, share = candidate.chances[:most].tolist(), candidate.availability
-    check, draft = check_seconds[: most + 1].tolist(), draft_seconds[: most + 1].tolist()
-    # A few numbers: arrays would take longer.
+) -> tuple[int, float, float]:
+    """Tokens to draft for one sequence, whose slots are in order already; what comes, and its time.
+
+    A few numbers: arrays would take longer.
+    """
     kept, best = 0.0, (0, 1.0, check[0] + draft[0])
     for gamma, chance in enumerate(chances, start=1):
         kept += chance
@@ -121,7 +148,7 @@ def _best_alone(
         seconds = check[0] + share * (check[gamma] - check[0]) + draft[gamma]
         if tokens * best[2] > best[1] * seconds or gamma == min_depth:
             best = gamma, tokens, seconds
-    return Schedule((best[0],), best[1], best[2])
+    return best
 
 
 def _slots(

@@ -77,6 +77,18 @@ class DraftContext(Protocol):
         """Whether this round checks trees: else only drafts without `parents` are taken."""
         ...
 
+    def least_confidence(self, row: int) -> float:
+        """Below which no token of a sequence's deterministic draft is worth its row.
+
+        Args:
+            row: An index into `sequences`.
+
+        Returns:
+            From 0 to 1; 0 where every token is checked, as with a fixed gamma. Gamma "auto" goes by
+            what confidences have been worth.
+        """
+        ...
+
     def states(self, row: int) -> Float[Tensor, "tokens boundaries hidden"]:
         """The target's residual streams at the drafter's `boundaries`, in float32.
 

@@ -183,7 +183,10 @@ class _Free(DraftState):
         takes_trees = context.takes_trees
         least = _LEAST_CHANCES.get(context.device.type, _LEAST_CHANCE)
         with self._memory.lock:
-            found = [self._propose(view, least, is_tree=takes_trees) for view in context.sequences]
+            found = [
+                self._propose(view, max(least, context.least_confidence(row)), is_tree=takes_trees)
+                for row, view in enumerate(context.sequences)
+            ]
         return Draft.certain(
             [one.tokens for one in found],
             context.device,

@@ -120,6 +120,65 @@ def test_a_draft_that_is_free_to_ask_is_asked_until_it_finds_something(clock: Cl
     assert len([place for place in asked if place >= 300]) < 60
 
 
+class Boasting(StatefulDrafter):
+    """Wrong now and then at the start, and sure of it; then silent; right from token 60 on."""
+
+    name = "boasting"
+    uses_torch_threads = draws_from_law = False
+
+    def __init__(self, clock: Clock, asked: list[int]) -> None:
+        self._clock, self._asked = clock, asked
+
+    def open(self) -> DraftState:
+        return Boast(self._clock, self._asked)
+
+
+class Boast(DraftState):
+    def __init__(self, clock: Clock, asked: list[int]) -> None:
+        self._clock, self._asked = clock, asked
+
+    def propose(self, context: DraftContext) -> Draft:
+        self._clock.now += 0.0004
+        [view] = context.sequences
+        tokens, length = [view.tokens[-1]], len(view.tokens)
+        place = length - len(PROMPT)
+        if place < 60:
+            self._asked.append(view.gamma)
+        count = view.gamma if place in range(5, 30, 3) or place > 60 else 0
+        for ahead in range(count):
+            tokens.append((word(length + ahead, tokens[-1]) + (place < 60)) % VOCAB)
+        return Draft.certain([tokens[1:]], context.device, [[0.9] * count])
+
+    def release(self, sequence: int) -> None:
+        del sequence
+
+
+@pytest.mark.parametrize("pass_s", [flat_s, lambda rows: 0.017 * (1 + 0.1 * (rows - 1))])
+def test_what_a_first_draft_loses_leaves_enough_to_find_a_good_one(
+    clock: Clock, pass_s: Callable[[int], float]
+) -> None:
+    asked: list[int] = []
+    bench = Bench(clock, lambda: Boasting(clock, asked), pass_s)
+    plain, auto = bench.run(0, 1, 300), bench.run("auto", 1, 300)
+    assert auto.tokens == plain.tokens
+    assert auto.seconds < 0.5 * plain.seconds
+    # Of the three plain rounds that finding out may take, none of these takes more than a quarter.
+    assert all(pass_s(1 + gamma) - pass_s(1) <= 0.9 * pass_s(1) for gamma in asked)
+
+
+def test_a_machine_that_pauses_in_a_check_is_not_the_drafts_debt(clock: Clock) -> None:
+    """Half a second, as often as not in a plain round: no draft makes that."""
+
+    def pausing_s(rows: int) -> float:
+        calls.append(rows)
+        return flat_s(rows) + (0.5 if len(calls) % 40 == 20 else 0.0)
+
+    calls: list[int] = []
+    bench = Bench(clock, lambda: model_draft(clock, lambda _: 0.85, 0.001), pausing_s)
+    auto = bench.run("auto", 1, 400)
+    assert auto.results[0].statistics.num_drafted > 200
+
+
 def test_a_copy_is_as_long_as_its_match_is_worth(clock: Clock) -> None:
     """Half of the text repeats itself whole, half in pieces: no fixed gamma suits both."""
     chance = random.Random(3)

@@ -178,3 +178,20 @@ def test_a_draft_that_has_ended_stays_ended() -> None:
         [one.confidences for one in engine_side.turns], range(4)
     )
     assert 3 not in engine_side.wanting(range(4))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_token_below_the_least_confidence_is_checked(seed: int) -> None:
+    chance = random.Random(seed)
+    chances = untaught()
+    for _ in range(30):
+        sure = chance.random()
+        chances.observe(0, [sure], int(chance.random() < sure**2))
+    check = np.cumsum([1.0, *(chance.uniform(0.02, 0.3) for _ in range(40))])
+    one = RatePace([0], chances, Costs(check, np.zeros(11)))
+    least = one.least_confidence(0)
+    assert 0 <= least < 1
+    assert least == 0 or one.lengths([[0.98 * least]]) == [0]
+    likely = RatePace([0], chances, Costs(1 + 1e-3 * np.arange(41.0), np.zeros(11)))
+    assert likely.lengths([[min(0.99, 1.02 * likely.least_confidence(0))]]) == [1]
+    assert RatePace([0], chances, Costs(check, np.zeros(11)), 1).least_confidence(0) == 0

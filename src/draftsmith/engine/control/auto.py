@@ -39,6 +39,9 @@ _TIMED = 0.2
 gain is small as long as it finds nothing, and no drafter finds what it is not asked for."""
 _CAPS = (MAX_GAMMA, 16, 8, 4)
 """The longest draft that a pace may let grow, if the ledger bears it."""
+_RISK = 0.25
+"""Of what the ledger bears beside a plain round, what a draft may lose that a pace lets grow: one
+that a confident drafter gets wrong must leave enough to be tried again."""
 _FIRST = 2
 """Tokens of the very first draft, beside the prompt: what else it takes to read the prompt."""
 _DEPTHS = np.arange(MAX_GAMMA + 1.0)
@@ -197,10 +200,11 @@ class AutoGamma:
         """Who is drafted for, as long as the pace lets them, and the ledger could bear."""
         plain_s = float(costs.check[0])
         caps, capped = list(gammas), self._learnt.unread.at_most
+        risked_s = plain_s + _RISK * (bearable_s - plain_s)
         for cap in _CAPS if self._learnt.by_confidence.is_known else ():
             pairs = zip(sequences, gammas, strict=True)
             longest = [capped(cap, one) if gamma > 0 else 0 for one, gamma in pairs]
-            if costs.check[sum(longest)] + costs.draft[max(longest)] <= bearable_s:
+            if costs.check[sum(longest)] + costs.draft[max(longest)] <= risked_s:
                 caps = [max(pair) for pair in zip(gammas, longest, strict=True)]
                 break
         drafting = zip(sequences, gammas, strict=True)

@@ -78,6 +78,10 @@ class Prior(Protocol):
         """What was learnt counts for less."""
         ...
 
+    def known_at(self, log_odds: float) -> float:
+        """What is known of a token whose log-odds are these, as far as they tell; else 0."""
+        ...
+
 
 class Chances:
     """Chances of drafted tokens: a prior over all texts, and each text's own shift of the odds.
@@ -133,6 +137,10 @@ class Chances:
         shift = self.shift(text)
         return [chance_of(self._prior.log_odds(one) + shift) for one in known]
 
+    def confidence_of(self, text: int, chance: float) -> float:
+        """What a drafter says of a token with such a chance; 0 where it never says anything."""
+        return self._prior.known_at(log_odds_of(chance) - self.shift(text))
+
     def usual(self, text: int) -> float:
         """The chance of a token of which nothing is known yet."""
         return chance_of(self._prior.log_odds(None) + self.shift(text))
@@ -165,6 +173,11 @@ class ByPosition:
             found = self._log_odds[known] = log_odds_of(share)
         return found
 
+    def known_at(self, log_odds: float) -> float:
+        """A place says nothing of a token."""
+        del log_odds
+        return 0.0
+
     def learn(self, known: float, is_kept: bool) -> None:
         """Count it."""
         self._places[int(known)].add(float(is_kept))
@@ -196,6 +209,13 @@ class ByConfidence:
         if known is None:
             return log_odds_of(self._all.toward(_USUAL, _USUAL_WEIGHT))
         return self._offset + self._slope * _told_apart(known)
+
+    def known_at(self, log_odds: float) -> float:
+        """The confidence; 0 where the line does not rise, or the least sure are as likely."""
+        if self._slope <= 0:
+            return 0.0
+        sure = (log_odds - self._offset) / self._slope
+        return chance_of(sure) if sure > _LOWEST else 0.0
 
     def learn(self, known: float, is_kept: bool) -> None:
         """Move the line to it."""

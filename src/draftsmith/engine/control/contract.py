@@ -61,6 +61,10 @@ class Pace(Protocol):
         """How much of each deterministic draft to check."""
         ...
 
+    def least_confidence(self, row: int) -> float:
+        """Below which no token of a sequence's deterministic draft is checked; 0 rules none out."""
+        ...
+
     def nodes(
         self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
     ) -> list[list[int]]:

@@ -19,7 +19,7 @@ _FOLLOW = 0.1
 """Of a surprise, what the machine's speed is taken to have caused."""
 _NOISE = 0.1
 """Of a plain round, before any was compared with others."""
-_SLOPE = 0.08
+_SLOPE = 0.2
 """Added time of a row before any was measured, as a share of a plain round. After that the last
 two sizes say how it goes on."""
 _TRUSTED = 3

@@ -19,7 +19,7 @@ __all__ = ["Learnt"]
 
 _ASKED_FADE = 0.9
 """Of how often a drafter had something to propose, a round of the text."""
-_FREE = 0.05
+_FREE = 0.08
 """A draft that takes less of a plain round is asked for as long as the ledger bears it, and judged
 when it is there: what followed before is worth the most where it is seldom there."""
 _AGED = 8
@@ -137,8 +137,11 @@ class Learnt:
             added_s = self.check.seconds(load, rows) - usual_s
             plain_s = max(check_s - added_s, usual_s)
         else:
+            # A check takes no longer than its rows one by one: what is beyond that is a pause of
+            # the machine, which would have met plain decoding, too.
+            longest_s = usual_s * rows / load.size
             usual_s *= self.check.observe(load, rows, check_s)
-            plain_s = usual_s
+            plain_s = usual_s + max(0.0, check_s - max(longest_s, usual_s * rows / load.size))
         return plain_s + num_saved * usual_s
 
     def _learn_draft(self, report: RoundReport, load: Load, num_unseen: int) -> None:

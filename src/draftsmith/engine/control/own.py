@@ -64,6 +64,10 @@ class _OwnPace:
         going = {*self._pace.wanting(drafts, others)} if others else set[int]()
         return [row for row in rows if row in self._fixed or row in going]
 
+    def least_confidence(self, row: int) -> float:
+        """None where the length was asked for."""
+        return 0.0 if row in self._fixed else self._pace.least_confidence(row)
+
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         """How much of each deterministic draft to check."""
         found = self._pace.lengths(drafts)

@@ -6,11 +6,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from draftsmith.core.scheduling import Candidate, best_schedule
+from draftsmith.core.scheduling import Candidate, best_cut, best_schedule
 from draftsmith.core.trees import along
 from draftsmith.engine.control.chances import Chances
 
 __all__ = ["Costs", "RatePace"]
+
+
+_CHEAPEST = 16
+"""Rows of a check, up to which the cheapest are looked for."""
 
 
 class Costs(NamedTuple):
@@ -74,10 +78,22 @@ class RatePace:
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         """The cuts with the most expected tokens per second; the drafts are paid already."""
         self.has_cut = True
-        candidates = [Candidate(np.array(chances)) for chances in self._along(drafts)]
+        is_forced, found = self._min_depth if any(drafts) else 0, self._along(drafts)
+        if len(drafts) == 1:
+            return [best_cut(found[0], self._costs.check, min_depth=is_forced)]
+        candidates = [Candidate(np.array(chances)) for chances in found]
         free = np.zeros(len(self._costs.draft))
-        is_forced = self._min_depth if any(drafts) else 0
         return list(best_schedule(candidates, self._costs.check, free, min_depth=is_forced).gammas)
+
+    def least_confidence(self, row: int) -> float:
+        """At which a token is kept as often as its row costs, where rows are cheapest."""
+        if self._min_depth:
+            return 0.0
+        check = self._costs.check
+        added = (check[1 : 1 + _CHEAPEST] - check[0]) / np.arange(
+            1, 1 + len(check[1 : 1 + _CHEAPEST])
+        )
+        return self._chances.confidence_of(self._ids[row], float(added.min() / check[0]))
 
     def nodes(
         self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
@@ -89,15 +105,19 @@ class RatePace:
             for id, draft, above in zip(self._ids, drafts, parents, strict=True)
         ]
         # A token is never likelier than its parent, which stands before it: it stays so.
-        orders = [np.argsort(-np.array(one), kind="stable") for one in chances]
-        candidates = [
-            Candidate(np.array(one)[order]) for one, order in zip(chances, orders, strict=True)
-        ]
-        free = np.zeros(max(map(len, chances), default=0) + 1)
+        orders = [sorted(range(len(one)), key=one.__getitem__, reverse=True) for one in chances]
         is_forced = self._min_depth if any(drafts) else 0
+        sorted_chances = [
+            [one[node] for node in order] for one, order in zip(chances, orders, strict=True)
+        ]
+        if len(drafts) == 1:
+            cut = best_cut(sorted_chances[0], self._costs.check, min_depth=is_forced)
+            return [orders[0][:cut]]
+        candidates = [Candidate(np.array(one)) for one in sorted_chances]
+        free = np.zeros(max(map(len, chances), default=0) + 1)
         schedule = best_schedule(candidates, self._costs.check, free, min_depth=is_forced)
         pairs = zip(orders, schedule.gammas, strict=True)
-        return [order[:count].tolist() for order, count in pairs]
+        return [order[:count] for order, count in pairs]
 
     def _along(self, drafts: Sequence[Sequence[float]]) -> list[list[float]]:
         """Chances along each draft, of which only the new tokens are asked about."""

@@ -80,6 +80,10 @@ class RoundContext:
         """Whether the check that follows takes trees."""
         return self._takes_trees
 
+    def least_confidence(self, row: int) -> float:
+        """Below which the pace checks no token."""
+        return 0.0 if self.pace is None else self.pace.least_confidence(row)
+
     def states(self, row: int) -> Float[Tensor, "tokens boundaries hidden"]:
         """The target's residual streams of tokens that it has read since this was last asked."""
         if self.states_of is None:
@@ -283,6 +287,11 @@ def propose(
         turns, vocab_size, target.device, pace, takes_trees=takes_trees, states=states
     )
     draft = drafter.propose(context)
+    if isinstance(draft, Draft) and draft.is_listed:  # pyright: ignore[reportUnnecessaryIsInstance] # users'
+        nothing = draft.lists()
+        if len(nothing) == len(turns) and not any(nothing):
+            # Most rounds of a draft that is asked for as long as it costs next to nothing.
+            return Proposal(draft, nothing)
     proposal = checked(draft, context, name)
     if pace is None or draft.confidences is None or draft.probs is not None:
         return proposal

@@ -90,6 +90,10 @@ class _PartPace:
         found = set(self._pace.wanting(everybody, [self._rows[row] for row in rows]))
         return [row for row in rows if self._rows[row] in found]
 
+    def least_confidence(self, row: int) -> float:
+        """The sequence's."""
+        return self._pace.least_confidence(self._rows[row])
+
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         """All of each: the joined draft is cut, if any is."""
         return [len(draft) for draft in drafts]
