@@ -103,14 +103,15 @@ def test_of_fewer_ids_it_drafts_what_the_twin_drafts_in_plain_torch(target, samp
     assert any(0 < (one.statistics.alpha or 0) < 1 for one in found)
 
 
-@pytest.mark.parametrize("sampling", [{}, SAMPLED[1]], ids=str)
-def test_auto_changes_its_mind_between_graphs(target, head, sampling) -> None:
+@pytest.mark.parametrize(("sampling", "kept"), [({}, 8192), (SAMPLED[1], 10)], ids=str)
+def test_auto_changes_its_mind_between_graphs(target, head, sampling, kept, monkeypatch) -> None:
     """Any sequence of draft lengths gives the text; what rounds did not hand on is read again."""
+    monkeypatch.setattr("draftsmith.engine.rounds.graphed._MOST_STATES", kept)
     params = replace(LONG, seed=5, **sampling)
     want = results(target, None, 0, params=params, is_graphed=False)
     target.can_be_captured = True
     engine = Engine(target, draft=head, gamma="auto")
-    turn = iter([4, 4, 2, 2, 1, 3, 0, 3, 3, *[0] * 20, 2, 1, 4, 0, 3] * 9)
+    turn = iter([0, 4, 4, 2, 2, 1, 3, 0, 3, 3, *[0] * 20, 2, 1, 4, 0, 3] * 9)
 
     def choose(self: AutoGamma, samples) -> Choice:
         longest = next(turn)

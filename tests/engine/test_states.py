@@ -156,3 +156,29 @@ def test_a_log_forgets_what_was_rolled_back() -> None:
     assert log.take(1, 9).flatten().tolist() == [25, 26]
     log.release(1)
     assert not len(log.take(1, 9))
+
+
+def test_a_log_passes_over_what_went_another_way_and_keeps_nothing_behind_a_gap() -> None:
+    log = StateLog((0,))
+    states = torch.arange(12.0).view(12, 1, 1)
+    log.note(1, 0, states[:6])
+    log.pass_over(1, 4)
+    assert log.take(1, 6).flatten().tolist() == [4, 5]
+    log.pass_over(1, 8)
+    assert log.stop(1) == 8
+    log.note(1, 9, states[9:])
+    assert log.stop(1) == 8
+    log.note(1, 8, states[8:])
+    assert log.take(1, 12).flatten().tolist() == [8, 9, 10, 11]
+
+
+def test_a_log_lets_go_of_the_oldest_texts_beyond_its_limit() -> None:
+    log = StateLog((0,))
+    states = torch.arange(6.0).view(6, 1, 1)
+    for sequence in (1, 2):
+        log.note(sequence, 0, states)
+    log.take(1, 2)
+    log.limit(8)
+    assert (log.stop(1), log.stop(2)) == (2, 6)
+    log.note(1, 2, states[2:])
+    assert log.take(1, 6).flatten().tolist() == [2, 3, 4, 5]

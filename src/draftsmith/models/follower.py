@@ -96,6 +96,11 @@ class Follower:
         assert self._log is not None
         self._log.pass_over(sequence.id, length)
 
+    def limit_states(self, num_tokens: int) -> None:
+        """Keep the streams of so many tokens at most, where any are kept."""
+        if self._log is not None:
+            self._log.limit(num_tokens)
+
     def recover_states(self, sequences: Sequence[Followed]) -> None:
         """Read again what was fed outside of here, whose streams are nowhere.
 

@@ -85,6 +85,18 @@ class StateLog:
             text.parts = [held] if len(held) else []
         text.start, text.stop = length, max(length, text.stop)
 
+    def limit(self, num_tokens: int) -> None:
+        """Forget streams, those of the oldest texts first, until so many tokens' or fewer are held.
+
+        Who wants them later has them read again.
+        """
+        held = sum(len(part) for text in self._texts.values() for part in text.parts)
+        for text in self._texts.values():
+            if held <= num_tokens:
+                break
+            held -= sum(map(len, text.parts))
+            text.parts, text.stop = [], min(text.start, text.stop)
+
     def cut(self, sequence: int, length: int) -> None:
         """Forget the streams behind the first `length` tokens."""
         text = self._texts.get(sequence)

@@ -11,8 +11,10 @@ from draftsmith.drafters.heads import HeadDrafter
 from draftsmith.drafters.heads import gpu_head as module
 from draftsmith.drafters.heads.steps import Span
 from draftsmith.errors import CacheFullError, DraftsmithError
+from draftsmith.kernels.gpu import attention, norms, products
 from tests.drafters.heads import gpu_kit, kit
 from tests.drafters.recording import view
+from tests.kernels.gpu.device import DEVICE
 
 
 @pytest.mark.parametrize("name", kit.VARIANTS)
@@ -82,3 +84,22 @@ def test_a_head_for_another_target_is_refused() -> None:
     config = kit.config(target_vocab_size=95, vocab_size=95)
     with pytest.raises(DraftsmithError, match="a target of 95 ids, and the target has 96"):
         gpu_kit.head(config)
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="there the kernels run anyway")
+def test_the_kernels_give_what_their_twins_give() -> None:
+    """In Triton's interpreter."""
+    config, chance = kit.config("norm-each"), torch.Generator().manual_seed(0)
+    states = torch.randn(3, 3, kit.WIDTH, generator=chance)
+    found: list[list[torch.Tensor]] = []
+    for is_twin in (True, False):
+        head = gpu_kit.head(config)
+        if not is_twin:
+            head._norm = norms.norm
+            head._fc._product = head._head._product = products.product
+            head._layers._product, head._layers._attend = products.product, attention.attend
+        feature = head.feature(states)
+        stream = head.run([Span(head.open_row(), [4, 5, 6], 0)], feature)
+        found.append([feature, stream, *head.finish(stream[1:])])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

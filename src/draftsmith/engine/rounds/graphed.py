@@ -35,6 +35,8 @@ _GAMMAS = (0, 1, 2, 3, 4, 6, 8, 11, MOST_GAMMA)
 """Draft lengths that graphs are captured for where nobody asks for another."""
 _AGREED = 64
 """Rounds from one comparison of the ranks to the next."""
+_MOST_STATES = 8192
+"""Tokens whose residual streams are kept while nobody drafts."""
 _AHEAD = 3
 """Rounds that a context must have room for: the one to read, the one behind it, and one more."""
 
@@ -238,7 +240,10 @@ class GraphedRounds:
         """Bring the caches up to the settled tokens, and tell the device where they stand."""
         for sample in samples:
             target.settle(sample)
-        if draft is not None:
+        if draft is None:
+            # Nobody reads them now, and they lie in the device's memory.
+            target.limit_states(_MOST_STATES)
+        else:
             self._catch_up(target, draft, samples)
         sequences: list[Begin] = []
         for sample in samples:
