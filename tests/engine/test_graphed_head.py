@@ -25,6 +25,7 @@ from draftsmith.engine.rounds.graphed import GraphedRounds
 from draftsmith.errors import CacheFullError
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.read import read_folder
+from tests.drafters.heads import kit
 from tests.drafters.heads.bigrams import bigram_head
 from tests.engine.test_graphed import GREEDY, PROMPTS, SAMPLED, results, told
 from tests.kernels.gpu.device import DEVICE
@@ -101,6 +102,29 @@ def test_of_fewer_ids_it_drafts_what_the_twin_drafts_in_plain_torch(target, samp
     twin = HeadDrafter(EagleHead(config, weights, tables_of(target), target.device, None))
     assert told(found) == told(results(target, twin, 3, params=params, is_graphed=False))
     assert any(0 < (one.statistics.alpha or 0) < 1 for one in found)
+
+
+@pytest.mark.parametrize("name", ["reduced", "fed-back-normed", "normed-residual"])
+def test_the_drafts_themselves_are_those_of_plain_torch(target, name) -> None:
+    """Of a head whose every draft hangs on all that it has read: right or wrong does not matter."""
+    sizes = target.config.hidden_size, target.config.vocab_size
+    config = kit.config(
+        name,
+        boundaries=(0, 1, 2),
+        target_hidden_size=sizes[0],
+        hidden_size=sizes[0],
+        target_vocab_size=sizes[1],
+        vocab_size=24 if name == "reduced" else sizes[1],
+    )
+    weights = kit.weights(config)
+    twin = HeadDrafter(EagleHead(config, weights, tables_of(target), target.device, None))
+    head = HeadDrafter(GpuHead(config, weights, target))
+    params = replace(GREEDY, temperature=2.0, seed=5)
+    traces = [
+        [one.completions[0].trace for one in results(target, each, 4, 8, params, is_graphed=way)]
+        for each, way in ((head, True), (twin, False))
+    ]
+    assert traces[0] == traces[1]
 
 
 @pytest.mark.parametrize(("sampling", "kept"), [({}, 8192), (SAMPLED[1], 10)], ids=str)
