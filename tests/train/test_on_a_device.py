@@ -84,6 +84,30 @@ def test_whole_batches_teach_what_single_texts_do(target: Path) -> None:
     assert not whole.states.is_inference()
 
 
+def test_what_was_read_once_is_not_read_again_while_there_is_room(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = load_reader(str(target), torch.device("cpu"))
+    tables, read = tables_of(reader), list[int]()
+    states_of = reader.states_of
+    monkeypatch.setattr(reader, "states_of", lambda *a: read.append(len(a[0])) or states_of(*a))
+    teacher = Teacher(reader, tables, BOUNDARIES, reads_whole=True, room=1 << 20)
+    first, again = teacher.lesson(TEXTS), teacher.lesson(TEXTS)
+    assert read == [len(TEXTS)]
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other)
+    # In another order, and with others beside them, they are the same texts.
+    turned = teacher.lesson(TEXTS[::-1])
+    assert read == [len(TEXTS)]
+    assert torch.equal(
+        turned.states[0, : len(TEXTS[-1].tokens) - 1], first.states[-1, : len(TEXTS[-1].tokens) - 1]
+    )
+    full = Teacher(reader, tables, BOUNDARIES, reads_whole=True, room=1)
+    full.lesson(TEXTS)
+    full.lesson(TEXTS)
+    assert read == 3 * [len(TEXTS)]
+
+
 def test_own_tokens_are_where_they_are_foretold(target: Path) -> None:
     reader = load_reader(str(target), torch.device("cpu"))
     lesson = Teacher(reader, tables_of(reader), BOUNDARIES).lesson(TEXTS)

@@ -51,6 +51,15 @@ class Lesson(NamedTuple):
         return rows, rows + 1 + step
 
 
+class _Reading(NamedTuple):
+    """What the target has made of one text."""
+
+    text: Text
+    """Held, so that nothing else is taken for it."""
+    states: Float[Tensor, "n boundaries hidden"]
+    final: Float[Tensor, "n hidden"]
+
+
 class Teacher:
     """A target that hands out its states.
 
@@ -60,6 +69,8 @@ class Teacher:
         boundaries: Of the states that the head reads.
         reads_whole: Whether it reads a batch of texts at once, as is fast on a GPU; else text by
             text, as it will read when the head drafts.
+        room: Bytes that what was read whole may take, so that the next epoch need not read it
+            again; None is half of what is free on the GPU when the first batch is read.
     """
 
     def __init__(
@@ -69,6 +80,7 @@ class Teacher:
         boundaries: Sequence[int],
         *,
         reads_whole: bool = False,
+        room: int | None = None,
     ) -> None:
         if not target.num_boundaries:
             raise InvalidRequestError(
@@ -79,6 +91,9 @@ class Teacher:
         self.target, self.tables = target, tables
         self.boundaries = tuple(boundaries)
         self.reads_whole = reads_whole
+        self._room = room
+        self._kept: dict[int, _Reading] = {}
+        """By the text's own place in memory."""
 
     @property
     def device(self) -> torch.device:
@@ -110,15 +125,38 @@ class Teacher:
         tokens, is_there = (
             one.to(self.device, non_blocking=True) for one in (tokens, is_there.unsqueeze(-1))
         )
-        states = target.states_of(tokens[:, :-1], (*self.boundaries, target.num_boundaries - 1))
         embedded = target.embedded(tokens[:, 1:].flatten()).view(*own.shape, -1)
-        return Lesson(
-            states[:, :, :-1] * is_there.unsqueeze(-1),
-            embedded * is_there,
-            self._final(states[:, :, -1]) * is_there,
-            tokens[:, 1:],
-            own,
-        )
+        known = [one for text in texts if (one := self._kept.get(id(text))) is not None]
+        if len(known) == len(texts):
+            states, final = (
+                _padded([one.states for one in known]),
+                _padded([one.final for one in known]),
+            )
+        else:
+            read = target.states_of(tokens[:, :-1], (*self.boundaries, target.num_boundaries - 1))
+            states = read[:, :, :-1] * is_there.unsqueeze(-1)
+            final = self._final(read[:, :, -1]) * is_there
+            self._keep(texts, states, final)
+        return Lesson(states, embedded * is_there, final, tokens[:, 1:], own)
+
+    def _keep(
+        self,
+        texts: Sequence[Text],
+        states: Float[Tensor, "batch n boundaries hidden"],
+        final: Float[Tensor, "batch n hidden"],
+    ) -> None:
+        """What was read of some texts, as long as there is room."""
+        if self._room is None:
+            is_cuda = self.device.type == "cuda"
+            self._room = torch.cuda.mem_get_info(self.device)[0] // 2 if is_cuda else 0
+        for text, its_states, its_final in zip(texts, states, final, strict=True):
+            length = len(text.tokens) - 1
+            parts = its_states[:length], its_final[:length]
+            size = sum(part.numel() * part.element_size() for part in parts)
+            if id(text) in self._kept or size > self._room:
+                continue
+            self._room -= size
+            self._kept[id(text)] = _Reading(text, *(part.clone() for part in parts))
 
     def _final(self, stream: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         weight, epsilon = self.tables.final_norm
