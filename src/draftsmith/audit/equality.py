@@ -140,8 +140,9 @@ def _configurations(
 ) -> Iterator[tuple[str, Drafter, Gamma, int]]:
     """Name, drafter, gamma, prompts side by side."""
     for name, drafter in subject.drafters.items():
-        yield from ((name, drafter, gamma, 1) for gamma in gammas)
-        yield name, drafter, max(gammas), len(subject.prompts)
+        own = sorted({min(gamma, drafter.longest) for gamma in gammas})
+        yield from ((name, drafter, gamma, 1) for gamma in own)
+        yield name, drafter, max(own), len(subject.prompts)
         yield name, drafter, "auto", len(subject.prompts)
     if subject.itself is not None:
         # Its drafts are kept whole, all of them: the way that other drafts seldom take.

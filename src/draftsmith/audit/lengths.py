@@ -1,17 +1,18 @@
 """Non-anticipation: how much of a draft is checked must not depend on the tokens in it."""
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
 
 from draftsmith.audit.findings import Finding, Trace
 from draftsmith.audit.record import Grid, Record, judged
 from draftsmith.audit.subject import Subject
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters.contract import Drafter, SequenceView
 from draftsmith.engine.requests.request import make_request
-from draftsmith.engine.rounds.drafting import RoundContext
+from draftsmith.engine.rounds.drafting import RoundContext, States
 from draftsmith.engine.threads import one_torch_thread
+from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.report.status import Status
 
 __all__ = ["Lengths", "draft_lengths", "length_traces", "lengths_record"]
@@ -116,9 +117,26 @@ def _lengths(subject: Subject, name: str, drafter: Drafter, number: int) -> Leng
     request = make_request(subject.prompts[number], params, target.traits, None)
     samples = [request.sequence(0, seed, target.device, None) for seed in range(_NUM_TWINS)]
     turns = [one.turn(_GAMMA) for one in samples]
-    draft = drafter.propose(RoundContext(turns, target.traits.vocab_size, target.device))
+    states = _states(target, drafter.boundaries, subject.prompts[number])
+    draft = drafter.propose(
+        RoundContext(turns, target.traits.vocab_size, target.device, states=states)
+    )
     lengths = draft.num_drafted.tolist()
     drafts = {
         tuple(row[:length]) for row, length in zip(draft.tokens.tolist(), lengths, strict=True)
     }
     return Lengths(name, number, draft.probs is not None, tuple(lengths), len(drafts))
+
+
+def _states(target: LanguageModel, boundaries: Sequence[int], prompt: Sequence[int]) -> States:
+    """Hands out the streams of a prompt, to each sequence that has it."""
+    if not boundaries:
+        return _none
+    cache = target.open_cache()
+    batch = Rows([cache.add()], [list(prompt[:-1])])
+    states = target.forward_with_states(cache, batch, boundaries)[1][0].clone()
+    return lambda _: states
+
+
+def _none(_: SequenceView) -> NoReturn:
+    raise AssertionError("a drafter without boundaries asks for no states")

@@ -38,6 +38,8 @@ class Memo(LanguageModel):
         self.device = inner.device
         self.uses_torch_threads = inner.uses_torch_threads
         self.takes_trees = inner.takes_trees
+        self.num_boundaries = inner.num_boundaries
+        self._states = _States(inner)
         self._follower = Follower(inner)
         self._source: list[int] = []
         self._chunks: dict[tuple[tuple[int, ...], tuple[int, ...], int], Tensor] = {}
@@ -62,6 +64,33 @@ class Memo(LanguageModel):
                 chunk = torch.cat([self._chunk(source, text, 1) for text in texts])
             parts.append(torch.nn.functional.pad(chunk, (0, 0, 0, batch.width - len(tokens))))
         return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch rows vocab"], Float[Tensor, "batch rows boundaries hidden"]]:
+        """As `forward`, and the inner model's streams, kept as its logits are."""
+        assert isinstance(cache, _Tokens)
+        held = [list(cache.texts[row]) for row in batch.rows]
+        logits = self.forward(cache, batch)
+        parts: list[Tensor] = []
+        for line, (text, tokens) in enumerate(zip(held, batch.tokens, strict=True)):
+            above = range(-1, len(tokens) - 1) if batch.parents is None else batch.parents[line]
+            paths = [ancestors(above, index) for index in range(len(tokens))]
+            texts = [[*text, *(tokens[one] for one in path)] for path in paths]
+            found = self._states.after(texts, boundaries)
+            gap = batch.width - len(tokens)
+            parts.append(torch.nn.functional.pad(found, (0, 0, 0, 0, 0, gap)))
+        return logits, torch.stack(parts)
+
+    def extend_with_states(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: Sequence[int]
+    ) -> Float[Tensor, "tokens boundaries hidden"]:
+        """As `extend`, and the streams."""
+        assert isinstance(cache, _Tokens)
+        held = list(cache.texts[row])
+        self.extend(cache, row, tokens)
+        texts = [[*held, *tokens[:end]] for end in range(1, len(tokens) + 1)]
+        return self._states.after(texts, boundaries)
 
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
@@ -97,6 +126,53 @@ class Memo(LanguageModel):
             self._source = source
         text = _Text(tokens, source)
         return self._follower.forward([text], [self._follower.catch_up(text)])[0, -1].clone()
+
+
+class _States:
+    """The residual streams of texts, each computed the first time that it is asked for."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._cache: Cache | None = None
+        self._row = 0
+        self._held: list[int] = []
+        """The text that the one row has."""
+        self._boundaries: tuple[int, ...] = ()
+        self._known: dict[tuple[int, ...], Tensor] = {}
+        """Of a text, those of its last token."""
+
+    def after(
+        self, texts: Sequence[Sequence[int]], boundaries: Sequence[int]
+    ) -> Float[Tensor, "texts boundaries hidden"]:
+        """Those of the last token of each text."""
+        if self._boundaries != tuple(boundaries):
+            self._boundaries, self._known = tuple(boundaries), {}
+            self._rollback(0)
+        # The longest first: its pass has those of its beginnings.
+        for text in sorted(texts, key=len, reverse=True):
+            if tuple(text) not in self._known:
+                self._read(list(text))
+        return torch.stack([self._known[tuple(text)] for text in texts])
+
+    def _read(self, text: list[int]) -> None:
+        pairs = enumerate(zip(self._held, text[:-1], strict=False))
+        length = next((i for i, (one, other) in pairs if one != other), None)
+        self._rollback(min(len(self._held), len(text) - 1) if length is None else length)
+        first = len(self._held)
+        assert self._cache is not None
+        new = Rows([self._row], [text[first:]])
+        _, states = self._model.forward_with_states(self._cache, new, self._boundaries)
+        for place, line in enumerate(states[0].clone()):
+            self._known[tuple(text[: first + place + 1])] = line
+        self._held = text
+
+    def _rollback(self, length: int) -> None:
+        if self._cache is None:
+            self._cache = self._model.open_cache()
+            self._row = self._cache.add()
+        elif length < len(self._held):
+            self._cache.rollback(self._row, length)
+        self._held = self._held[:length]
 
 
 class _Tokens(CountedCache):

@@ -199,6 +199,7 @@ class AnticipatingDrafter(Drafter):
         self.cut = cut
         self.name = inner.name
         self.uses_torch_threads = inner.uses_torch_threads
+        self.boundaries, self.longest = inner.boundaries, inner.longest
 
     def propose(self, context: DraftContext) -> Draft:
         """Fewer tokens than were drawn."""

@@ -13,15 +13,20 @@ __all__ = ["ForgetfulRollback", "RoundedChecks"]
 class RoundedChecks(PassedOn):
     """A pass over several rows of one sequence rounds its logits to bfloat16."""
 
-    def __init__(self, inner: LanguageModel) -> None:
-        super().__init__(inner)
-        # Its other way to logits is not broken.
-        self.num_boundaries = 0
-
     def forward(self, cache: Cache, batch: Rows) -> Tensor:
         """Rounded where something is checked, exact where a token is decoded plainly."""
-        logits = self.inner.forward(cache, batch)
-        return logits if batch.width == 1 else logits.bfloat16().to(logits.dtype)
+        return _rounded(self.inner.forward(cache, batch), batch)
+
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The same beside the streams."""
+        logits, states = self.inner.forward_with_states(cache, batch, boundaries)
+        return _rounded(logits, batch), states
+
+
+def _rounded(logits: Tensor, batch: Rows) -> Tensor:
+    return logits if batch.width == 1 else logits.bfloat16().to(logits.dtype)
 
 
 class ForgetfulRollback(PassedOn):
@@ -30,7 +35,6 @@ class ForgetfulRollback(PassedOn):
     def __init__(self, inner: LanguageModel) -> None:
         super().__init__(inner)
         self.takes_trees = False
-        self.num_boundaries = 0
 
     def open_cache(self) -> Cache:
         """A cache that does not quite forget."""
@@ -40,9 +44,21 @@ class ForgetfulRollback(PassedOn):
         """The inner model's logits."""
         return self.inner.forward(_inner(cache), batch)
 
+    def forward_with_states(
+        self, cache: Cache, batch: Rows, boundaries: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The inner model's logits and streams."""
+        return self.inner.forward_with_states(_inner(cache), batch, boundaries)
+
     def extend(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append tokens to one row, without logits."""
         self.inner.extend(_inner(cache), row, tokens)
+
+    def extend_with_states(
+        self, cache: Cache, row: int, tokens: Sequence[int], boundaries: Sequence[int]
+    ) -> Tensor:
+        """Append tokens to one row; the streams of each."""
+        return self.inner.extend_with_states(_inner(cache), row, tokens, boundaries)
 
     def prefill(self, cache: Cache, row: int, tokens: Sequence[int]) -> None:
         """Append a prompt to one row, as the inner model does it."""

@@ -175,8 +175,9 @@ def _first_tokens(
     seed: int,
     count: int,
 ) -> tuple[list[tuple[int, ...]], Tests, int]:
+    gamma = min(_GAMMA, setting.drafter.longest)
     engine = Engine(
-        target, None, setting.drafter, gamma=_GAMMA, max_batch_size=1, prefix_caching=False
+        target, None, setting.drafter, gamma=gamma, max_batch_size=1, prefix_caching=False
     )
     with _observed(verifier) as tests:
         result = engine.generate(list(prompt), setting.params(verifier, seed, count))[0]
