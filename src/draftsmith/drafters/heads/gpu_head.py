@@ -21,12 +21,12 @@ from draftsmith.drafters.heads.tables import check_target, tables_of
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.errors import CacheFullError
 from draftsmith.kernels.gpu import norms, plain, plain_heads, products
-from draftsmith.kernels.gpu.attention import PAGE
+from draftsmith.kernels.gpu.attention import PAGE, Places
 from draftsmith.kernels.gpu.products import Scratch, plan_for
 from draftsmith.models.native.config import DecoderConfig
 from draftsmith.models.native.gpu import GpuDecoder
 from draftsmith.models.native.gpu_cache import GpuCache, PagePool
-from draftsmith.models.native.gpu_layers import MOST_ROWS, GpuLayers, PassInputs
+from draftsmith.models.native.gpu_layers import MOST_ROWS, GpuLayers
 from draftsmith.models.native.gpu_store import PageStore
 
 __all__ = ["GpuHead", "GpuHeadRow"]
@@ -124,31 +124,45 @@ class GpuHead:
         self._fc(joined, out)
         return out
 
+    def tables(self, slots: Int[Tensor, " batch"], num_parts: int) -> Int[Tensor, "batch parts"]:
+        """The pages of some sequences, as `launch` takes them.
+
+        Args:
+            slots: Theirs.
+            num_parts: Pages that the longest has in use afterwards, or more.
+        """
+        return self._layers.tables(slots, num_parts)
+
     def launch(
-        self, inputs: PassInputs, features: Float[Tensor, "rows width"], num_parts: int
-    ) -> Float[Tensor, "rows width"]:
+        self,
+        tokens: Int[Tensor, "batch width"],
+        places: Places,
+        features: Float[Tensor, "rows size"],
+    ) -> Float[Tensor, "rows size"]:
         """Launch the layers over some rows.
 
         Args:
-            inputs: Where they stand, and the token that each reads.
-            features: Of the rows, contiguous.
-            num_parts: Pages that the longest sequence has in use afterwards, or more.
+            tokens: That each row reads, contiguous.
+            places: Where the rows stand.
+            features: Of the rows, contiguous; they are written over.
 
         Returns:
             What stands before the final norm.
         """
         config, weights = self.config, self.weights
-        width, tokens = config.hidden_size, inputs.tokens.view(-1)
-        both = features.new_empty(len(tokens), 2 * width)
+        width, read, num_parts = config.hidden_size, tokens.view(-1), places.tables.shape[1]
+        both = features.new_empty(len(read), 2 * width)
         embedded, hidden = both[:, :width], both[:, width:]
         epsilon = config.norm_epsilon
-        self._norm(weights.embedding, weights.embedding_norm, embedded, epsilon, tokens)
+        self._norm(weights.embedding, weights.embedding_norm, embedded, epsilon, read)
         self._norm(features, weights.hidden_norm, hidden, epsilon)
-        room = self._layers.room(len(tokens), num_parts)
-        room.stream.values.copy_(hidden if config.norm_before_residual else features)
-        places = self._layers.places(inputs, num_parts)
+        if config.norm_before_residual:
+            features.copy_(hidden)
+        room = self._layers.room(len(read), num_parts)
+        # The stream goes on where the features lie: they are what it begins with.
+        room = room._replace(stream=room.stream._replace(values=features))
         self._layers.launch(room, places, num_parts, first=both)
-        return room.stream.values
+        return features
 
     def guess(
         self, stream: Float[Tensor, "lines width"], rows: Int[Tensor, " rows"] | None = None
@@ -238,13 +252,14 @@ class GpuHead:
         ]
         packed = torch.tensor(table, dtype=torch.int32).to(self.device)
         starts, widths, slots = packed[:, :3].T.contiguous()
-        inputs = PassInputs(starts, widths, slots, packed[:, 3:].contiguous())
+        places = Places(starts, widths, self.tables(slots, num_parts), width)
         # A group of rows for each sequence: short ones are padded.
-        places = [width * one + place for one, count in enumerate(counts) for place in range(count)]
-        of_rows = torch.tensor(places, device=self.device)
+        real = [width * one + place for one, count in enumerate(counts) for place in range(count)]
+        of_rows = torch.tensor(real, device=self.device)
         padded = feature.new_zeros(width * len(spans), feature.shape[1])
         assert len(padded) <= MOST_ROWS
-        stream = self.launch(inputs, padded.index_copy_(0, of_rows, feature), num_parts)
+        tokens = packed[:, 3:].contiguous()
+        stream = self.launch(tokens, places, padded.index_copy_(0, of_rows, feature))
         for row, end in zip(rows, ends, strict=True):
             row.length = end
         return stream.index_select(0, of_rows)

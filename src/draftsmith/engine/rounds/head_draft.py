@@ -13,8 +13,9 @@ from draftsmith.drafters.heads.gpu_head import GpuHead
 from draftsmith.engine.rounds.buffers import MOST_GAMMA, Buffers, Check, Kind
 from draftsmith.engine.rounds.device_drafts import DeviceDraft, chosen, prepared
 from draftsmith.kernels.gpu import fresh, plain, plain_heads, verdicts
+from draftsmith.kernels.gpu.attention import Places
 from draftsmith.kernels.gpu.fresh import Resumed
-from draftsmith.models.native.gpu_layers import MOST_ROWS, PassInputs
+from draftsmith.models.native.gpu_layers import MOST_ROWS
 from draftsmith.models.native.gpu_store import PageStore
 
 __all__ = ["HeadDraft"]
@@ -52,9 +53,10 @@ class HeadDraft(DeviceDraft):
         assert self.store is not None
         parts = min(kind.num_parts, self.store.most_pages)
         kernels = verdicts if buffers.slots.is_cuda else plain
+        tables = head.tables(buffers.draft_slots, parts)
         resumed, features = self._resumed(kind, buffers)
-        inputs = PassInputs(resumed.starts, resumed.widths, buffers.draft_slots, resumed.tokens)
-        stream, rows = head.launch(inputs, features, parts), resumed.lasts
+        places = Places(resumed.starts, resumed.widths, tables, kind.num_fresh)
+        stream, rows = head.launch(resumed.tokens, places, features), resumed.lasts
         following = buffers.slots.new_zeros(kind.batch, 1)
         # The first drafted row stands where the newest token is checked, the next behind it.
         starts = state.lengths - 1
@@ -63,8 +65,8 @@ class HeadDraft(DeviceDraft):
             own = chosen(logits, buffers, kind, buffers.draft_columns, self._vocab_size, first=step)
             kernels.take_draft(own, check.tokens, following[:, 0], step + 1)
             if step + 1 < kind.gamma:
-                inputs = PassInputs(starts + step, state.is_live, buffers.draft_slots, following)
-                stream, rows = head.launch(inputs, feature, parts), None
+                places = Places(starts + step, state.is_live, tables, 1)
+                stream, rows = head.launch(following, places, feature), None
         return check
 
     def leave(
@@ -81,7 +83,7 @@ class HeadDraft(DeviceDraft):
         kernels.leave(found, buffers.state, buffers.fresh)
 
     def _resumed(self, kind: Kind, buffers: Buffers) -> tuple[Resumed, Float[Tensor, "rows width"]]:
-        """The rows of the first step, and their features."""
+        """The rows of the first step, and their features, which are used up by it."""
         left, ints = buffers.fresh, buffers.slots.new_empty
         assert left is not None
         batch, count = kind.batch, kind.num_fresh

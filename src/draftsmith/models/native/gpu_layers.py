@@ -102,15 +102,14 @@ class GpuLayers:
             else (plain.product, plain.attend)
         )
 
-    def places(self, inputs: PassInputs, num_parts: int) -> Places:
-        """Whose rows a pass runs.
+    def tables(self, slots: Int[Tensor, " batch"], num_parts: int) -> Int[Tensor, "batch parts"]:
+        """The pages of some sequences.
 
         Args:
-            inputs: Of the pass.
-            num_parts: Pages that the longest sequence has in use afterwards, or more.
+            slots: Theirs.
+            num_parts: Pages that the longest has in use after a pass, or more.
         """
-        tables = self._store.tables.index_select(0, inputs.slots)[:, :num_parts].contiguous()
-        return Places(inputs.starts, inputs.widths, tables, inputs.tokens.shape[1])
+        return self._store.tables.index_select(0, slots)[:, :num_parts].contiguous()
 
     def room(self, rows: int, num_parts: int) -> Room:
         """What a pass of so many rows writes to."""

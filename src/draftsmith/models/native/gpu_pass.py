@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from draftsmith.kernels.gpu import plain, products, sums
+from draftsmith.kernels.gpu.attention import Places
 from draftsmith.kernels.gpu.peers import Inbox
 from draftsmith.kernels.gpu.products import Stream, plan_for
 from draftsmith.models.native.config import DecoderConfig
@@ -66,7 +67,8 @@ class GpuPass:
             The logits of every row, float32; None if they are not wanted.
         """
         exchange, layers = self._exchange, self._layers
-        places = layers.places(inputs, num_parts)
+        tables = layers.tables(inputs.slots, num_parts)
+        places = Places(inputs.starts, inputs.widths, tables, inputs.tokens.shape[1])
         room = layers.room(inputs.tokens.numel(), num_parts)
         if exchange is not None:
             exchange.begin()
