@@ -20,6 +20,7 @@ from draftsmith.engine.replay import (
 from draftsmith.engine.requests.request import make_request
 from draftsmith.models.contract import LanguageModel, Rows
 from tests.drafters.heads import test_engine as heads
+from tests.drafters.heads.kinds import MADE
 from tests.engine.kit import DRAFTERS, PROMPTS, target
 from tests.engine.test_grown_trees import another
 from tests.engine.test_trees import native
@@ -73,16 +74,27 @@ def test_a_deterministic_drafter_is_replayed_round_by_round(temperature: float, 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 @pytest.mark.parametrize(
     ("kind", "gamma", "branches"),
-    [("head", 3, 1), ("head", 6, 3), ("model", 3, 1), ("model", 6, 3), ("head on a GPU", 3, 1)],
+    [
+        ("head", 3, 1),
+        ("head", 6, 3),
+        ("model", 3, 1),
+        ("model", 6, 3),
+        ("head on a GPU", 3, 1),
+        ("medusa", 3, 1),
+        ("medusa", 6, 3),
+        ("p-eagle", 3, 1),
+        ("p-eagle", 6, 3),
+    ],
 )
 def test_heads_and_trees_are_replayed_round_by_round(
     kind: str, gamma: int, branches: int, temperature: float
 ) -> None:
     model = native()
-    made = ModelDrafter(another()) if kind == "model" else None
+    made: Drafter | None = ModelDrafter(another()) if kind == "model" else None
     if made is None:
-        model = heads.target("plain" if kind == "head" else "gpu")
-    drafter = branching(made or heads.drafter(model), branches)
+        model = heads.target("gpu" if kind == "head on a GPU" else "plain")
+        made = MADE[kind](model, 1) if kind in MADE else heads.drafter(model)
+    drafter = branching(made, branches)
     params = SamplingParams(max_tokens=14, temperature=temperature, seed=SEED)
     engine = Engine(model, draft=drafter, gamma=gamma)
     replayed = rounds(model, drafter, _told(params, model, drafter), gamma)

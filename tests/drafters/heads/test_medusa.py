@@ -12,6 +12,7 @@ from torch import Tensor
 
 from draftsmith.core.trees import ancestors
 from draftsmith.drafters.heads import HeadWeights
+from draftsmith.drafters.heads.described import described_head
 from draftsmith.drafters.heads.export import save_tensors
 from draftsmith.drafters.heads.kinds import is_head, is_head_config, read_head
 from draftsmith.drafters.heads.medusa import MedusaDrafter, MedusaHeads
@@ -309,6 +310,16 @@ def test_without_the_target_its_vocabulary_may_be_missing(tmp_path: Path) -> Non
     second_version(tmp_path / "less", config, medusa_kit.weights(config))
     with pytest.raises(InvalidRequestError, match="give --target"):
         read_head(tmp_path / "less", None)
+
+
+def test_what_is_shown_says_its_kind(tmp_path: Path) -> None:
+    config = medusa_kit.config()
+    reference(tmp_path, config, medusa_kit.weights(config))
+    document = described_head(tmp_path)
+    assert document is not None
+    assert document["kind"] == "Medusa"
+    assert document["path"] == str(tmp_path)
+    assert document["num_bytes"] == sum(one.stat().st_size for one in tmp_path.iterdir())
 
 
 def test_a_model_that_holds_medusa_heads_is_no_head() -> None:

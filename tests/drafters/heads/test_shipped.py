@@ -79,6 +79,7 @@ def test_what_a_heads_files_leave_to_its_target_is_taken_from_it(tmp_path: Path)
         described_head(tmp_path)
     document = described_head(tmp_path, head.target)
     assert document is not None
+    assert document["kind"] == "EAGLE-3"
     assert document["boundaries"] == "2, 15, 27"
     assert document["width"] == "576 (target 576)"
 

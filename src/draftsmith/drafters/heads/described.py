@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from draftsmith.drafters.heads.kinds import is_head, read_head
+from draftsmith.drafters.heads.kinds import is_head, kind_of, read_head
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.errors import ModelFormatError
 from draftsmith.models.load import ModelSettings, load_model
@@ -35,7 +35,8 @@ def described_head(folder: Path, target: str | None = None) -> dict[str, str | i
     tables = None if target is None else tables_of(load_model(target, on_cpu))
     head = read_head(folder, tables)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    found: dict[str, str | int] = {"path": str(folder), **head.described(), "num_bytes": size}
+    found: dict[str, str | int] = {"kind": kind_of(folder).name, "path": str(folder)}
+    found |= {**head.described(), "num_bytes": size}
     shipped = SHIPPED.get(folder.name)
     if shipped is not None and shipped.folder == folder:
         found |= {"licence": shipped.licence, "learnt from": shipped.learnt_from}

@@ -18,7 +18,7 @@ from draftsmith.drafters.heads.parallel_layout import claims_parallel
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.models.native.bounds import named_after
 
-__all__ = ["KINDS", "Kind", "is_head", "is_head_config", "read_head"]
+__all__ = ["KINDS", "Kind", "is_head", "is_head_config", "kind_of", "read_head"]
 
 
 class Kind(NamedTuple):
@@ -84,7 +84,18 @@ def read_head(folder: Path, target: TargetTables | None) -> Head:
         ModelFormatError: It is of another kind, cut off, or says something that is not known here.
         InvalidRequestError: The target is None, and the files leave something to it.
     """
+    return kind_of(folder).read(folder, target)
+
+
+def kind_of(folder: Path) -> Kind:
+    """Who reads a head's folder; EAGLE-3 where nobody claims it, which says what is wrong.
+
+    Args:
+        folder: With a config.json.
+
+    Raises:
+        ModelFormatError: The file cannot be read.
+    """
     with named_after(folder):
         config = read_config(folder)
-    kind = next((one for one in KINDS if one.claims(config)), KINDS[-1])
-    return kind.read(folder, target)
+    return next((one for one in KINDS if one.claims(config)), KINDS[-1])
