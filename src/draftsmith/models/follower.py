@@ -124,15 +124,15 @@ class Follower:
 
     def _without_states(self, sequence: Followed) -> Sequence[int]:
         """Settled tokens that a row holds and whose streams are nowhere; it forgets them."""
-        row, settled = self._rows.get(sequence.id), sequence.tokens[:-1]
+        row = self._rows.get(sequence.id)
         assert self._log is not None
         start = self._log.stop(sequence.id)
         if row is None or start >= len(row.held):
             return []
-        end = common_prefix(row.held, settled)
+        end = common_prefix(row.held, sequence.tokens[:-1])
         row.last = None
         self._roll_back(row, start)
-        return settled[start:end]
+        return sequence.tokens[start:end]
 
     def forget(self, sequence: int) -> None:
         """Let go of a sequence that will not come back, by its id."""
