@@ -15,11 +15,14 @@ from draftsmith.drafters.heads import HeadWeights
 from draftsmith.drafters.heads.described import described_head
 from draftsmith.drafters.heads.export import save_tensors
 from draftsmith.drafters.heads.kinds import is_head, is_head_config, read_head
+from draftsmith.drafters.heads.load import head_folder
 from draftsmith.drafters.heads.medusa import MedusaDrafter, MedusaHeads
 from draftsmith.drafters.heads.medusa_config import MedusaConfig
 from draftsmith.drafters.heads.medusa_kind import Medusa
 from draftsmith.drafters.heads.medusa_layout import read_medusa
 from draftsmith.errors import DraftsmithError, InvalidRequestError
+from draftsmith.models.hf import load
+from draftsmith.models.reference import ModelSource
 from tests.drafters.heads import kit, medusa_kit
 from tests.drafters.heads.test_trees import PARENTS, Growing
 from tests.drafters.recording import view
@@ -310,6 +313,23 @@ def test_without_the_target_its_vocabulary_may_be_missing(tmp_path: Path) -> Non
     second_version(tmp_path / "less", config, medusa_kit.weights(config))
     with pytest.raises(InvalidRequestError, match="give --target"):
         read_head(tmp_path / "less", None)
+
+
+def test_from_the_hub_their_own_files_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fetched(
+        source: ModelSource, is_wanted: Callable[[dict[str, Any]], bool], more: Sequence[str] = ()
+    ) -> Path | None:
+        asked.extend([source.reference, *more])
+        return tmp_path if is_wanted(reference_keys(medusa_kit.config())) else None
+
+    monkeypatch.setattr(load, "hub_folder", fetched)
+    assert head_folder("org/medusa-head") == tmp_path
+    assert asked[0] == "org/medusa-head"
+    assert set(asked) > {"medusa_lm_head.pt", "medusa_lm_head.safetensors", "pytorch_model.bin"}
 
 
 def test_what_is_shown_says_its_kind(tmp_path: Path) -> None:
