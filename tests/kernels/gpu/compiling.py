@@ -81,7 +81,8 @@ def main() -> None:
     stream = products.Stream(x, x.clone(), torch.zeros(len(x), 16))
     norm = torch.ones(HIDDEN, dtype=bfloat)
     products.embed(ints(len(x)), torch.zeros(99, HIDDEN, dtype=bfloat), norm, stream, 16)
-    norms.norm(x, norm.unsqueeze(0), stream.weighted, 1e-6, ints(len(x)))
+    for index in (None, ints(len(x))):
+        norms.norm(x, norm.unsqueeze(0), stream.weighted, 1e-6, index)
     scratch = products.Scratch(torch.device("cpu"), 99_999, 99)
     for shares, gate in ((1, "silu"), (2, None), (1, "gelu")):
         plan = products.Plan(16, 128, shares, 4, 3)
