@@ -13,6 +13,7 @@ import argparse
 import random
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def main() -> None:
         "what": "a head on a GPU beside plain decoding, in turn; prompts included in the times",
         "environment": environment(),
         "device": _device_name(options.device),
-        "settings": vars(options),
+        "settings": vars(options) | {"target": Path(options.target).name},
         "head": {"name": head.name, "load_and_trial_s": round(time.perf_counter() - start, 1)},
         "parts": [],
     }

@@ -67,11 +67,25 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
     for module in (scheduler, graphed, round_step):
         monkeypatch.setattr(module, "time", device)
     run, launch, captured = GpuRunner.run, GraphedRounds._launch, RoundGraphs._captured
+    launch_once, shapes = GpuRunner.launch_once, set()
 
     def timed(self, inputs, *args, **options):
         rows = inputs.tokens.numel()
         device.add(RUN_S[self] * (1 if rows <= 16 else rows / 16))
         return run(self, inputs, *args, **options)
+
+    def launched_once(self, numbers, shape, with_logits):
+        """As on a GPU, the first pass of every shape is captured by whoever asks for it."""
+        if (self, shape) not in shapes:
+            shapes.add((self, shape))
+            capture()
+            self.captured_s += CAPTURE_S
+        return launch_once(self, numbers, shape, with_logits)
+
+    def capture():
+        device.wait(device.end)
+        device.now += CAPTURE_S
+        device.captured_s += CAPTURE_S
 
     def launched(self, *args, **options):
         flight = launch(self, *args, **options)
@@ -80,9 +94,7 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
     def capturing(self, kind):
         device.wait(device.end)
         found = captured(self, kind)
-        device.wait(device.end)
-        device.now += CAPTURE_S
-        device.captured_s += CAPTURE_S
+        capture()
         return found
 
     def now(self):
@@ -94,6 +106,7 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
         return drafting / (drafting + PASS_S["target"])
 
     monkeypatch.setattr(GpuRunner, "run", timed)
+    monkeypatch.setattr(GpuRunner, "launch_once", launched_once)
     monkeypatch.setattr(GraphedRounds, "_launch", launched)
     monkeypatch.setattr(GraphedRounds, "_now", now)
     monkeypatch.setattr(RoundGraphs, "_captured", capturing)
@@ -128,7 +141,7 @@ def seconds_a_token(device: Device, engine: Engine, num_texts: int) -> list[floa
         device.wait(device.end)
         seconds = device.now - device.captured_s - start
         found.append(seconds / NUM_TOKENS)
-    assert device.captured_s <= 10 * CAPTURE_S
+    assert device.captured_s <= 60 * CAPTURE_S
     device.captured_s = 0.0
     return found
 

@@ -85,6 +85,7 @@ class GraphedRounds:
     ) -> None:
         self._target, self._draft = target, draft
         runner = draft.runner if isinstance(draft, GpuDecoder) else draft
+        self._runners = [one.runner for one in (target, draft) if isinstance(one, GpuDecoder)]
         self._graphs = make_beside(target.runner, round_graphs, target.runner, runner, ngrams)
         # In one order for all: another engine may have this draft as its target, and the target
         # as its draft.
@@ -263,10 +264,16 @@ class GraphedRounds:
             # The first reading of all compiles kernels, once for every text to come.
             draft.warm_up(samples[0])
             self._is_draft_warm = True
-        begun = self._now()
+        begun, captured_s = self._now(), self._captured_so_far
         draft.catch_up(target, samples)
-        self._captured_s += begun - start
-        self._caught_up_s += self._now() - begun
+        captured_s = self._captured_so_far - captured_s
+        self._captured_s += begun - start + captured_s
+        self._caught_up_s += self._now() - begun - captured_s
+
+    @property
+    def _captured_so_far(self) -> float:
+        """Time that went to capturing passes of their own, which reading runs."""
+        return sum(one.captured_s for one in self._runners)
 
     def _now(self) -> float:
         """The time when the device has done what it was given so far."""

@@ -4,6 +4,7 @@ A pass over a few rows is one replay of a CUDA graph. Where one rank is all ther
 the whole model.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -79,6 +80,8 @@ class GpuRunner(Shared):
         self._pool = GraphPool(self.device) if self.is_cuda else None
         self._graphs: dict[PassShape, _Graph] = {}
         self._version = self.store.version
+        self.captured_s = 0.0
+        """Time that capturing passes has taken so far, compiling included."""
 
     @property
     def current(self) -> AbstractContextManager[object]:
@@ -161,8 +164,15 @@ class GpuRunner(Shared):
             self._graphs.clear()
             self._version = self.store.version
         if shape not in self._graphs:
+            start = self._now()
             self._graphs[shape] = self._captured(shape)
+            self.captured_s += self._now() - start
         return self._graphs[shape]
+
+    def _now(self) -> float:
+        """The time when the device has done what it was given so far."""
+        torch.cuda.current_stream(self.device).synchronize()
+        return time.perf_counter()
 
     def _captured(self, shape: PassShape) -> _Graph:
         """Capture a pass; it is run once before, over no sequence, so that kernels are compiled."""
