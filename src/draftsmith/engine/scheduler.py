@@ -81,6 +81,8 @@ class Scheduler:
         """Time that prompts took since the last round: the next round's."""
         self._heard_s = 0.0
         """Time that the controller took to hear of the last round: the next round's, too."""
+        self._booked_s = 0.0
+        """Time that writing the last round down took, as in plain decoding: the same."""
         self._close_caches()
 
     def _close_caches(self) -> None:
@@ -339,7 +341,7 @@ class Scheduler:
         records = [sample.records[-1] for sample in samples]
         told = time.perf_counter()
         read_s, self._read_s = self._read_s, 0.0
-        total_s = told - start + self._heard_s + read_s
+        total_s = told - start + self._heard_s + self._booked_s + read_s
         # Capturing is done once, whatever is drafted: it is on both sides of the books.
         read_s += decided.captured_s
         draft_s = decided.draft_s + decided.caught_up_s
@@ -361,8 +363,11 @@ class Scheduler:
             decided.caught_up_s,
             decided.tree_tests,
         )
+        hearing = time.perf_counter()
         self.controller.observe(report)
-        self._heard_s = time.perf_counter() - told
+        self._heard_s = time.perf_counter() - hearing
+        # What plain decoding takes as well.
+        self._booked_s = hearing - told
 
     def _decided(
         self, target: Follower, samples: Sequence[Sample], choice: Choice, has_own: bool

@@ -19,8 +19,9 @@ __all__ = ["AutoGamma"]
 
 _ALLOWANCE = 0.008
 """Share of plain decoding's time that speculation may lose: 1 %, less what our clock cannot see."""
-_GRANT = 3
-"""Plain rounds that it may lose before that share is as much: what finding out costs."""
+_GRANT, _EARLY = 3, 0.001
+"""What finding out may cost before that share is as much: plain rounds, and a share beside them, so
+that a text whose first tokens teach nothing is not given up for hundreds of others."""
 _WARM_UP = 3
 """Plain rounds that are timed before the first draft."""
 _SURE = 3.0
@@ -57,7 +58,7 @@ class AutoGamma:
 
     Args:
         allowance: Share of plain decoding's time that speculation may lose.
-        grant: Plain rounds that it may lose before that share is as much.
+        grant: Plain rounds that it may lose before that share is as much, beside `_EARLY`.
     """
 
     def __init__(self, allowance: float = _ALLOWANCE, grant: float = _GRANT) -> None:
@@ -309,7 +310,8 @@ class AutoGamma:
         # A draft model must read one prompt before anybody can tell what it is worth.
         on_trust_s = 0.0 if self._learnt.gain.is_known else catch_up_s
         granted_s = self._grant * plain_s + max(self._learnt.draft.first_s, on_trust_s)
-        limit_s = max(self._allowance * self._learnt.books.entered.plain_s, granted_s)
+        plain_so_far_s = self._learnt.books.entered.plain_s
+        limit_s = max(self._allowance * plain_so_far_s, granted_s + _EARLY * plain_so_far_s)
         saved_s = self._learnt.gain.saving * self._learnt.unread.horizon(sequences) * plain_s
         if saved_s > 0 and saved_s >= catch_up_s:
             # The next one is paid by what is proven, and so is one before it.
