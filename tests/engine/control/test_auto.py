@@ -171,16 +171,34 @@ def test_what_a_first_draft_loses_leaves_enough_to_find_a_good_one(
 
 
 def test_a_machine_that_pauses_in_a_check_is_not_the_drafts_debt(clock: Clock) -> None:
-    """Half a second, as often as not in a plain round: no draft makes that."""
+    """Half a second, once such checks are known: no draft makes that."""
 
     def pausing_s(rows: int) -> float:
         calls.append(rows)
-        return flat_s(rows) + (0.5 if len(calls) % 40 == 20 else 0.0)
+        is_paused = len(calls) > 80 and len(calls) % 40 == 20
+        pauses.append(0.5 if is_paused else 0.0)
+        return flat_s(rows) + pauses[-1]
 
     calls: list[int] = []
+    pauses: list[float] = []
     bench = Bench(clock, lambda: model_draft(clock, lambda _: 0.85, 0.001), pausing_s)
-    auto = bench.run("auto", 1, 400)
-    assert auto.results[0].statistics.num_drafted > 200
+    ledger = bench.run("auto", 1, 400).results[0].ledger
+    assert ledger is not None
+    assert any(rows > 1 and pause for rows, pause in zip(calls, pauses, strict=True))
+    assert ledger.plain_s > 400 * 0.017 + 0.9 * sum(pauses)
+
+
+@pytest.mark.parametrize("step", [3, 9])
+def test_a_check_that_is_dear_is_no_pause(clock: Clock, step: float) -> None:
+    """Kernels without a path for few rows: the second row costs as much as several passes."""
+
+    def stepped_s(rows: int) -> float:
+        return 0.017 * (1 if rows == 1 else step + 0.01 * rows)
+
+    bench = Bench(clock, lambda: model_draft(clock, lambda _: 0.05, 0.001), stepped_s)
+    plain, auto = bench.run(0, 1, 2048), bench.run("auto", 1, 2048)
+    assert auto.tokens == plain.tokens
+    assert auto.seconds <= (1.01 if step < 4 else 1.02) * plain.seconds
 
 
 def test_a_copy_is_as_long_as_its_match_is_worth(clock: Clock) -> None:

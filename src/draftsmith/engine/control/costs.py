@@ -150,6 +150,12 @@ class CheckCost:
         """Expected time of a check of `rows` rows; infinite before any was observed."""
         return float(self.table(load, rows - load.size)[-1])
 
+    def trusted_s(self, load: Load, rows: int) -> float:
+        """As `seconds`; infinite where too few checks of such a size were seen to go by."""
+        size = self._checks.get(_place(rows), {}).get(_context(load.held))
+        is_trusted = size is not None and size.count > _TRUSTED
+        return self.seconds(load, rows) if is_trusted else math.inf
+
     def table(self, load: Load, most: int) -> NDArray[np.float64]:
         """Expected times with 0 to `most` drafted rows: straight between what was measured."""
         if not self._plain:

@@ -137,11 +137,11 @@ class Learnt:
             added_s = self.check.seconds(load, rows) - usual_s
             plain_s = max(check_s - added_s, usual_s)
         else:
-            # A check takes no longer than its rows one by one: what is beyond that is a pause of
+            # What is beyond both its rows one by one and what such checks have taken is a pause of
             # the machine, which would have met plain decoding, too.
-            longest_s = usual_s * rows / load.size
+            longest_s = max(usual_s * rows / load.size, self.check.trusted_s(load, rows))
             usual_s *= self.check.observe(load, rows, check_s)
-            plain_s = usual_s + max(0.0, check_s - max(longest_s, usual_s * rows / load.size))
+            plain_s = usual_s + max(0.0, check_s - longest_s)
         return plain_s + num_saved * usual_s
 
     def _learn_draft(self, report: RoundReport, load: Load, num_unseen: int) -> None:
