@@ -32,6 +32,8 @@ def read_block_kind(folder: Path, target: TargetTables | None) -> "BlockKind":
 class BlockKind(Head):
     """A DFlash or DSpark head that was read."""
 
+    drafts_on_gpus = True
+
     config: BlockConfig
     weights: HeadWeights
 

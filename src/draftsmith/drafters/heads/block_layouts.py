@@ -15,7 +15,7 @@ from draftsmith.drafters.heads.block_keys import PARTS, check_block_keys, told
 from draftsmith.drafters.heads.block_names import our_block_names
 from draftsmith.drafters.heads.block_weights import check_block
 from draftsmith.drafters.heads.files import read_config, read_tensors
-from draftsmith.drafters.heads.keys import layer_keys
+from draftsmith.drafters.heads.keys import layer_keys, rope_keys
 from draftsmith.drafters.heads.names import drafted_ids
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.drafters.heads.weights import HeadWeights
@@ -118,7 +118,7 @@ def _resolve(
     is_told = config.get("target_hidden_size") is not None
     # Without a word on it, fc is as wide as the head for each boundary.
     width = size_option(config, "target_hidden_size") if is_told else hidden
-    rope = _part(layer, "rope_parameters") or _part(layer, "rope_scaling")
+    rope = rope_keys(layer)
     theta = number_option(rope, "rope_theta", number_option(layer, "rope_theta", 10_000.0))
     vocab = size_option(layer, "vocab_size")
     rank = size_option({"markov_rank": told(config, "markov_rank")}, "markov_rank", 0, least=0)
@@ -294,9 +294,9 @@ def _markov(config: Mapping[str, object], rank: int) -> MarkovKind:
     if value is None:
         return "vanilla"
     known = {kind: kind for kind in get_args(MarkovKind) if kind != "none"}
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ModelFormatError(f"markov_head_type is {value!r:.60}: {', '.join(known)} are known")
-    return known[str(value)]
+    return known[value]
 
 
 def _reads_token(config: Mapping[str, object], rank: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 from draftsmith.drafters.heads.whole_numbers import QUANTIZATION
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["CONSTANTS", "WITHOUT_EFFECT", "check_keys", "check_part", "layer_keys"]
+__all__ = ["CONSTANTS", "WITHOUT_EFFECT", "check_keys", "check_part", "layer_keys", "rope_keys"]
 
 _LAYER = "transformer_layer_config"
 _READ: Final = frozenset(
@@ -97,6 +97,29 @@ def layer_keys(config: Mapping[str, object]) -> Mapping[str, object]:
     """
     part = config.get(_LAYER)
     return part if isinstance(part, Mapping) else config
+
+
+def rope_keys(layer: Mapping[str, object]) -> dict[str, object]:
+    """What the two keys of rotary positions say together.
+
+    Args:
+        layer: As `layer_keys` gives it.
+
+    Raises:
+        ModelFormatError: They contradict each other, or one is no object.
+    """
+    found: dict[str, object] = {}
+    for key in ("rope_parameters", "rope_scaling"):
+        part = layer.get(key) or {}
+        if not isinstance(part, Mapping):
+            raise ModelFormatError(f"{key} is {part!r:.60}, no JSON object; fetch it again")
+        for name, value in part.items():
+            if found.setdefault(str(name), value) != value:
+                raise ModelFormatError(
+                    f"rope_parameters and rope_scaling say {name} is {found[str(name)]!r:.60} and "
+                    f"{value!r:.60}: take one out"
+                )
+    return found
 
 
 def check_keys(config: Mapping[str, object]) -> None:

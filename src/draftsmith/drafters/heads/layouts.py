@@ -12,7 +12,7 @@ from torch import Tensor
 
 from draftsmith.drafters.heads.config import FeatureNorm, HeadConfig
 from draftsmith.drafters.heads.files import read_config, read_tensors
-from draftsmith.drafters.heads.keys import check_keys, layer_keys
+from draftsmith.drafters.heads.keys import check_keys, layer_keys, rope_keys
 from draftsmith.drafters.heads.names import drafted_ids, our_names
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.drafters.heads.weights import HeadWeights
@@ -131,7 +131,7 @@ def _resolve(
     num_states = _num_states(tensors, target_width)
     boundaries = _boundaries(config, num_states, target)
     vocab = size_option(layer, "vocab_size")
-    rope = _part(layer, "rope_parameters") or _part(layer, "rope_scaling")
+    rope = rope_keys(layer)
     theta = number_option(rope, "rope_theta", number_option(layer, "rope_theta", 10_000.0))
     numbers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     return HeadConfig(

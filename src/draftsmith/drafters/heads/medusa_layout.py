@@ -43,6 +43,7 @@ _IDS = ("token_map", "d2t", "t2d")
 _READ: Final = frozenset(
     (
         "base_model_name_or_path",
+        "draft_vocab_size",
         "hidden_size",
         "medusa_fc_bias",
         "medusa_hidden_size",
@@ -152,7 +153,14 @@ def _check_keys(config: Mapping[str, object]) -> None:
 def _our_names(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """The weights by our names, and the layout that the names are of."""
     found: dict[str, Tensor] = {}
-    plain = {_without_prefix(name): tensor for name, tensor in stored.items()}
+    plain: dict[str, Tensor] = {}
+    for name, tensor in stored.items():
+        if _without_prefix(name) in plain:
+            raise ModelFormatError(
+                f"it holds tensor {_without_prefix(name)!r} twice, with a prefix and without: "
+                "fetch it again"
+            )
+        plain[_without_prefix(name)] = tensor
     is_vllm = any(name.startswith("blocks.") for name in plain)
     blocks = [match for name in plain if (match := _BLOCK.fullmatch(name))]
     last = max((int(match[2]) for match in blocks), default=-1) + 1
@@ -210,6 +218,16 @@ def _resolve(
         )
     num_heads = 1 + max(int(parts[1]) for parts in blocks)
     num_blocks = 1 + max(int(parts[3]) for parts in blocks)
+    if num_heads * num_blocks > len(blocks):
+        raise ModelFormatError(
+            f"it holds {len(blocks)} tensors of blocks, and names {num_heads} heads of "
+            f"{num_blocks}: the file is cut off, or of another kind"
+        )
+    if tensors[block_name(0, 0)].ndim != 2:
+        raise ModelFormatError(
+            f"its first block is of shape {list(tensors[block_name(0, 0)].shape)}, and a matrix "
+            "is wanted: fetch it again"
+        )
     _check_count(config, ("medusa_num_heads", "num_heads"), num_heads, "heads")
     _check_count(config, ("medusa_num_layers", "num_hidden_layers"), num_blocks, "blocks a head")
     width = tensors[block_name(0, 0)].shape[-1]
@@ -229,12 +247,12 @@ def _resolve(
             f"it drafts {size} of {vocab} ids through the target's output matrix, which is not "
             "known here: save the heads with an output matrix of their own"
         )
-    drafted = size_option(config, "truncated_vocab_size", 0, least=0) or vocab
-    if drafted != size:
-        raise ModelFormatError(
-            f"truncated_vocab_size is {drafted}, and {size} ids are drafted by the tensors: "
-            "fetch it again"
-        )
+    for key in ("truncated_vocab_size", "draft_vocab_size"):
+        told = size_option(config, key, 0, least=0)
+        if told not in (0, size):
+            raise ModelFormatError(
+                f"{key} is {told}, and {size} ids are drafted by the tensors: fetch it again"
+            )
     return MedusaConfig(
         num_heads=num_heads,
         num_blocks=num_blocks,
@@ -317,7 +335,15 @@ def _ids(
     stored: Mapping[str, Tensor], vocab: int, folder: Path
 ) -> Int[Tensor, " draft_vocab"] | None:
     named = {_without_prefix(name): tensor for name, tensor in stored.items()}
+    if "d2t" in named and "token_map" in named:
+        raise ModelFormatError(
+            "it says twice which ids are drafted, d2t and token_map: take one out"
+        )
     if "d2t" in named:
+        if named["d2t"].ndim != 1 or not len(named["d2t"]):
+            raise ModelFormatError(
+                f"d2t of {list(named['d2t'].shape)} is no list of ids: fetch it again"
+            )
         return drafted_ids(named, len(named["d2t"]), vocab, folder)
     ids = named.get("token_map")
     if ids is None:
@@ -329,7 +355,8 @@ def _ids(
             f"token_map of {list(ids.shape)} is no list of distinct ids of the target's {vocab}: "
             "it is another target's, or fetch it again"
         )
-    return None if torch.equal(ids, torch.arange(vocab)) else ids
+    is_all = len(ids) == vocab and torch.equal(ids, torch.arange(vocab))
+    return None if is_all else ids
 
 
 def _for(config: Mapping[str, object]) -> str | None:

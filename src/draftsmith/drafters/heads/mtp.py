@@ -1,5 +1,6 @@
 """Multi-token prediction layers (MTP), which some targets bring along: refused by name."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -10,7 +11,8 @@ from draftsmith.errors import ModelFormatError
 
 __all__ = ["claims_mtp", "refuse_mtp"]
 
-_MARKS = ("mtp", "nextn")
+_NAMED = re.compile(r".*(MTP|NextN)([A-Z][A-Za-z]*)?|(.*[_-])?(mtp|nextn)")
+"""A class with the word in it, or a type that ends with it: not its letters by chance."""
 
 
 def claims_mtp(config: Mapping[str, object]) -> bool:
@@ -49,4 +51,4 @@ def _named(config: Mapping[str, object]) -> str | None:
     names = [str(name) for name in listed] if isinstance(listed, list) else []
     told = (config.get("speculators_model_type"), config.get("model_type"), *names)
     found = [str(one) for one in told if one is not None]
-    return next((one for one in found if any(mark in one.lower() for mark in _MARKS)), None)
+    return next((one for one in found if _NAMED.fullmatch(one)), None)

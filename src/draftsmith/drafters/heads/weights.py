@@ -136,6 +136,11 @@ def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int,
                 f"says {list(shape)}: fetch it again"
             )
     for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ModelFormatError(
+                f"the head's {name!r} holds {str(tensor.dtype).removeprefix('torch.')}, where "
+                "weights are numbers with fractions: fetch it again"
+            )
         if name not in wanted:
             raise ModelFormatError(
                 f"the head has a tensor {name!r} that its config does not speak of: "

@@ -97,6 +97,13 @@ class RoundContext:
         confidences: Sequence[float] | None = None,
     ) -> list[int]:
         """Draw the next drafted token of some sequences, and record it with its law."""
+        if confidences is not None and (
+            len(confidences) != len(rows) or not all(0 <= one <= 1 for one in confidences)
+        ):
+            raise DraftError(
+                f"a draw of {len(rows)} tokens takes a confidence from 0 to 1 for each, got "
+                f"{list(confidences)!r:.80}"
+            )
         if self.pace is not None:
             for row, confidence in zip(rows, confidences or _largest(logits), strict=True):
                 self.turns[row].confidences.append(confidence)
