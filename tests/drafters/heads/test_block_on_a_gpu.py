@@ -4,17 +4,20 @@ Without a GPU the target runs on the twins of its kernels.
 """
 # pyright: basic
 
+from pathlib import Path
 from random import Random
+from unittest import mock
 
 import pytest
 import torch
 
 from draftsmith.core.params import SamplingParams
-from draftsmith.drafters.heads import block
+from draftsmith.drafters.heads import block, load, trial
 from draftsmith.drafters.heads.block import BlockHead
 from draftsmith.drafters.heads.block_drafter import BlockDrafter
 from draftsmith.drafters.heads.block_kind import BlockKind
 from draftsmith.drafters.heads.kind import Written
+from draftsmith.drafters.heads.load import load_head
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.engine.engine import Engine
 from tests.drafters.heads import block_kit, gpu_kit, kit
@@ -88,3 +91,13 @@ def test_its_guesses_at_a_text_are_on_the_host() -> None:
     there = kind.guesses(text, tables_of(gpu_kit.target()), 3)
     assert there.device.type == "cpu"
     assert there.shape == (3, len(text.rows(3)))
+
+
+def test_the_loader_takes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = block_kit.config("dflash")
+    kind = BlockKind(config, block_kit.weights(config))
+    monkeypatch.setattr(load, "read_head", lambda folder, tables: kind)
+    monkeypatch.setattr(trial, "try_head", lambda *given: mock.Mock(refusal=lambda: None))
+    target = gpu_kit.target()
+    monkeypatch.setattr(target, "can_be_captured", True)
+    assert isinstance(load_head(tmp_path, target), BlockDrafter)
