@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import pickle
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,14 @@ from draftsmith.parallel.wire import SocketWire
 from tests.parallel.objects import Pair, Tally, interrupted_tally, refused_tally
 
 pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As a terminal has it: what runs in the background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class _Rank(threading.Thread):
@@ -226,6 +235,7 @@ def test_a_rank_that_is_gone_is_named(ranks: list[_Rank], orders: Orders) -> Non
         orders.make(Tally)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_until_rank_0_has_done_its_part(orders: Orders) -> None:
     tally = orders.make(Tally)
 
@@ -236,6 +246,7 @@ def test_ctrl_c_waits_until_rank_0_has_done_its_part(orders: Orders) -> None:
     assert orders.ask(tally, "so_far") == 3 * [[0, 1, 2]]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_no_answer_behind(orders: Orders) -> None:
     tally = orders.make(Tally, 1)
 

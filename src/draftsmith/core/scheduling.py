@@ -122,6 +122,7 @@ def best_cut(
         So many of the first tokens.
 
     Example:
+        >>> import numpy as np
         >>> best_cut([0.9, 0.5, 0.1], np.array([1.0, 1.2, 1.4, 1.6]))
         2
     """
