@@ -7,7 +7,13 @@ stands in several of these places must say the same.
 from collections.abc import Mapping
 from typing import Final
 
-from draftsmith.drafters.heads.keys import CONSTANTS, WITHOUT_EFFECT, check_part, layer_keys
+from draftsmith.drafters.heads.keys import (
+    CONSTANTS,
+    WITHOUT_EFFECT,
+    check_part,
+    layer_keys,
+    part_of,
+)
 from draftsmith.errors import ModelFormatError
 
 __all__ = ["PARTS", "check_block_keys", "told"]
@@ -112,7 +118,7 @@ def told(config: Mapping[str, object], key: str) -> object:
     Raises:
         ModelFormatError: Two places contradict each other.
     """
-    places = {"": config} | {f"{name}.": _part(config, name) for name in PARTS}
+    places = {"": config} | {f"{name}.": part_of(config, name) for name in PARTS}
     found = {f"{at}{key}": part[key] for at, part in places.items() if part.get(key) is not None}
     if not found:
         return None
@@ -122,13 +128,6 @@ def told(config: Mapping[str, object], key: str) -> object:
             raise ModelFormatError(
                 f"{first} is {value!r:.60} and {name} {other!r:.60}: they contradict each other"
             )
-    return value
-
-
-def _part(config: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = config.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise ModelFormatError(f"{key} is {value!r:.60}, no JSON object; fetch it again")
     return value
 
 
@@ -148,7 +147,7 @@ def check_block_keys(config: Mapping[str, object]) -> None:
     if layer is not config:
         check_part(layer, known, "transformer_layer_config.", _CONSTANTS)
     for name in PARTS:
-        check_part(_part(config, name), known, f"{name}.", _CONSTANTS)
+        check_part(part_of(config, name), known, f"{name}.", _CONSTANTS)
     for part in (config, layer):
         _check_windows(part)
 

@@ -15,7 +15,7 @@ from draftsmith.drafters.heads.block_keys import PARTS, check_block_keys, told
 from draftsmith.drafters.heads.block_names import our_block_names
 from draftsmith.drafters.heads.block_weights import check_block
 from draftsmith.drafters.heads.files import read_config, read_tensors
-from draftsmith.drafters.heads.keys import layer_keys, rope_keys
+from draftsmith.drafters.heads.keys import architectures_of, layer_keys, rope_keys, verifier_of
 from draftsmith.drafters.heads.names import drafted_ids
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.drafters.heads.weights import HeadWeights
@@ -48,7 +48,7 @@ def claims_block(config: Mapping[str, object]) -> bool:
     return (
         is_marked
         or is_speculators
-        or any(one in name for name in _architectures(config) for one in _KINDS)
+        or any(one in name for name in architectures_of(config) for one in _KINDS)
     )
 
 
@@ -84,13 +84,8 @@ def read_block(folder: Path, target: TargetTables | None) -> tuple[BlockConfig, 
     return resolved, weights
 
 
-def _architectures(config: Mapping[str, object]) -> list[str]:
-    names = config.get("architectures")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
 def _check_kind(config: Mapping[str, object]) -> None:
-    kind, names = config.get("speculators_model_type"), _architectures(config)
+    kind, names = config.get("speculators_model_type"), architectures_of(config)
     if kind is not None and kind not in _SPECULATORS:
         raise ModelFormatError(
             f"speculators_model_type is {kind!r:.60}: of block heads, dflash and dspark are known"
@@ -149,24 +144,17 @@ def _resolve(
         has_embedding="embedding" in tensors,
         has_head="head" in tensors,
         layout=_layout(config),
-        target=_verifier(config),
+        target=verifier_of(config),
     )
 
 
 def _layout(config: Mapping[str, object]) -> str:
     if "speculators_model_type" in config:
         return "speculators"
-    names = _architectures(config)
+    names = architectures_of(config)
     if "Qwen3DSparkModel" in names:
         return "DeepSpec"
     return "SpecForge" if "DSparkDraftModel" in names else "z-lab"
-
-
-def _part(config: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = config.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise ModelFormatError(f"{key} is {value!r:.60}, no JSON object; fetch it again")
-    return value
 
 
 def _number(config: Mapping[str, object], key: str, *, least: int) -> int:
@@ -276,7 +264,7 @@ def _drafts_from_anchor(config: Mapping[str, object]) -> bool:
             "config.json has no sample_from_anchor, which readers of speculators' DSpark heads "
             "take for true or for false: write what the head was trained with into it"
         )
-    is_spark = any("DSpark" in name for name in _architectures(config))
+    is_spark = any("DSpark" in name for name in architectures_of(config))
     return kind is None and (is_spark or told(config, "projector_type") == "dspark")
 
 
@@ -302,9 +290,3 @@ def _markov(config: Mapping[str, object], rank: int) -> MarkovKind:
 def _reads_token(config: Mapping[str, object], rank: int) -> bool:
     value = _flag(config, "confidence_head_with_markov")
     return rank > 0 if value is None else value
-
-
-def _verifier(config: Mapping[str, object]) -> str | None:
-    verifier = _part(_part(config, "speculators_config"), "verifier")
-    name = verifier.get("name_or_path")
-    return str(name) if name else None

@@ -6,7 +6,17 @@ from typing import Final
 from draftsmith.drafters.heads.whole_numbers import QUANTIZATION
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["CONSTANTS", "WITHOUT_EFFECT", "check_keys", "check_part", "layer_keys", "rope_keys"]
+__all__ = [
+    "CONSTANTS",
+    "WITHOUT_EFFECT",
+    "architectures_of",
+    "check_keys",
+    "check_part",
+    "layer_keys",
+    "part_of",
+    "rope_keys",
+    "verifier_of",
+]
 
 _LAYER = "transformer_layer_config"
 _READ: Final = frozenset(
@@ -99,6 +109,34 @@ def layer_keys(config: Mapping[str, object]) -> Mapping[str, object]:
     return part if isinstance(part, Mapping) else config
 
 
+def part_of(config: Mapping[str, object], key: str) -> Mapping[str, object]:
+    """An object within a config.json; empty where it is not there.
+
+    Args:
+        config: Or a part of it.
+        key: Of the object.
+
+    Raises:
+        ModelFormatError: It is no object.
+    """
+    value = config.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ModelFormatError(f"{key} is {value!r:.60}, no JSON object; fetch it again")
+    return value
+
+
+def architectures_of(config: Mapping[str, object]) -> list[str]:
+    """The classes that a config.json names."""
+    names = config.get("architectures")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def verifier_of(config: Mapping[str, object]) -> str | None:
+    """The target that a speculators' config.json names."""
+    name = part_of(part_of(config, "speculators_config"), "verifier").get("name_or_path")
+    return str(name) if name else None
+
+
 def rope_keys(layer: Mapping[str, object]) -> dict[str, object]:
     """What the two keys of rotary positions say together.
 
@@ -110,10 +148,7 @@ def rope_keys(layer: Mapping[str, object]) -> dict[str, object]:
     """
     found: dict[str, object] = {}
     for key in ("rope_parameters", "rope_scaling"):
-        part = layer.get(key) or {}
-        if not isinstance(part, Mapping):
-            raise ModelFormatError(f"{key} is {part!r:.60}, no JSON object; fetch it again")
-        for name, value in part.items():
+        for name, value in part_of(layer, key).items():
             if found.setdefault(str(name), value) != value:
                 raise ModelFormatError(
                     f"rope_parameters and rope_scaling say {name} is {found[str(name)]!r:.60} and "

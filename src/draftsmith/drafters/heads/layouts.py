@@ -12,7 +12,14 @@ from torch import Tensor
 
 from draftsmith.drafters.heads.config import FeatureNorm, HeadConfig
 from draftsmith.drafters.heads.files import read_config, read_tensors
-from draftsmith.drafters.heads.keys import check_keys, layer_keys, rope_keys
+from draftsmith.drafters.heads.keys import (
+    architectures_of,
+    check_keys,
+    layer_keys,
+    part_of,
+    rope_keys,
+    verifier_of,
+)
 from draftsmith.drafters.heads.names import drafted_ids, our_names
 from draftsmith.drafters.heads.tables import TargetTables
 from draftsmith.drafters.heads.weights import HeadWeights
@@ -84,32 +91,20 @@ def resolved_head(
     return resolved, weights
 
 
-def _architectures(config: Mapping[str, object]) -> list[str]:
-    names = config.get("architectures")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
 def _check_kind(config: Mapping[str, object]) -> None:
     kind = config.get("speculators_model_type", "eagle3")
     if kind != "eagle3":
         raise ModelFormatError(f"speculators_model_type is {kind!r}: of heads, eagle3 is known")
-    names = _architectures(config)
+    names = architectures_of(config)
     plain = {"LlamaForCausalLM", "Qwen3ForCausalLM"} if "draft_vocab_size" in config else set()
     if names and not ARCHITECTURES.union(plain).intersection(names):
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelFormatError(f"architectures is {names[0]!r}: of heads, {known} are known")
-    eagle = _part(config, "eagle_config")
+    eagle = part_of(config, "eagle_config")
     if eagle.get("use_aux_hidden_state", True) is not True:
         raise ModelFormatError(
             "eagle_config.use_aux_hidden_state is false, which is EAGLE-1: give an EAGLE-3 head"
         )
-
-
-def _part(config: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = config.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise ModelFormatError(f"{key} is {value!r:.60}, no JSON object; fetch it again")
-    return value
 
 
 # --- conventions --------------------------------------------------------------------------------
@@ -156,14 +151,14 @@ def _resolve(
         has_embedding="embedding" in tensors,
         has_head="head" in tensors,
         layout=_layout(config, is_middle=is_middle),
-        target=_verifier(config),
+        target=verifier_of(config),
     )
 
 
 def _layout(config: Mapping[str, object], *, is_middle: bool) -> str:
     if "speculators_model_type" in config:
         return "speculators"
-    if "Qwen3Eagle3Model" in _architectures(config):
+    if "Qwen3Eagle3Model" in architectures_of(config):
         return "DeepSpec"
     if is_middle:
         return "SpecForge" if "eagle_config" in config else "SafeAI"
@@ -194,7 +189,7 @@ def _boundaries(
     config: Mapping[str, object], num_states: int, target: TargetTables | None
 ) -> tuple[int, ...]:
     """The ids of layers, wherever they stand, as boundaries."""
-    nested = _part(config, "eagle_config")
+    nested = part_of(config, "eagle_config")
     places = [
         *((config[key], key, 0) for key in _TOP_IDS if config.get(key) is not None),
         *((nested[key], f"eagle_config.{key}", 1) for key in _TOP_IDS if nested.get(key)),
@@ -267,9 +262,3 @@ def _flag(key: str, value: object, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise ModelFormatError(f"{key} is {value!r:.60}; it must be true or false")
     return value
-
-
-def _verifier(config: Mapping[str, object]) -> str | None:
-    verifier = _part(_part(config, "speculators_config"), "verifier")
-    name = verifier.get("name_or_path")
-    return str(name) if name else None
