@@ -43,9 +43,10 @@ def _draft(target: GpuDecoder) -> GpuDecoder:
 
 def results(target, draft, gamma, batch=8, params=GREEDY, *, is_graphed=True):
     drafter = ModelDrafter(draft) if isinstance(draft, GpuDecoder) else draft
-    target.can_be_captured = is_graphed
-    engine = Engine(target, draft=drafter, gamma=gamma, max_batch_size=batch)
-    return engine.generate(PROMPTS, params)
+    # For this run alone: targets are shared, and the next test says itself what it wants.
+    with mock.patch.object(target, "can_be_captured", is_graphed):
+        engine = Engine(target, draft=drafter, gamma=gamma, max_batch_size=batch)
+        return engine.generate(PROMPTS, params)
 
 
 def told(found):
@@ -128,7 +129,6 @@ def test_auto_changes_its_mind_between_graphs(target, draft, kind) -> None:
     lengths = [0, 3, 3, 0, 0, 2, 1, 4, 0, 3]
     drafter: Drafter = PromptLookupDrafter(1) if kind == "prompt lookup" else ModelDrafter(draft)
     want = results(target, None, 0, params=replace(GREEDY, max_tokens=40), is_graphed=False)
-    target.can_be_captured = True
     engine = Engine(target, draft=drafter, gamma="auto")
     turn = iter(lengths * 20)
     with (
@@ -176,7 +176,6 @@ def test_other_verifiers_take_the_plain_path(target, draft, verifier) -> None:
 def test_auto_runs_graphs_and_keeps_the_text(target, draft, sampling) -> None:
     params = replace(GREEDY, max_tokens=40, **sampling)
     want = results(target, None, 0, params=params, is_graphed=False)
-    target.can_be_captured = True
     engine = Engine(target, draft=ModelDrafter(draft), gamma="auto")
     gammas: list[int] = []
 
@@ -197,7 +196,6 @@ def test_auto_runs_graphs_and_keeps_the_text(target, draft, sampling) -> None:
 
 def test_a_choice_that_lets_a_draft_catch_up_is_for_one_round(target, draft) -> None:
     """Its costs are known before another is launched; from then on one is always under way."""
-    target.can_be_captured = True
     engine = Engine(target, draft=ModelDrafter(draft), gamma="auto")
     turn = iter([2, 2, 0, 0, 3, 3, 3, *[0] * 99])
     seen: list[tuple[int, int]] = []
@@ -269,7 +267,6 @@ def test_logits_that_are_none_end_the_sequence_with_a_word(target) -> None:
 
 
 def test_sequences_join_and_leave_between_rounds(target, draft) -> None:
-    target.can_be_captured = True
     engine = Engine(target, draft=ModelDrafter(draft), gamma=3)
     streams = [
         engine.stream(prompt, replace(GREEDY, max_tokens=9 + 4 * k))
@@ -307,7 +304,6 @@ def test_a_draft_may_have_a_shorter_context_and_fewer_ids(target) -> None:
 
 
 def test_an_error_that_is_kept_keeps_no_pages(target, draft) -> None:
-    target.can_be_captured = True
     engine = Engine(target, draft=ModelDrafter(draft), gamma=3)
     free = target.pool.num_free_pages, draft.pool.num_free_pages
     kept = None

@@ -133,7 +133,6 @@ def test_auto_changes_its_mind_between_graphs(target, head, sampling, kept, monk
     monkeypatch.setattr("draftsmith.engine.rounds.graphed._MOST_STATES", kept)
     params = replace(LONG, seed=5, **sampling)
     want = results(target, None, 0, params=params, is_graphed=False)
-    target.can_be_captured = True
     engine = Engine(target, draft=head, gamma="auto")
     turn = iter([0, 4, 4, 2, 2, 1, 3, 0, 3, 3, *[0] * 20, 2, 1, 4, 0, 3] * 9)
 
@@ -154,7 +153,6 @@ def test_auto_changes_its_mind_between_graphs(target, head, sampling, kept, monk
 
 def test_auto_learns_what_it_is_worth(target, head) -> None:
     want = results(target, None, 0, params=LONG, is_graphed=False)
-    target.can_be_captured = True
     engine = Engine(target, draft=head, gamma="auto")
     for _ in range(3):
         found = engine.generate(PROMPTS, LONG)
@@ -214,7 +212,6 @@ def test_who_makes_way_says_the_same_later(target, head) -> None:
     prompts = [[*text[:20], *text[:20]] for text in texts()]
     with mock.patch("tests.engine.test_graphed.PROMPTS", prompts):
         want = results(target, None, 0, params=LONG, is_graphed=False)
-    target.can_be_captured = True
     engine = Engine(target, draft=head, gamma=3, cache_tokens=192)
     found = engine.generate(prompts, LONG)
     assert engine.cache_statistics().num_preemptions > 0
