@@ -54,6 +54,26 @@ def test_a_head_that_drafts_a_block_is_trained_and_shown(
     assert "is a training's with --kind block, and 'eagle3' is asked for" in refusal
 
 
+def test_a_small_model_is_trained_and_drafts(
+    cli: Cli, target: str, asked: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "draft"
+    command = ("train", "--target", target, "--prompts", asked, "--out", str(out), *QUICK)
+    distilled = ("--kind", "distilled", "--num-layers", "1", "--num-steps", "4")
+    outcome = cli(*command, *distilled, "--json")
+    assert outcome.status == 0, outcome.stderr
+    assert outcome.document()["conventions"]["layers"] == "1 of 2, begun as 0"
+    assert len(outcome.document()["acceptance"]["greedy"]) == 4
+    drafted = cli(
+        *("generate", "the fox", "--target", target, "--draft", str(out), "--max-tokens", "8")
+    )
+    plain = cli("generate", "the fox", "--target", target, "--draft", "none", "--max-tokens", "8")
+    assert drafted.status == 0, drafted.stderr
+    assert drafted.stdout == plain.stdout
+    refusal = cli(*command).refusal()
+    assert "is a training's with --kind distilled, and 'eagle3' is asked for" in refusal
+
+
 def test_a_text_file_gives_beginnings(cli: Cli, target: str, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 300)
@@ -83,6 +103,19 @@ def test_the_target_invents_its_prompts(cli: Cli, target: str, tmp_path: Path) -
         (("--workload", "chat", "--opening", "Write"), "give --self-prompts, too"),
         (("--workload", "chat", "--markov-rank", "8"), "is of a block, and eagle3 has none"),
         (("--workload", "chat", "--kind", "block", "--num-steps", "40"), "32 at most, got 40"),
+        (
+            ("--workload", "chat", "--kind", "distilled", "--draft-ids", "64"),
+            "--draft-ids 64 is of a head, and a distilled draft has all ids",
+        ),
+        (
+            ("--workload", "chat", "--kind", "distilled", "--num-layers", "3"),
+            "--num-layers must be 2 at most",
+        ),
+        (
+            ("--workload", "chat", "--kind", "distilled", "--export", "speculators"),
+            "is no layout of --kind distilled, which is written in that of transformers",
+        ),
+        (("--workload", "chat", "--export", "transformers"), "in that of speculators"),
         (("--self-prompts", "-1"), "--self-prompts must be 0 or more, got -1"),
         (("--workload", "chat", "--max-minutes", "0"), "above 0 and at most 100000, got 0.0"),
         (("--workload", "chat", "--device", "gpux"), "device 'gpux' is not available"),

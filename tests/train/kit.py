@@ -3,6 +3,7 @@
 # pyright: basic
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,14 +12,16 @@ from tests import tiny
 SPOKEN = 64
 
 
-def save_easy_target(folder: Path, seed: int = 3) -> Path:
-    """A checkpoint with a tokenizer, whose layers add little to the embedding."""
+def save_easy_target(
+    folder: Path, seed: int = 3, *, kind: str = "llama", share: float = 0.1, **changes: Any
+) -> Path:
+    """A checkpoint with a tokenizer, whose layers add little to the embedding: that share."""
     tokenizer = tiny.raw_tokenizer()
-    model = tiny.raw_model("llama", seed, vocab_size=len(tokenizer))
+    model = tiny.raw_model(kind, seed, vocab_size=len(tokenizer), **changes)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                parameter *= 0.1
+                parameter *= share
             if name == "lm_head.weight":
                 parameter *= 3
                 # So few ids are ever written that all that follows them can be learnt.

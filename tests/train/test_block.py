@@ -197,7 +197,7 @@ def test_what_it_says_in_a_lesson_is_what_a_fresh_block_says(target: Path) -> No
     lesson = Teacher(reader, tables_of(reader), head.config.boundaries).lesson(TEXTS)
     length = lesson.is_own.shape[1]
     seen = Counter[tuple[int, int, int]]()
-    for place, logits, of_law, sure in pupil.drafts(lesson, None):
+    for place, logits, of_law, sure, *_ in pupil.drafts(lesson, None):
         assert sure is not None
         for line, told, row in zip(logits, sure, of_law.tolist(), strict=True):
             number, token = divmod(row, length)

@@ -18,6 +18,7 @@ from draftsmith.drafters.heads.load import load_head
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
+from draftsmith.models import saved
 from draftsmith.train import Outcome, TrainOptions, train_head
 from draftsmith.train.heldout import Costs, foretold
 from draftsmith.train.run import Report
@@ -197,7 +198,7 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint_whole(
             train_head(engine, prompts(), tmp_path, SMALL)
     assert (tmp_path / "training" / "state.pt").read_bytes() == before
     assert not list(tmp_path.rglob("*.new"))
-    monkeypatch.setattr(export, "save_tensors", full)
+    monkeypatch.setattr(saved, "save_tensors", full)
     with pytest.raises(DraftsmithError, match="No space left on device"):
         train_head(engine, prompts(), tmp_path / "another", SMALL)
 

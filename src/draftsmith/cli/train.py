@@ -1,4 +1,4 @@
-"""`draftsmith train`: a draft head for a target, from the target's own text."""
+"""`draftsmith train`: a draft for a target, from the target's own text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 TEXT = Group("Text", sort_key=1)
-HEAD = Group("Head and training", sort_key=4)
+DRAFT = Group("Draft and training", sort_key=4)
 
 
 @Parameter(name="*", group=TEXT)
 @dataclass(frozen=True, kw_only=True)
 class OwnTextOptions:
-    """What the target writes, which is what the head learns from.
+    """What the target writes, which is what the draft learns from.
 
     Parameters
     ----------
@@ -130,22 +130,24 @@ class OwnTextOptions:
         return spread(kinds)
 
 
-@Parameter(name="*", group=HEAD)
+@Parameter(name="*", group=DRAFT)
 @dataclass(frozen=True, kw_only=True)
-class HeadOptions:
+class DraftOptions:
     """What is trained, and how.
 
     Parameters
     ----------
     kind
-        `eagle3` drafts token by token, each from a step of its own; `block` drafts a block of them
-        in one pass (DFlash), with a term of the token drawn before (DSpark).
+        `eagle3` is a head that drafts token by token, each from a step of its own; `block` is one
+        that drafts a block of them in one pass (DFlash), with a term of the token drawn before
+        (DSpark); `distilled` is a small model of the target's own kind, which any engine loads.
     draft_ids
-        Ids that the head drafts, the most frequent of the text; 0 is all.
+        Ids that a head drafts, by default 8192, the most frequent of the text; 0 is all.
     num_layers
-        Of the head.
+        By default 1 of a head, and 2 of a distilled draft, which begin as layers of the target's.
     num_steps
-        Tokens of a draft that it practises; by default 3 steps, and a block of 7.
+        Tokens of a draft that it practises; by default 3 steps, and a block of 7. A distilled
+        draft is tried at as many, by default 5.
     markov_rank
         Of a block's term of the token drawn before, by default 128; 0 leaves it out (DFlash).
     batch_tokens
@@ -163,12 +165,12 @@ class HeadOptions:
     precision
         Of the products of a step; bfloat16 is faster where the processor multiplies it.
     seed
-        Of the text, the first weights and the order; the same seed makes the same head.
+        Of the text, the first weights and the order; the same seed makes the same draft.
     """
 
-    kind: Literal["eagle3", "block"] = "eagle3"
-    draft_ids: Whole = 8192
-    num_layers: Whole = 1
+    kind: Literal["eagle3", "block", "distilled"] = "eagle3"
+    draft_ids: Whole | None = None
+    num_layers: Whole | None = None
     num_steps: Whole | None = None
     markov_rank: Whole | None = None
     batch_tokens: Whole = 2048
@@ -188,7 +190,12 @@ class HeadOptions:
         """
         from draftsmith.train import TrainOptions
 
-        num_steps, rank = (_BLOCK, _RANK) if self.kind == "block" else (_STEPS, 0)
+        if self.kind == "distilled" and self.draft_ids:
+            # By the name that it has here: below it is `vocab_size`.
+            raise InvalidRequestError(
+                f"draft_ids={self.draft_ids} is of a head, and a distilled draft has all ids: "
+                "leave it out, and give --draft-vocab-size where it drafts"
+            )
         return TrainOptions(
             kind=self.kind,
             num_tokens=texts.num_tokens,
@@ -197,8 +204,8 @@ class HeadOptions:
             greedy_share=texts.greedy_share,
             vocab_size=self.draft_ids,
             num_layers=self.num_layers,
-            num_steps=num_steps if self.num_steps is None else self.num_steps,
-            markov_rank=rank if self.markov_rank is None else self.markov_rank,
+            num_steps=self.num_steps,
+            markov_rank=self.markov_rank,
             batch_tokens=self.batch_tokens,
             learning_rate=self.learning_rate,
             max_epochs=self.max_epochs,
@@ -210,11 +217,11 @@ class HeadOptions:
         )
 
 
-_STEPS, _BLOCK, _RANK = 3, 7, 128
+Layout = Literal["speculators", "transformers"]
 _ON_CPU, _ON_GPU = 16, 256
 """Texts that are written side by side."""
 _DEFAULT_TEXTS = OwnTextOptions()
-_DEFAULT_HEAD = HeadOptions()
+_DEFAULT_DRAFT = DraftOptions()
 
 
 def train(
@@ -223,14 +230,14 @@ def train(
     device: Annotated[str, Parameter(group=MODELS)] = "auto",
     threads: Annotated[Whole | None, Parameter(alias="-t", group=MODELS)] = None,
     out: Annotated[FilePath, Parameter(group=OUTPUT)],
-    export: Annotated[Literal["speculators"], Parameter(group=OUTPUT)] = "speculators",
-    max_minutes: Annotated[Real | None, Parameter(group=HEAD)] = None,
+    export: Annotated[Layout | None, Parameter(group=OUTPUT)] = None,
+    max_minutes: Annotated[Real | None, Parameter(group=DRAFT)] = None,
     texts: OwnTextOptions = _DEFAULT_TEXTS,
-    head: HeadOptions = _DEFAULT_HEAD,
+    draft: DraftOptions = _DEFAULT_DRAFT,
     json_output: JsonOutput = False,
     messages: MessageOptions = DEFAULT_MESSAGES,
 ) -> None:
-    """Train a draft head for a target, on text that the target writes itself.
+    """Train a draft for a target, on text that the target writes itself.
 
     Parameters
     ----------
@@ -241,20 +248,21 @@ def train(
     threads
         Of the target's passes and of the training, on a CPU; by default the physical cores.
     out
-        A folder: the head, which --draft takes; beside it the texts, the last checkpoint and the
+        A folder: the draft, which --draft takes; beside it the texts, the last checkpoint and the
         recipe. The same command goes on where it was ended.
     max_minutes
         Of this command: half of them for text. The learning rate falls as they pass, and the best
-        head is kept.
+        draft is kept.
     export
-        The layout of the files; vLLM loads it, too.
+        The layout of the files, which vLLM loads, too: of a head that of speculators, of a
+        distilled draft that of transformers.
     json_output
         What came of it as JSON.
     """
     messages.apply()
-    assert export == "speculators"
     texts.check()
-    options = head.resolved(texts)
+    options = draft.resolved(texts)
+    _check_layout(export, options.kind)
     if out.exists() and not out.is_dir():
         raise InvalidRequestError(f"--out {out} is a file: give a folder")
     from draftsmith.train import TimeLimit, train_head
@@ -277,12 +285,22 @@ def train(
         def has_invented(count: int) -> None:
             told(Report("prompts of the target's", count, texts.self_prompts, "prompts"))
 
-        prompts = texts.read(engine, head.seed, out, limit, has_invented)
+        prompts = texts.read(engine, draft.seed, out, limit, has_invented)
         found = train_head(engine, prompts, out, options, told, reader=reader, limit=limit)
     if json_output:
         write_json(_document(found))
         return
     write_text(_summary(found, options.temperature))
+
+
+def _check_layout(layout: Layout | None, kind: str) -> None:
+    """Refuse a layout in which no such draft is written."""
+    own = "transformers" if kind == "distilled" else "speculators"
+    if layout not in (None, own):
+        raise InvalidRequestError(
+            f"export={layout} is no layout of --kind {kind}, which is written in that of {own}: "
+            "leave it out"
+        )
 
 
 def _loaded(
@@ -321,7 +339,7 @@ def _trial(report: "Report") -> str:
 
 def _summary(found: "Outcome", temperature: float) -> str:
     lines = [
-        f"head in {found.folder}, {found.num_steps} steps ({found.why})",
+        f"draft in {found.folder}, {found.num_steps} steps ({found.why})",
         f"ids drafted {found.config.vocab_size} of {found.config.target_vocab_size}",
     ]
     for name, rates, gain in (

@@ -96,6 +96,17 @@ class Tokenizer(ABC):
         """The whole of it as the text of a `tokenizer.json`; None where there is no such."""
         return None
 
+    def as_files(self) -> dict[str, str]:
+        """The files of a folder from which `transformers` loads it, their texts by name.
+
+        Raises:
+            InvalidRequestError: If no such folder means the same.
+        """
+        raise InvalidRequestError(
+            f"a tokenizer of the kind {type(self).__name__} cannot be written in the layout of "
+            "transformers: give the model's original folder"
+        )
+
 
 class Detokenizer:
     """Text of a growing token sequence, never in the middle of a character.

@@ -85,7 +85,7 @@ class BlockPupil(Pupil):
             text.to(device), (rows - 1).clamp(max=length - 1).to(device, non_blocking=True)
         ]
         there = places.to(device, non_blocking=True)
-        anchored = lesson.embedded[text[:, 0].to(device), there - 1]
+        anchored = lesson.embedded[text[:, 0].to(device), there]
         masks = self._mask.expand(*places.shape, config.block_size - 1, -1)
         blocks = BlockRows(torch.cat((anchored.unsqueeze(2), masks), dim=2), there)
         hidden = head.run(blocks, context)

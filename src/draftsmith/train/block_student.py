@@ -51,23 +51,24 @@ def new_block_config(
         options: With the tokens of a block, the number of layers and the Markov head's rank.
         texts: That it learns from.
     """
-    is_spark = options.markov_rank > 0
+    size = options.size
+    is_spark = size.markov_rank > 0
     return BlockConfig(
         boundaries=usual_boundaries(target.num_layers),
         target_hidden_size=target.hidden_size,
         target_vocab_size=target.vocab_size,
         hidden_size=target.hidden_size,
         intermediate_size=target.intermediate_size,
-        num_layers=options.num_layers,
+        num_layers=size.num_layers,
         num_heads=target.num_heads,
         num_kv_heads=target.num_kv_heads,
         head_size=target.head_size,
         vocab_size=num_ids,
-        block_size=options.num_steps if is_spark else options.num_steps + 1,
+        block_size=size.num_steps if is_spark else size.num_steps + 1,
         mask_id=chosen_mask(texts, tables),
         drafts_from_anchor=is_spark,
         markov="vanilla" if is_spark else "none",
-        markov_rank=options.markov_rank,
+        markov_rank=size.markov_rank,
         has_confidence=is_spark,
         confidence_reads_token=is_spark,
         norm_epsilon=target.norm_epsilon,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from draftsmith.drafters.contract import Drafter
@@ -13,18 +14,20 @@ from draftsmith.drafters.heads.block import Block, BlockHead
 from draftsmith.drafters.heads.block_drafter import BlockDrafter
 from draftsmith.drafters.heads.drafter import HeadDrafter
 from draftsmith.drafters.heads.steps import Span
+from draftsmith.drafters.model import ModelDrafter
 from draftsmith.models.contract import LanguageModel, Rows
 from draftsmith.train.pupil import Pupil
 from draftsmith.train.teacher import Lesson, Teacher, batches
 from draftsmith.train.texts import Text
 
-__all__ = ["Acceptance", "Costs", "Gain", "acceptance", "foretold", "measured_costs"]
+__all__ = ["Acceptance", "Costs", "Gain", "Tally", "acceptance", "foretold", "measured_costs"]
 
 _MOST_GAMMA = 8
 _CONTEXT = 64
 _REPEATS = 7
 _MOST_TOKENS = 30_000
 """Of held-out text that one trial looks at."""
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,7 @@ def acceptance(
         temperature: Of the sampled rates; 0 counts as 1.
     """
     device = teacher.device
-    right, overlap = (torch.zeros(pupil.num_places, device=device) for _ in range(2))
-    counts = torch.zeros(pupil.num_places)
+    greedy, sampled = (Tally(pupil.num_places, device) for _ in range(2))
     ids = None if ids is None else ids.to(device)
     some, size = list[Text](), 0
     for text in texts:
@@ -92,16 +94,59 @@ def acceptance(
     for part in batches(some, 2048, 0, 0):
         lesson = teacher.lesson(part)
         laws = _laws(teacher, lesson, temperature)
-        for place, logits, of_law, _ in pupil.drafts(lesson, None):
-            law = laws[of_law]
-            draft = (logits.float() / (temperature or 1.0)).softmax(-1)
+        along = torch.zeros(2, len(laws), device=device)
+        for drafted in pupil.drafts(lesson, None):
+            law = laws[drafted.of_law]
+            draft = (drafted.logits.float() / (temperature or 1.0)).softmax(-1)
             best = draft.argmax(-1)
             inside = law if ids is None else law[:, ids]
-            right[place] += ((best if ids is None else ids[best]) == law.argmax(-1)).sum()
-            overlap[place] += torch.minimum(inside, draft).sum()
-            counts[place] += len(law)
-    greedy, sampled = ((one.cpu() / counts.clamp(min=1)).tolist() for one in (right, overlap))
-    return Acceptance(greedy, sampled, int(counts[0]))
+            is_right = (best if ids is None else ids[best]) == law.argmax(-1)
+            overlap = torch.minimum(inside, draft).sum(-1)
+            if pupil.is_alike_everywhere:
+                along[:, drafted.of_law] = torch.stack((is_right.float(), overlap))
+            else:
+                greedy.add(drafted.place, is_right)
+                sampled.add(drafted.place, overlap)
+        if pupil.is_alike_everywhere:
+            for tally, kept in zip((greedy, sampled), along, strict=True):
+                tally.add_along(kept.view(lesson.is_own.shape), lesson.is_own.to(device))
+    return Acceptance(greedy.rates, sampled.rates, greedy.num_first)
+
+
+class Tally:
+    """Of every place of a draft, how many tokens were tested there, and how many of them kept."""
+
+    def __init__(self, num_places: int, device: torch.device) -> None:
+        self._kept, self._tested = (torch.zeros(num_places, device=device) for _ in range(2))
+
+    def add(self, place: int, kept: Shaped[Tensor, " rows"]) -> None:
+        """Tokens at one place, each with its chance."""
+        self._kept[place] += kept.sum()
+        self._tested[place] += len(kept)
+
+    def add_along(self, kept: Float[Tensor, "batch n"], is_own: Bool[Tensor, "batch n"]) -> None:
+        """Drafts that begin at every token: one is tested if all before it in the draft were kept.
+
+        Args:
+            kept: The chance of every token.
+            is_own: Which tokens the target wrote.
+        """
+        tested = is_own.float()
+        for place in range(min(len(self._kept), is_own.shape[1])):
+            tested = tested[:, : is_own.shape[1] - place] * is_own[:, place:]
+            self._tested[place] += tested.sum()
+            tested = tested * kept[:, place:]
+            self._kept[place] += tested.sum()
+
+    @property
+    def rates(self) -> list[float]:
+        """Kept of those tested, by place."""
+        return (self._kept / self._tested.clamp(min=_LEAST)).tolist()
+
+    @property
+    def num_first(self) -> int:
+        """Tokens that were tested at the first place."""
+        return int(self._tested[0])
 
 
 def _laws(teacher: Teacher, lesson: Lesson, temperature: float) -> Tensor:
@@ -150,24 +195,32 @@ def measured_costs(drafter: Drafter, target: LanguageModel) -> Costs:
         drafter: Loaded as it would run.
         target: What it drafts for.
     """
-    cache = target.open_cache()
+    checks = _pass_times(target, _MOST_GAMMA + 1)
+    return Costs(checks[0], checks, _draft_times(drafter))
+
+
+def _pass_times(model: LanguageModel, widest: int) -> list[float]:
+    """Seconds of a model's passes over 1, 2, 3, … tokens."""
+    cache = model.open_cache()
     row = cache.add()
-    target.prefill(cache, row, [1] * _CONTEXT)
+    model.prefill(cache, row, [1] * _CONTEXT)
 
     def check(width: int) -> None:
-        target.forward(cache, Rows([row], [[1] * width]))
+        model.forward(cache, Rows([row], [[1] * width]))
         cache.rollback(row, _CONTEXT)
 
-    checks = [_least(lambda width=width: check(width)) for width in range(1, _MOST_GAMMA + 2)]
-    return Costs(checks[0], checks, _draft_times(drafter))
+    return [_least(lambda width=width: check(width)) for width in range(1, widest + 1)]
 
 
 def _draft_times(drafter: Drafter) -> list[float]:
     """Seconds of drafts of 1, 2, 3, … tokens."""
     if isinstance(drafter, BlockDrafter):
         return _block_times(drafter.head)
-    assert isinstance(drafter, HeadDrafter)
-    step_s = _step_s(drafter)
+    if isinstance(drafter, ModelDrafter):
+        (step_s,) = _pass_times(drafter.model, 1)
+    else:
+        assert isinstance(drafter, HeadDrafter)
+        step_s = _step_s(drafter)
     return [gamma * step_s for gamma in range(1, _MOST_GAMMA + 1)]
 
 

@@ -1,10 +1,11 @@
-"""Who learns: a head that drafts along a lesson, in plain torch, whose weights want gradients."""
+"""Who learns: a draft along a lesson, in plain torch, whose weights want gradients."""
 
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.drafters.heads.unroll import unrolled
 from draftsmith.train.teacher import Lesson
 
-__all__ = ["Drafted", "EaglePupil", "Emphasis", "Pupil"]
+__all__ = ["Cut", "Drafted", "EaglePupil", "Emphasis", "Pupil"]
 
 _DECAY = 0.8
 
@@ -28,6 +29,28 @@ class Drafted(NamedTuple):
     the same token."""
     sure: Float[Tensor, " rows"] | None = None
     """Log-odds that it is kept, of a head that says so."""
+    share: float = 1.0
+    """Of the place's rows, those that these are, where a step cuts them."""
+    cut: "Cut | None" = None
+
+
+class Cut(NamedTuple):
+    """Where the logits were cut off from what made them, a product with what does not learn.
+
+    Their gradient is taken as soon as their loss is known, so that of logits as wide as a
+    vocabulary a step holds one part at a time.
+    """
+
+    stream: Float[Tensor, "rows width"]
+    """What made them."""
+    leaf: Float[Tensor, "rows width"]
+    """The same numbers, which the logits know."""
+
+    def settled(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss with its gradient at the stream, and nothing behind it held."""
+        (gradient,) = torch.autograd.grad(loss, self.leaf)
+        bound = (self.stream * gradient).sum()
+        return loss.detach() + bound - bound.detach()
 
 
 class Emphasis(NamedTuple):
@@ -40,7 +63,11 @@ class Emphasis(NamedTuple):
 
 
 class Pupil(ABC):
-    """A head in training."""
+    """A draft in training."""
+
+    is_alike_everywhere: bool = False
+    """Whether what it says of a token is the same at every place of a draft: then it is asked at
+    place 0 alone."""
 
     @property
     @abstractmethod
@@ -87,7 +114,7 @@ class EaglePupil(Pupil):
 
     def drafts(self, lesson: Lesson, chance: random.Random | None) -> Iterator[Drafted]:
         """From every position at once."""
-        steps = unrolled(self._head, lesson.states, lesson.embedded, self._num_places)
+        steps = unrolled(self._head, lesson.states, lesson.embedded[:, 1:], self._num_places)
         for place, stream in enumerate(steps):
             rows, of_law = lesson.wanted(place)
             if not len(rows):

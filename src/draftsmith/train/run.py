@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 
 from draftsmith import __version__
-from draftsmith.drafters.heads.block_config import BlockConfig
-from draftsmith.drafters.heads.config import HeadConfig
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.engine.engine import Engine
 from draftsmith.errors import InvalidRequestError
@@ -22,16 +20,10 @@ from draftsmith.models.native.decoder import TorchDecoder
 from draftsmith.models.written import written_whole
 from draftsmith.train.heldout import Acceptance, Gain, acceptance, foretold, measured_costs
 from draftsmith.train.limit import TimeLimit
-from draftsmith.train.making import Making, making_of
+from draftsmith.train.making import DraftConfig, Making, boundaries_of, distilled, head_of
 from draftsmith.train.options import TrainOptions
 from draftsmith.train.state import TrainState, load_state, refusing_full_disks, save_state
-from draftsmith.train.student import (
-    chosen_ids,
-    loss_of,
-    split,
-    trained,
-    usual_boundaries,
-)
+from draftsmith.train.student import loss_of, split, trained
 from draftsmith.train.teacher import Teacher, batches
 from draftsmith.train.texts import Text, own_texts
 
@@ -61,7 +53,7 @@ class Outcome(NamedTuple):
     """What came of it."""
 
     folder: Path
-    config: HeadConfig | BlockConfig
+    config: DraftConfig
     acceptance: Acceptance
     greedy: Gain | None
     """Foretold at temperature 0; None where heads do not draft on the device."""
@@ -92,9 +84,9 @@ class _Course:
             for name, tensor in self.state.tensors.items()
         }
         tables, ids = self.teacher.tables, self.making.ids
-        self.pupil = self.making.pupil(self.parameters, tables)
         rows = range(tables.vocab_size) if ids is None else ids.tolist()
         self.rows = tables.head_rows(list(rows)).clone()
+        self.pupil = self.making.pupil(self.parameters, tables, self.rows)
         self.optimiser = torch.optim.AdamW(
             self.parameters.values(), lr=self.options.learning_rate, betas=(0.9, 0.95)
         )
@@ -186,7 +178,7 @@ class _Course:
 
 
 def _of(teacher: Teacher, options: TrainOptions) -> dict[str, object]:
-    return {"target": teacher.tables.name, **asdict(options)}
+    return {"target": teacher.tables.name, **options.resolved}
 
 
 def _share(step: int, total: int, progress: float) -> float:
@@ -211,10 +203,11 @@ def train_head(
     reader: TorchDecoder | None = None,
     limit: TimeLimit | None = None,
 ) -> Outcome:
-    """Train a head for a target, or go on with a training that was ended early.
+    """Train a draft for a target, or go on with a training that was ended early.
 
-    The folder is a head in the layout of speculators as soon as there is a first trial; beside it,
-    `training/` holds the texts and the last checkpoint.
+    The folder is a draft as soon as there is a first trial, a head in the layout of speculators and
+    a small model in that of `transformers`; beside it, `training/` holds the texts and the last
+    checkpoint.
 
     Args:
         engine: Of the target, plain.
@@ -228,7 +221,7 @@ def train_head(
             has no end.
 
     Returns:
-        What the head is worth, and why the training ended.
+        What the draft is worth, and why the training ended.
 
     Raises:
         DraftsmithError: The target has no states, a prompt has no text, the folder is another
@@ -240,15 +233,18 @@ def train_head(
     assert isinstance(shape, DecoderConfig)
     if shape.scales != Scales():
         raise InvalidRequestError(
-            f"{tables.name} scales its numbers in ways that no head's layout can say: "
+            f"{tables.name} scales its numbers in ways that no draft's layout can say: "
             "train for another target"
         )
-    boundaries = usual_boundaries(tables.num_layers)
+    # Before hours of text: what cannot be made is refused at once.
+    is_head = options.kind != "distilled"
+    making = None if is_head else distilled(options, shape, tables, engine.tokenizer)
+    boundaries = boundaries_of(options.kind, tables.num_layers)
     teacher = Teacher(target, tables, boundaries, reads_whole=reader is not None)
     beside = folder / "training"
     with refusing_full_disks(folder), _fast_products(target.device):
         beside.mkdir(parents=True, exist_ok=True)
-        # Before hours of text: another training's checkpoint is refused at once.
+        # So is another training's checkpoint.
         state = load_state(beside / "state.pt", _of(teacher, options))
 
         def told(count: int) -> None:
@@ -257,10 +253,10 @@ def train_head(
         settled = 0 if state is None else state.num_texts
         path = beside / "texts.jsonl"
         texts = own_texts(engine, prompts, options, path, told, limit, settled)
-        ids = chosen_ids(texts, tables.vocab_size, options.vocab_size)
-        making = making_of(options, shape, tables, texts, ids)
+        making = making or head_of(options, shape, tables, texts)
         if state is None:
-            state = TrainState(making.begun(tables, options.seed), num_texts=len(texts))
+            begun = making.begun(target, tables, options.seed)
+            state = TrainState(begun, num_texts=len(texts))
         learnt, held = split(texts, options.held_out, options.seed)
         course = _Course(teacher, options, folder, making, learnt, held, state, on_report, limit)
         found = course.run()
@@ -283,7 +279,8 @@ def _finish(course: _Course, found: Acceptance) -> Outcome:
     """Measure what drafts and checks cost here, and write the recipe."""
     target, costs = course.teacher.target, None
     if not course.teacher.reads_whole:
-        costs = measured_costs(course.making.drafter(course.state.tensors, target), target)
+        drafter = course.making.drafter(course.folder, course.state.tensors, target)
+        costs = measured_costs(drafter, target)
     outcome = Outcome(
         course.folder,
         course.making.config,
@@ -296,7 +293,7 @@ def _finish(course: _Course, found: Acceptance) -> Outcome:
     recipe = {
         "made_by": f"draftsmith {__version__} train",
         "target": course.teacher.tables.name,
-        "options": asdict(course.options),
+        "options": course.options.resolved,
         "texts": len(course.texts) + len(course.held),
         "tokens": sum(text.num_own for text in (*course.texts, *course.held)),
         "conventions": course.making.config.described(),

@@ -92,7 +92,7 @@ def new_config(target: DecoderConfig, name: str, num_ids: int, options: TrainOpt
         target_vocab_size=target.vocab_size,
         hidden_size=target.hidden_size,
         intermediate_size=target.intermediate_size,
-        num_layers=options.num_layers,
+        num_layers=options.size.num_layers,
         num_heads=target.num_heads,
         num_kv_heads=target.num_kv_heads,
         head_size=target.head_size,
@@ -192,7 +192,9 @@ def loss_of(
         if drafted.sure is not None:
             kept = overlap.detach().clamp(0.0, 1.0)
             loss = loss + binary_cross_entropy_with_logits(drafted.sure.float(), kept)
-        total = total + weight.place * loss
+        if drafted.cut is not None:
+            loss = drafted.cut.settled(loss)
+        total = total + weight.place * drafted.share * loss
     return total
 
 

@@ -23,8 +23,8 @@ class Lesson(NamedTuple):
 
     states: Float[Tensor, "batch n boundaries hidden"]
     """Of tokens 0 to n-1."""
-    embedded: Float[Tensor, "batch n width"]
-    """Of tokens 1 to n."""
+    embedded: Float[Tensor, "batch n+1 width"]
+    """Of all tokens, 0 to n."""
     final: Float[Tensor, "batch n hidden"]
     """Behind the final norm, of tokens 0 to n-1: what the target foretells tokens 1 to n from."""
     following: Int[Tensor, "batch n"]
@@ -38,7 +38,7 @@ class Lesson(NamedTuple):
         Row t foretells token t+2+step, whose law the target has behind token t+1+step.
 
         Args:
-            step: From 0.
+            step: From 0; -1 is of rows that foretell the very next token, as the target does.
 
         Returns:
             Rows of the stream, and of `final`, both with batch and rows as one; none where the
@@ -84,7 +84,7 @@ class Teacher:
     ) -> None:
         if not target.num_boundaries:
             raise InvalidRequestError(
-                f"{target.traits.name} hands out no hidden states, which a head is trained on: "
+                f"{target.traits.name} hands out no hidden states, which a draft is trained on: "
                 "give a model that a native decoder runs on a CPU"
             )
         assert isinstance(target, TorchDecoder) or not reads_whole
@@ -121,11 +121,11 @@ class Teacher:
         assert isinstance(target, TorchDecoder)
         tokens = _padded([torch.tensor(text.tokens) for text in texts])
         # Zeros behind the end of a text, as where texts are read one by one.
-        is_there = _padded([torch.ones(len(text.tokens) - 1, dtype=torch.bool) for text in texts])
+        is_there = _padded([torch.ones(len(text.tokens), dtype=torch.bool) for text in texts])
         tokens, is_there = (
             one.to(self.device, non_blocking=True) for one in (tokens, is_there.unsqueeze(-1))
         )
-        embedded = target.embedded(tokens[:, 1:].flatten()).view(*own.shape, -1)
+        embedded = target.embedded(tokens.flatten()).view(*tokens.shape, -1)
         known = [one for text in texts if (one := self._kept.get(id(text))) is not None]
         if len(known) == len(texts):
             states, final = (
@@ -134,8 +134,8 @@ class Teacher:
             )
         else:
             read = target.states_of(tokens[:, :-1], (*self.boundaries, target.num_boundaries - 1))
-            states = read[:, :, :-1] * is_there.unsqueeze(-1)
-            final = self._final(read[:, :, -1]) * is_there
+            states = read[:, :, :-1] * is_there[:, 1:].unsqueeze(-1)
+            final = self._final(read[:, :, -1]) * is_there[:, 1:]
             self._keep(texts, states, final)
         return Lesson(states, embedded * is_there, final, tokens[:, 1:], own)
 
@@ -172,7 +172,7 @@ class Teacher:
         ]
         # A copy, since tensors of inference cannot take part in gradients.
         states = torch.cat(parts).clone()
-        return states[:, :-1], self.tables.embed(tokens[1:]).clone(), self._final(states[:, -1])
+        return states[:, :-1], self.tables.embed(tokens).clone(), self._final(states[:, -1])
 
 
 def _padded(parts: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "..."]:

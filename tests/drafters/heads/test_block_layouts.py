@@ -14,10 +14,10 @@ from draftsmith.drafters.heads.block_config import BlockConfig
 from draftsmith.drafters.heads.block_drafter import BlockDrafter
 from draftsmith.drafters.heads.block_layouts import read_block
 from draftsmith.drafters.heads.described import described_head
-from draftsmith.drafters.heads.export import save_tensors
 from draftsmith.drafters.heads.kinds import is_head, read_head
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.errors import DraftsmithError, InvalidRequestError
+from draftsmith.models.saved import save_tensors
 from tests.drafters.heads import block_kit, kit
 from tests.drafters.recording import view
 

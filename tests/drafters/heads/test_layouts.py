@@ -12,7 +12,6 @@ from torch import Tensor
 from draftsmith.drafters.heads import HeadConfig, HeadDrafter, HeadWeights
 from draftsmith.drafters.heads.eagle3 import EagleHead
 from draftsmith.drafters.heads.export import (
-    save_tensors,
     speculators_config,
     speculators_tensors,
     write_speculators,
@@ -21,6 +20,7 @@ from draftsmith.drafters.heads.kinds import is_head, read_head
 from draftsmith.drafters.heads.layouts import read_eagle3
 from draftsmith.errors import DraftsmithError, ModelFormatError
 from draftsmith.kernels.quantise import blocks_from_float
+from draftsmith.models.saved import save_tensors
 from tests.drafters.heads import kit
 from tests.drafters.recording import view
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from draftsmith.core.trees import ancestors
 from draftsmith.drafters.heads import HeadWeights
 from draftsmith.drafters.heads.described import described_head
-from draftsmith.drafters.heads.export import save_tensors
 from draftsmith.drafters.heads.kinds import is_head, is_head_config, read_head
 from draftsmith.drafters.heads.load import head_folder
 from draftsmith.drafters.heads.medusa import MedusaDrafter, MedusaHeads
@@ -23,6 +22,7 @@ from draftsmith.drafters.heads.medusa_layout import read_medusa
 from draftsmith.errors import DraftsmithError, InvalidRequestError
 from draftsmith.models.hf import load
 from draftsmith.models.reference import ModelSource
+from draftsmith.models.saved import save_tensors
 from tests.drafters.heads import kit, medusa_kit
 from tests.drafters.heads.test_trees import PARENTS, Growing
 from tests.drafters.recording import view

@@ -14,7 +14,6 @@ from draftsmith.core.trees import ancestors
 from draftsmith.drafters.heads import HeadConfig, HeadWeights
 from draftsmith.drafters.heads.eagle3 import EagleHead
 from draftsmith.drafters.heads.export import (
-    save_tensors,
     speculators_config,
     speculators_tensors,
 )
@@ -25,6 +24,7 @@ from draftsmith.drafters.heads.parallel_layout import Mask, read_parallel
 from draftsmith.drafters.heads.parallel_plain import depths
 from draftsmith.drafters.heads.plain import PlainHead
 from draftsmith.errors import DraftsmithError
+from draftsmith.models.saved import save_tensors
 from tests.drafters.heads import kit, parallel_kit
 from tests.drafters.heads.test_trees import PARENTS, Growing
 from tests.drafters.recording import view

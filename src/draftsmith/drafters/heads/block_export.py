@@ -1,6 +1,5 @@
 """A block head as files: in the layout of speculators, which vLLM loads and we read again."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -8,11 +7,10 @@ from torch import Tensor
 
 from draftsmith.drafters.heads.block_config import BlockConfig
 from draftsmith.drafters.heads.block_names import their_block_name
-from draftsmith.drafters.heads.export import save_tensors, tables_of_ids
+from draftsmith.drafters.heads.export import tables_of_ids
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.drafters.heads.whole_numbers import QUANTIZATION, rounded
-from draftsmith.errors import InvalidRequestError
-from draftsmith.models.written import written_whole
+from draftsmith.models.saved import save_folder
 
 __all__ = ["block_config_keys", "block_tensors", "write_block"]
 
@@ -34,16 +32,7 @@ def write_block(
     Raises:
         InvalidRequestError: The folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / "model.safetensors", block_tensors(config, weights, dtype))
-        text = json.dumps(block_config_keys(config, dtype), indent=2) + "\n"
-        with written_whole(folder / "config.json") as place:
-            place.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidRequestError(
-            f"{folder} cannot be written to ({error.strerror}): give another folder, or make room"
-        ) from error
+    save_folder(folder, block_config_keys(config, dtype), block_tensors(config, weights, dtype))
 
 
 def block_config_keys(

@@ -1,7 +1,5 @@
 """A head as files: in the layout of speculators, which vLLM loads, and which we read again."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,11 +9,9 @@ from torch import Tensor
 from draftsmith.drafters.heads.config import HeadConfig
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.drafters.heads.whole_numbers import QUANTIZATION, rounded
-from draftsmith.errors import InvalidRequestError
-from draftsmith.models.written import written_whole
+from draftsmith.models.saved import save_folder
 
 __all__ = [
-    "save_tensors",
     "speculators_config",
     "speculators_tensors",
     "tables_of_ids",
@@ -37,14 +33,6 @@ _PARTS = {
     "down": "mlp.down_proj",
 }
 _WHOLE = {"head": "lm_head", "embedding": "embed_tokens"}
-_FORMATS = {
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int64: "I64",
-    torch.int8: "I8",
-    torch.bool: "BOOL",
-}
 
 
 def write_speculators(
@@ -61,16 +49,9 @@ def write_speculators(
     Raises:
         InvalidRequestError: The folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / "model.safetensors", speculators_tensors(config, weights, dtype))
-        text = json.dumps(speculators_config(config, dtype), indent=2) + "\n"
-        with written_whole(folder / "config.json") as place:
-            place.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidRequestError(
-            f"{folder} cannot be written to ({error.strerror}): give another folder, or make room"
-        ) from error
+    save_folder(
+        folder, speculators_config(config, dtype), speculators_tensors(config, weights, dtype)
+    )
 
 
 def speculators_config(
@@ -173,31 +154,3 @@ def _their_name(name: str) -> str:
         return f"{_WHOLE.get(name, name)}.weight"
     _, number, part = name.split(".")
     return f"layers.{number}.{_PARTS[part]}.weight"
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all.
-
-    Args:
-        path: The place.
-        tensors: By name.
-
-    Raises:
-        OSError: As writing does.
-    """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, tensor in tensors.items():
-        end = position + tensor.nbytes
-        header[name] = {
-            "dtype": _FORMATS[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with written_whole(path) as place, place.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())

@@ -88,9 +88,11 @@ def gguf_rotary(
     rotary = scaled_rotary(theta, num_elements, context_length, scaling)
     factors = _factors(read, is_long=kind == _LONGROPE, num_angles=num_elements // 2)
     if factors is not None:
-        rotary = replace(rotary, inverse_frequencies=rotary.inverse_frequencies / factors)
-    scale = rotary.scale * number_option(options, "rope.scaling.attn_factor", 1.0)
-    return replace(rotary, scale=scale), length
+        divided = rotary.inverse_frequencies / factors
+        rotary = replace(rotary, inverse_frequencies=divided, told=None)
+    factor = number_option(options, "rope.scaling.attn_factor", 1.0)
+    told = rotary.told if factor == 1.0 else None
+    return replace(rotary, scale=rotary.scale * factor, told=told), length
 
 
 def local_rotary(options: Mapping[str, object], num_elements: int) -> RotaryConfig:

@@ -3,7 +3,9 @@
 # pyright: basic
 
 import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from draftsmith.errors import InvalidRequestError
@@ -11,7 +13,7 @@ from draftsmith.models.gguf.alphabet import BYTES
 from draftsmith.models.hf.chat import render_chat
 from draftsmith.models.tokenizer import Message, Tokenizer, Tool, check_text
 
-__all__ = ["TransformersTokenizer"]
+__all__ = ["TransformersTokenizer", "saved_files"]
 
 
 class TransformersTokenizer(Tokenizer):
@@ -89,10 +91,23 @@ class TransformersTokenizer(Tokenizer):
         # Both are habits of the last call, and no part of the vocabulary.
         return json.dumps(json.loads(backend.to_str()) | {"padding": None, "truncation": None})
 
+    def as_files(self) -> dict[str, str]:
+        """The files of a folder from which `transformers` loads it, their texts by name."""
+        return saved_files(self.tokenizer)
+
     @property
     def has_chat_template(self) -> bool:
         """Whether `encode_chat` works."""
         return bool(getattr(self.tokenizer, "chat_template", None))
+
+
+def saved_files(tokenizer: Any) -> dict[str, str]:
+    """What `save_pretrained` writes, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {
+            path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())
+        }
 
 
 def _spelled(letters: str) -> bytes:

@@ -105,6 +105,11 @@ class TorchDecoder(LanguageModel):
         return self._weights.head[torch.tensor(ids, device=self.device)].float()
 
     @property
+    def layers(self) -> tuple[DenseLayer, ...]:
+        """The layers' weights, in the decoder's own dtype."""
+        return self._weights.layers
+
+    @property
     def final_norm(self) -> Float[Tensor, " hidden"]:
         """The weight of the norm before the output matrix, in float32."""
         return self._weights.final_norm.float()
@@ -148,10 +153,20 @@ class TorchDecoder(LanguageModel):
             tokens: Texts from their beginnings; padding at the end changes nothing before it.
             boundaries: Of the streams that are wanted.
         """
-        config, first = self.config, self.placement.first
-        rows = torch.arange(tokens.shape[1], device=first).unsqueeze(0)
+        return self.streams_of(self._embed(tokens.to(self.placement.first)), boundaries)
+
+    def streams_of(
+        self, hidden: Float[Tensor, "batch rows hidden"], boundaries: Sequence[int]
+    ) -> Float[Tensor, "batch rows boundaries hidden"]:
+        """The same of texts that are embedded already; gradients go through it.
+
+        Args:
+            hidden: Embeddings, scaled, where the first layer is.
+            boundaries: Of the streams that are wanted.
+        """
+        config = self.config
+        rows = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         waves, found = waves_by_window(config, rows), dict[int, Tensor]()
-        hidden = self._embed(tokens.to(first))
         for device, numbers in self.placement.blocks:
             hidden = hidden.to(device)
             waves = {window: one.to(device) for window, one in waves.items()}

@@ -12,7 +12,7 @@ from draftsmith.kernels.matrix import Matrix
 from draftsmith.models.native.weights import DecoderWeights, LayerWeights, Projection
 from draftsmith.models.placement import Placement
 
-__all__ = ["DenseLayer", "DenseLinear", "DenseWeights", "dense_weights"]
+__all__ = ["DenseLayer", "DenseLinear", "DenseWeights", "dense_layer", "dense_weights"]
 
 
 class DenseLinear(NamedTuple):
@@ -74,7 +74,7 @@ def dense_weights(
     return DenseWeights(
         embedding=embedding,
         layers=tuple(
-            _layer(weights.layers[number], block.device, dtype)
+            dense_layer(weights.layers[number], block.device, dtype)
             for block in placement.blocks
             for number in block.layers
         ),
@@ -89,7 +89,15 @@ def _dense(
     return matrix.dequantise().to(device, dtype)
 
 
-def _layer(packed: LayerWeights, device: torch.device, dtype: torch.dtype) -> DenseLayer:
+def dense_layer(packed: LayerWeights, device: torch.device, dtype: torch.dtype) -> DenseLayer:
+    """Dequantise the weights of one layer.
+
+    Args:
+        packed: The layer.
+        device: Where it goes.
+        dtype: What it becomes.
+    """
+
     def vector(values: Float[Tensor, " width"] | None) -> Float[Tensor, " width"] | None:
         return None if values is None else values.to(device, dtype)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,8 @@ class RotaryConfig:
     """Float32, after scaling (linear, llama3, yarn)."""
     scale: float = 1.0
     """Multiplies cosine and sine (yarn's attention factor)."""
+    told: Mapping[str, object] | None = None
+    """As `rope_parameters` of a `config.json` say it; None where no such file could."""
 
 
 def scaled_rotary(
@@ -56,6 +58,13 @@ def scaled_rotary(
     if not 1 < theta <= _LARGEST:
         raise ModelFormatError(f"the base of the rotary positions is {theta}; it must be above 1")
     kind = options.get("rope_type", options.get("type", "default"))
+    told = {**options, "rope_type": kind, "rope_theta": theta}
+    return replace(_resolved(kind, theta, head_size, context_length, options), told=told)
+
+
+def _resolved(
+    kind: object, theta: float, head_size: int, context_length: int, options: Mapping[str, object]
+) -> RotaryConfig:
     match kind:
         case "default":
             return RotaryConfig(1.0 / _wavelengths(theta, head_size))
