@@ -73,7 +73,8 @@ def knowing(engine: Engine) -> tuple[BlockConfig, HeadWeights]:
 
 
 def saved(folder: Path, config: BlockConfig, weights: HeadWeights) -> Path:
-    write(folder, deep_spec(config), their_tensors(config, weights))
+    keys = {k: v for k, v in deep_spec(config).items() if k != "num_target_layers"}
+    write(folder, keys, their_tensors(config, weights))
     return folder
 
 

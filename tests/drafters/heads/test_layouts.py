@@ -188,7 +188,7 @@ def changed(folder: Path, **changes: Any) -> None:
         ({"norm_before_residual": "yes"}, "'yes'; it must be true or false"),
         ({"speculators_model_type": "peagle"}, "is 'peagle': of heads, eagle3"),
         ({"architectures": ["DFlashDraftModel"]}, "is 'DFlashDraftModel': of heads"),
-        ({"eagle_config": {"use_aux_hidden_state": False}}, "which is EAGLE-1"),
+        ({"eagle_config": {"use_aux_hidden_state": False}}, "is False, .* is EAGLE-1"),
         ({"eagle_aux_hidden_state_layer_ids": [1, 2]}, "reads 3 states .* 2 are told"),
         ({"eagle_aux_hidden_state_layer_ids": "all"}, "must be a list of layers"),
         ({"target_hidden_size": 40}, "no whole states of 40"),

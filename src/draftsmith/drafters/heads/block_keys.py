@@ -9,12 +9,17 @@ from typing import Final
 
 from draftsmith.drafters.heads.keys import (
     CONSTANTS,
+    LAYER_KEYS,
     WITHOUT_EFFECT,
+    check_both,
     check_part,
+    check_speculators,
+    check_types,
     layer_keys,
     part_of,
 )
 from draftsmith.errors import ModelFormatError
+from draftsmith.models.native.config import size_option
 
 __all__ = ["PARTS", "check_block_keys", "told"]
 
@@ -38,29 +43,17 @@ _BLOCK: Final = frozenset(
         "target_layer_ids",
     )
 )
-_SIZES: Final = frozenset(
+_TOP: Final = frozenset(
     (
-        "architectures",
+        *PARTS,
         "draft_vocab_size",
-        "head_dim",
-        "hidden_size",
-        "intermediate_size",
-        "layer_types",
-        "max_position_embeddings",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "sliding_window",
         "speculators_config",
         "speculators_model_type",
         "target_hidden_size",
-        "vocab_size",
+        "transformer_layer_config",
     )
 )
+_LAYER: Final = LAYER_KEYS | {"sliding_window"}
 _CONSTANTS: Final[dict[str, tuple[object, ...]]] = {
     **{key: values for key, values in CONSTANTS.items() if key != "sliding_window"},
     "attention_mode": ("gqa", None),
@@ -140,27 +133,26 @@ def check_block_keys(config: Mapping[str, object]) -> None:
     Raises:
         ModelFormatError: With the key, its value and the remedy.
     """
-    nested = frozenset((*PARTS, "transformer_layer_config"))
-    known = _BLOCK | _SIZES | _WITHOUT_EFFECT | WITHOUT_EFFECT
-    check_part(config, known | nested, constants=_CONSTANTS)
-    layer = layer_keys(config)
+    layer, idle = layer_keys(config), _WITHOUT_EFFECT | WITHOUT_EFFECT
+    everywhere = _TOP | _LAYER | _BLOCK
+    check_part(config, everywhere | idle, constants=_CONSTANTS)
     if layer is not config:
-        check_part(layer, known, "transformer_layer_config.", _CONSTANTS)
+        prefix = "transformer_layer_config."
+        check_part(layer, _LAYER | idle, prefix, _CONSTANTS, everywhere)
+        check_both(config, layer)
     for name in PARTS:
-        check_part(part_of(config, name), known, f"{name}.", _CONSTANTS)
+        check_part(part_of(config, name), _BLOCK | idle, f"{name}.", _CONSTANTS, everywhere)
     for part in (config, layer):
+        check_types(part)
         _check_windows(part)
+    check_speculators(config)
 
 
 def _check_windows(part: Mapping[str, object]) -> None:
-    types = part.get("layer_types")
-    listed = types if isinstance(types, list) else []
-    odd = [one for one in listed if one != "full_attention"]
-    if odd or (types is not None and not listed):
-        raise ModelFormatError(
-            f"layer_types is {odd or types!r:.60}: of heads, only full_attention is known there"
-        )
-    if part.get("sliding_window") is not None and not listed:
+    if part.get("sliding_window") is None:
+        return
+    size_option(part, "sliding_window")
+    if not part.get("layer_types"):
         raise ModelFormatError(
             f"sliding_window is {part['sliding_window']!r:.60} and no layer_types say where: of "
             "heads, only full attention is known"

@@ -14,6 +14,7 @@ from draftsmith.drafters.heads.block_config import BlockConfig, MarkovKind
 from draftsmith.drafters.heads.block_keys import PARTS, check_block_keys, told
 from draftsmith.drafters.heads.block_names import our_block_names
 from draftsmith.drafters.heads.block_weights import check_block
+from draftsmith.drafters.heads.counts import check_counts, check_layers
 from draftsmith.drafters.heads.files import read_config, read_tensors
 from draftsmith.drafters.heads.keys import architectures_of, layer_keys, rope_keys, verifier_of
 from draftsmith.drafters.heads.names import drafted_ids
@@ -42,7 +43,8 @@ def claims_block(config: Mapping[str, object]) -> bool:
         >>> claims_block({"architectures": ["DFlashDraftModel"]})
         True
     """
-    is_marked = any(isinstance(config.get(name), Mapping) for name in PARTS)
+    # An empty part says nothing, not even that it is a head.
+    is_marked = any(isinstance(part := config.get(name), Mapping) and part for name in PARTS)
     kind = str(config.get("speculators_model_type", ""))
     is_speculators = kind.startswith(_SPECULATORS) or kind == "domino"
     return (
@@ -77,6 +79,9 @@ def read_block(folder: Path, target: TargetTables | None) -> tuple[BlockConfig, 
             )
         stored = read_tensors(folder)
         tensors = our_block_names(stored, folder)
+        rank = {"markov_rank": told(config, "markov_rank")}
+        check_counts(tensors, config, layer_keys(config), rank)
+        check_layers(told(config, "num_target_layers"), target)
         resolved = _resolve(config, tensors, target)
         ids = drafted_ids(stored, resolved.vocab_size, resolved.target_vocab_size, folder)
         weights = HeadWeights(tensors, ids)
@@ -136,7 +141,7 @@ def _resolve(
         markov=_markov(config, rank),
         markov_rank=rank,
         has_confidence=has_confidence,
-        confidence_reads_token=has_confidence and _reads_token(config, rank),
+        confidence_reads_token=_reads_token(config, rank) and has_confidence,
         norm_epsilon=number_option(layer, "rms_norm_eps", 1e-6),
         rope_theta=theta,
         rope_scaling=tuple((k, v) for k, v in rope.items() if k != "rope_theta"),
@@ -200,15 +205,17 @@ def _boundaries(
         shift = 0 if max(ids, default=0) == _num_layers(config, target, ids) else 1
         found = tuple(one + shift for one in ids)
         where = _LATER_IDS
-        if named and tuple(_ids(*named[0])) != found:
-            raise ModelFormatError(
-                f"{_LATER_IDS} and {named[0][1]} name other layers: {ids} and {named[0][0]!r:.60}"
-            )
     elif named:
         found, where = tuple(_ids(*named[0])), named[0][1]
     else:
         found = _spread(num_states, _num_layers(config, target, None))
         where = "no key gives the target's layers, so that they lie evenly"
+    for value, key in named:
+        if tuple(_ids(value, key)) != found:
+            raise ModelFormatError(
+                f"{where} and {key} name other layers: states behind layers {list(found)!r:.60} "
+                f"and {value!r:.60}"
+            )
     if len(found) != num_states:
         raise ModelFormatError(
             f"fc.weight reads {num_states} states of the target and {where}: "
@@ -277,14 +284,12 @@ def _is_causal(config: Mapping[str, object]) -> bool:
 
 def _markov(config: Mapping[str, object], rank: int) -> MarkovKind:
     value = told(config, "markov_head_type")
+    known = {kind: kind for kind in get_args(MarkovKind) if rank == 0 or kind != "none"}
+    if value is not None and (not isinstance(value, str) or value not in known):
+        raise ModelFormatError(f"markov_head_type is {value!r:.60}: {', '.join(known)} are known")
     if not rank:
         return "none"
-    if value is None:
-        return "vanilla"
-    known = {kind: kind for kind in get_args(MarkovKind) if kind != "none"}
-    if not isinstance(value, str) or value not in known:
-        raise ModelFormatError(f"markov_head_type is {value!r:.60}: {', '.join(known)} are known")
-    return known[value]
+    return "vanilla" if value is None else known[str(value)]
 
 
 def _reads_token(config: Mapping[str, object], rank: int) -> bool:

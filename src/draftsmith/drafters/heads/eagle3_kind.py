@@ -23,7 +23,7 @@ from draftsmith.models.load import Dtype
 
 __all__ = ["Eagle3", "claims_eagle3", "read_eagle3_kind"]
 
-_KINDS = ("Eagle", "DFlash", "DSpark", "Medusa", "Domino", "Speculator", "DraftModel")
+_KINDS = ("Eagle", "DFlash", "DSpark", "Domino", "Speculator", "DraftModel")
 """What is in the architecture's name of a head of any kind."""
 
 

@@ -71,5 +71,9 @@ def _from_pickle(path: Path) -> dict[str, Tensor]:
     for name, value in found.items():
         if not isinstance(value, Tensor):
             raise ModelFormatError(f"{path} holds {name!r} that is no tensor: fetch it again")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ModelFormatError(
+                f"{path} holds {name!r} of {list(value.shape)} and fewer numbers: fetch it again"
+            )
         tensors[str(name)] = value.float() if value.is_floating_point() else value
     return tensors

@@ -11,6 +11,7 @@ from typing import Final
 from torch import Tensor
 
 from draftsmith.drafters.heads.config import FeatureNorm, HeadConfig
+from draftsmith.drafters.heads.counts import check_counts, check_layers
 from draftsmith.drafters.heads.files import read_config, read_tensors
 from draftsmith.drafters.heads.keys import (
     architectures_of,
@@ -84,6 +85,8 @@ def resolved_head(
     """
     check_keys(config)
     tensors, is_middle = our_names(stored, folder)
+    check_counts(tensors, config, layer_keys(config))
+    check_layers(config.get("num_target_layers"), target)
     resolved = _resolve(config, tensors, target, is_middle=is_middle)
     ids = drafted_ids(stored, resolved.vocab_size, resolved.target_vocab_size, folder)
     weights = HeadWeights(tensors, ids)
@@ -100,11 +103,6 @@ def _check_kind(config: Mapping[str, object]) -> None:
     if names and not ARCHITECTURES.union(plain).intersection(names):
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelFormatError(f"architectures is {names[0]!r}: of heads, {known} are known")
-    eagle = part_of(config, "eagle_config")
-    if eagle.get("use_aux_hidden_state", True) is not True:
-        raise ModelFormatError(
-            "eagle_config.use_aux_hidden_state is false, which is EAGLE-1: give an EAGLE-3 head"
-        )
 
 
 # --- conventions --------------------------------------------------------------------------------
@@ -128,14 +126,13 @@ def _resolve(
     vocab = size_option(layer, "vocab_size")
     rope = rope_keys(layer)
     theta = number_option(rope, "rope_theta", number_option(layer, "rope_theta", 10_000.0))
-    numbers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     return HeadConfig(
         boundaries=boundaries,
         target_hidden_size=target_width,
         target_vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=size_option(layer, "intermediate_size"),
-        num_layers=max(1, len(numbers)),
+        num_layers=_num_layers(layer, tensors),
         num_heads=heads,
         num_kv_heads=size_option(layer, "num_key_value_heads", heads),
         head_size=size_option(layer, "head_dim", hidden // heads),
@@ -165,6 +162,16 @@ def _layout(config: Mapping[str, object], *, is_middle: bool) -> str:
     return "ModelOpt" if "eagle_config" in config else "layers.0"
 
 
+def _num_layers(layer: Mapping[str, object], tensors: Mapping[str, Tensor]) -> int:
+    found = len({name.split(".")[1] for name in tensors if name.startswith("layers.")})
+    told = size_option(layer, "num_hidden_layers", max(1, found))
+    if told != max(1, found):
+        raise ModelFormatError(
+            f"num_hidden_layers is {told}, and the tensors are those of {found}: fetch it again"
+        )
+    return told
+
+
 def _num_states(tensors: Mapping[str, Tensor], target_width: int) -> int:
     if "fc" not in tensors:
         raise ModelFormatError("it holds no fc.weight: the file is cut off, or no EAGLE-3 head")
@@ -191,28 +198,41 @@ def _boundaries(
     """The ids of layers, wherever they stand, as boundaries."""
     nested = part_of(config, "eagle_config")
     places = [
-        *((config[key], key, 0) for key in _TOP_IDS if config.get(key) is not None),
-        *((nested[key], f"eagle_config.{key}", 1) for key in _TOP_IDS if nested.get(key)),
-        *((config[key], key, 1) for key in (_LATER_IDS,) if config.get(key) is not None),
+        *((config.get(key), key, 0) for key in _TOP_IDS),
+        *((nested.get(key), f"eagle_config.{key}", 1) for key in _TOP_IDS),
+        (config.get(_LATER_IDS), _LATER_IDS, 1),
     ]
-    if not places:
+    told = {
+        where: _shifted(_ids(value, where), shift, target)
+        for value, where, shift in places
+        if value is not None
+    }
+    if not told:
         # What SafeAI's code, SpecForge's default and vLLM all come to.
         num_layers = _given(target).num_layers
         boundaries = (2, num_layers // 2, num_layers - 3)
         where = "no key gives the target's layers, and the usual ones are three"
     else:
-        value, where, shift = places[0]
-        ids = _ids(value, where)
-        # One vendor writes boundaries there: an id of N can be nothing else.
-        if shift and max(ids, default=0) == _given(target).num_layers:
-            shift = 0
-        boundaries = tuple(one + shift for one in ids)
+        (where, boundaries), *others = told.items()
+        for other, found in others:
+            if found != boundaries:
+                raise ModelFormatError(
+                    f"{where} and {other} name other layers: states behind layers "
+                    f"{list(boundaries)!r:.60} and {list(found)!r:.60}"
+                )
     if len(boundaries) != num_states:
         raise ModelFormatError(
             f"fc.weight reads {num_states} states of the target and {where}: "
             f"{len(boundaries)} are told; it is cut off, or of a kind that is not known here"
         )
     return boundaries
+
+
+def _shifted(ids: list[int], shift: int, target: TargetTables | None) -> tuple[int, ...]:
+    # One vendor writes boundaries there: an id of N can be nothing else.
+    if shift and max(ids, default=0) == _given(target).num_layers:
+        shift = 0
+    return tuple(one + shift for one in ids)
 
 
 def _ids(value: object, where: str) -> list[int]:

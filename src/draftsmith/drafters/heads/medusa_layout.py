@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from draftsmith.drafters.heads.files import read_config, read_tensors
+from draftsmith.drafters.heads.keys import architectures_of, check_speculators, verifier_of
 from draftsmith.drafters.heads.medusa_config import (
     MedusaConfig,
     Outputs,
@@ -40,6 +41,7 @@ _VLLM_BLOCK = re.compile(r"blocks\.([0-9]+)\.layers\.([0-9]+)\.(weight|bias)")
 _VLLM_OUTPUT = re.compile(r"lm_heads\.([0-9]+)\.weight")
 _PREFIXES = ("medusa_heads.", "medusa_head.", "model.")
 _IDS = ("token_map", "d2t", "t2d")
+_VOCABULARIES = ("vocab_size", "medusa_vocab_size")
 _READ: Final = frozenset(
     (
         "base_model_name_or_path",
@@ -94,13 +96,12 @@ def claims_medusa(config: Mapping[str, object]) -> bool:
         >>> claims_medusa({"medusa_num_heads": 5, "architectures": ["LlamaForCausalLM"]})
         False
     """
-    names = config.get("architectures")
-    told = [str(name) for name in names] if isinstance(names, list) else []
-    if any("Medusa" in name for name in told) or config.get("model_type") == "medusa":
+    if "medusa" in (config.get("model_type"), config.get("speculators_model_type")):
         return True
-    if config.get("speculators_model_type") == "medusa":
-        return True
-    return "medusa_num_heads" in config and not told
+    if config.get("num_attention_heads") is not None:
+        return False  # Medusa heads have no attention: it is a whole model's
+    names = architectures_of(config)
+    return any("Medusa" in name for name in names) or ("medusa_num_heads" in config and not names)
 
 
 def read_medusa(folder: Path, target: TargetTables | None) -> tuple[MedusaConfig, HeadWeights]:
@@ -145,6 +146,7 @@ def _check_keys(config: Mapping[str, object]) -> None:
                 f"config.json has the key {key} ({value!r:.60}), which no Medusa heads are known "
                 "to have: take it out if it changes nothing"
             )
+    check_speculators(config)
 
 
 # --- tensors -------------------------------------------------------------------------------------
@@ -318,9 +320,12 @@ def _target_vocab(
     target: TargetTables | None,
     outputs: Outputs,
 ) -> int:
-    for key in ("vocab_size", "medusa_vocab_size"):
-        if told := size_option(config, key, 0, least=0):
-            return told
+    told = {key: size_option(config, key, 0, least=0) for key in _VOCABULARIES}
+    sizes = {size for size in told.values() if size}
+    if len(sizes) > 1:
+        raise ModelFormatError(f"config.json says two things of the target's ids: {told}")
+    if sizes:
+        return sizes.pop()
     is_reduced = any(_without_prefix(name) in _IDS for name in stored)
     if outputs != "target's" and not is_reduced:
         return len(tensors[output_name(0 if outputs == "each" else None)])
@@ -361,7 +366,4 @@ def _ids(
 
 def _for(config: Mapping[str, object]) -> str | None:
     name = config.get("base_model_name_or_path")
-    told = config.get("speculators_config")
-    if isinstance(told, Mapping) and isinstance(told.get("verifier"), Mapping):
-        name = name or told["verifier"].get("name_or_path")
-    return str(name) if name else None
+    return str(name) if name else verifier_of(config)

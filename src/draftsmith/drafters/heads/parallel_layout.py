@@ -88,10 +88,11 @@ def read_parallel(
         config = read_config(folder)
         _check_architecture(config)
         key, token = _token(config)
-        if config.get("parallel_drafting") is False:
+        told = config.get("parallel_drafting")
+        if told is not None and told is not True:
             raise ModelFormatError(
-                f"parallel_drafting is False beside {key}, which only parallel drafts read: take "
-                "one of them out"
+                f"parallel_drafting is {told!r:.60} beside {key}, which only parallel drafts read: "
+                "take one of them out"
             )
         stored = read_tensors(folder)
         name = next((one for one in (_HIDDEN, f"model.{_HIDDEN}") if one in stored), None)
