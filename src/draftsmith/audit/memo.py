@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from draftsmith.audit.recall import Recalled
 from draftsmith.audit.subject import Subject
 from draftsmith.core.trees import ancestors
 from draftsmith.drafters import ModelDrafter
-from draftsmith.drafters.contract import Drafter
+from draftsmith.drafters.contract import Drafter, StatefulDrafter
 from draftsmith.models.contract import Cache, CountedCache, LanguageModel, Rows, free_number
 from draftsmith.models.follower import Follower
 
@@ -203,11 +204,14 @@ class _Tokens(CountedCache):
 
 
 def memoised(subject: Subject) -> tuple[Subject, Memo]:
-    """The same with every model behind a memo, and the target's memo."""
+    """The same with every model and every head behind a memo, and the target's memo."""
     target = Memo(subject.target)
     known: dict[int, Memo] = {id(subject.target): target}
 
     def remember(drafter: Drafter) -> Drafter:
+        # A head's trees depend on more than one path.
+        if isinstance(drafter, StatefulDrafter) and drafter.boundaries and drafter.branches == 1:
+            return Recalled(drafter)
         if not isinstance(drafter, ModelDrafter):
             return drafter
         model = drafter.model
