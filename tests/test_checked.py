@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
@@ -76,6 +77,63 @@ def test_the_sizes_of_one_call_bind_no_other(how: Callable[..., Callable[..., ob
     how(outer, typechecker=beartype)(torch.zeros(2, 5))
     with pytest.raises(TypeCheckError):
         inner(LOGITS, 1)
+
+
+def told(what: Literal["rows", "columns"], of: Float[Tensor, "batch ids"]) -> int:
+    return of.shape[what == "columns"]
+
+
+def triple(three: tuple[int, int, int], of: Float[Tensor, "batch ids"]) -> None:
+    """So many and no more."""
+
+
+@pytest.mark.parametrize(
+    ("function", "right", "wrong"),
+    [
+        (told, "rows", "all"),
+        (triple, (1, 2, 3), tuple(range(9))),
+        (triple, (1, 2, 3), (1, 2, "3")),
+        (in_a_list, [LOGITS] * 9, [LOGITS[0]] * 9),
+        (in_a_list, [LOGITS], [LOGITS.long()]),
+        (in_a_list, [LOGITS], (LOGITS,)),
+    ],
+)
+def test_a_call_that_was_right_excuses_no_other(
+    function: Callable[..., object], right: object, wrong: object
+) -> None:
+    others = (LOGITS,) if function is not in_a_list else ()
+    decorated = checked(function, typechecker=beartype)
+    for _ in range(2):
+        decorated(right, *others)
+    with pytest.raises(TypeCheckError):
+        decorated(wrong, *others)
+
+
+def test_lists_of_several_kinds_are_looked_at_again_and_again() -> None:
+    decorated = checked(in_a_list, typechecker=beartype)
+
+    def all_of_them() -> None:
+        for _ in range(200):  # one item of two each time: 1 in 2**200 misses the wrong one
+            decorated([LOGITS, LOGITS[0]])
+
+    with pytest.raises(TypeCheckError):
+        all_of_them()
+
+
+def test_a_result_is_checked_also_where_the_arguments_were_right_before() -> None:
+    grown: list[Tensor] = [LOGITS[:, 0]] * 3
+
+    def taken(one: Float[Tensor, "batch ids"]) -> Float[Tensor, " batch"]:
+        assert one.shape == LOGITS.shape
+        return grown.pop()
+
+    decorated = checked(taken, typechecker=beartype)
+    for _ in range(3):
+        decorated(LOGITS)
+    for wrong in (LOGITS[0], LOGITS, LOGITS[:, 0].long()):
+        grown.append(wrong)
+        with pytest.raises(TypeCheckError):
+            decorated(LOGITS)
 
 
 def test_a_generator_is_checked() -> None:
