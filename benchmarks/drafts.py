@@ -8,12 +8,15 @@ r"""Every draft beside plain decoding: speed, tokens a pass, and whether the tex
 One loaded target serves an engine for each draft; a draft that learns begins each workload with
 nothing, and keeps from prompt to prompt what they have taught it. Each prompt is run by all of them
 in turn, in an order that changes from prompt to prompt; the time is a whole request's, its prompt
-included. A speed-up is plain decoding's time for all prompts over the draft's. The JSON is written
-after each prompt.
+included. A speed-up is plain decoding's time for all prompts over the draft's. Beside it stands
+that of decoding: from both times the one to plain decoding's first token is taken (the less of two
+more runs), so that a draft's own reading of the prompt still counts. The JSON is written after each
+prompt.
 """
 
 import argparse
 import json
+import math
 import random
 import time
 from collections import defaultdict
@@ -46,7 +49,9 @@ def main() -> None:
                 place = {"workload": workload, "temperature": temperature, "prompt": number}
                 if any(row.items() >= place.items() for row in rows):
                     continue
-                rows.append(place | {"arms": _in_turn(engines, item, temperature, number, options)})
+                arms = _in_turn(engines, item, temperature, number, options)
+                prompt_s = _first_token_s(engines["plain"], item)
+                rows.append(place | {"prompt_s": prompt_s, "arms": arms})
                 _write(options, rows)
             _tell(workload, temperature, rows)
 
@@ -121,6 +126,16 @@ def _in_turn(
     return {name: found[name] for name in engines}
 
 
+def _first_token_s(plain: Engine, item: Item) -> float:
+    """What plain decoding takes to read a prompt and say one token."""
+    times: list[float] = []
+    for _ in range(2):
+        began = time.perf_counter()
+        plain.generate([_prompt(item)], SamplingParams(max_tokens=1, ignore_eos=True))
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
 def _prompt(item: Item) -> Any:
     return item.prompt if isinstance(item.prompt, str) else list(item.prompt)
 
@@ -141,10 +156,13 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             for key in ("seconds", "num_tokens", "num_passes", "num_drafted", "num_accepted"):
                 totals[name][key] += arm[key]
             totals[name]["num_other_texts"] += not arm["is_equal"]
-    plain_s = totals["plain"]["seconds"]
+            # Older rows have none.
+            totals[name]["decode_s"] += arm["seconds"] - row.get("prompt_s", math.nan)
+    plain_s, plain_decode_s = totals["plain"]["seconds"], totals["plain"]["decode_s"]
     return {
         name: {
             "speedup": round(plain_s / one["seconds"], 3),
+            "decode_speedup": _rounded(plain_decode_s / one["decode_s"]),
             "tokens_per_s": round(one["num_tokens"] / one["seconds"], 1),
             "tokens_per_pass": round(one["num_tokens"] / one["num_passes"], 3),
             "drafted_per_pass": round(one["num_drafted"] / one["num_passes"], 2),
@@ -152,6 +170,10 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         }
         for name, one in totals.items()
     }
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 3)
 
 
 def _places(rows: list[dict[str, Any]]) -> dict[tuple[str, float], list[dict[str, Any]]]:
@@ -179,6 +201,7 @@ def _tell(workload: str, temperature: float, rows: list[dict[str, Any]]) -> None
     for name, one in _summary(_places(rows)[workload, temperature]).items():
         print(
             f"{workload:10} {temperature:3}  {name:30} {one['speedup']:5.2f}x  "
+            f"decoding {one['decode_speedup'] or math.nan:5.2f}x  "
             f"{one['tokens_per_s']:7.1f} tokens/s  {one['tokens_per_pass']:5.2f} a pass  "
             f"{one['drafted_per_pass']:5.2f} drafted  other texts {one['num_other_texts']}",
             flush=True,

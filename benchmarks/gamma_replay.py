@@ -147,7 +147,7 @@ def _costs(target: LanguageModel, draft: LanguageModel, prompt: list[int]) -> Co
 
 @dataclass
 class Clock:
-    """Stands in for `time` in the engine: nothing moves it but passes."""
+    """Stands in for the clock of the engine: nothing moves it but passes."""
 
     now: float = 0.0
 
@@ -160,7 +160,10 @@ class Clock:
 def stopped() -> Generator[Clock]:
     """A clock for the engine."""
     clock = Clock()
-    with mock.patch.object(scheduler, "time", clock), mock.patch.object(round_step, "time", clock):
+    with (
+        mock.patch.object(scheduler, "clock", clock),
+        mock.patch.object(round_step, "clock", clock),
+    ):
         yield clock
 
 

@@ -14,7 +14,7 @@ VOCAB = 64
 
 
 class Clock:
-    """Stands in for `time` in the engine: nothing moves it but models."""
+    """Stands in for the clock of the engine: nothing moves it but models."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -26,8 +26,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(scheduler, "time", clock)
-    monkeypatch.setattr(round_step, "time", clock)
+    monkeypatch.setattr(scheduler, "clock", clock)
+    monkeypatch.setattr(round_step, "clock", clock)
     return clock
 
 

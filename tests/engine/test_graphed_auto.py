@@ -65,7 +65,7 @@ class Event:
 def _device(monkeypatch: pytest.MonkeyPatch) -> Device:
     device = Device()
     for module in (scheduler, graphed, round_step):
-        monkeypatch.setattr(module, "time", device)
+        monkeypatch.setattr(module, "clock", device)
     run, launch, captured = GpuRunner.run, GraphedRounds._launch, RoundGraphs._captured
     launch_once, shapes = GpuRunner.launch_once, set()
 

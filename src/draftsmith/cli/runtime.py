@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from draftsmith.cli.garbage import set_aside
 from draftsmith.cli.options import (
     MODELS,
     Branches,
@@ -180,6 +181,7 @@ class RuntimeOptions:
             )
         _log.debug("runs as %s: %s", type(engine.target).__name__, resolved(engine, self))
         _log.info("loaded on %s in %.1f s", engine.target.device, time.monotonic() - start)
+        set_aside()
         return engine
 
     def load_drafters(

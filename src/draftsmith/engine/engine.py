@@ -102,7 +102,10 @@ class Engine:
         self.tokenizer = tokenizer
         self.draft = draft if self.gamma else None
         self._is_plain_on_purpose = gamma is not None and not self.gamma
-        controller = AutoGamma() if self.gamma == "auto" else FixedGamma(self.gamma)
+        is_drawn = self.draft is None or self.draft.draws_from_law
+        controller = (
+            AutoGamma(is_drawn=is_drawn) if self.gamma == "auto" else FixedGamma(self.gamma)
+        )
         self.cache_tokens = check_cache_tokens(cache_tokens)
         self.scheduler = Scheduler(
             target,

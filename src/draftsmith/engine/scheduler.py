@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from draftsmith.drafters.contract import Drafter
+from draftsmith.engine import clock
 from draftsmith.engine.baton import Baton
 from draftsmith.engine.caches import Caches
 from draftsmith.engine.control.account import Account
@@ -209,9 +210,9 @@ class Scheduler:
             return ended
         target = self._caches.target
         with one_torch_thread(self._is_alone):
-            start = time.perf_counter()
+            start = clock.perf_counter()
             ready = self._read_prompts(target)
-            self._read_s += time.perf_counter() - start
+            self._read_s += clock.perf_counter() - start
             if ready:
                 self._round(target, ready)
         return [*ended, *self._report(ready)]
@@ -317,15 +318,15 @@ class Scheduler:
 
     def _round(self, target: Follower, tickets: Sequence[Ticket]) -> None:
         """Draft, check and commit one round of every sequence."""
-        start = time.perf_counter()
+        start = clock.perf_counter()
         samples = [ticket.sample for ticket in tickets]
         is_first = not all(sample.records for sample in samples)
         self._account.begin(samples)
         choice, own_s = Choice([0] * len(samples)), self._heard_s
         if self._draft is not None:
-            asked = time.perf_counter()
+            asked = clock.perf_counter()
             choice = self.controller.choose(samples)
-            own_s += time.perf_counter() - asked
+            own_s += clock.perf_counter() - asked
         has_own = any(sample.own_draft for sample in samples)
         if has_own:
             choice = with_own(choice, samples)
@@ -339,7 +340,7 @@ class Scheduler:
             if outcome.error is not None and sample.finish_reason is None:
                 sample.fail(outcome.error)
         records = [sample.records[-1] for sample in samples]
-        told = time.perf_counter()
+        told = clock.perf_counter()
         read_s, self._read_s = self._read_s, 0.0
         total_s = told - start + self._heard_s + self._booked_s + read_s
         # Capturing is done once, whatever is drafted: it is on both sides of the books.
@@ -363,9 +364,9 @@ class Scheduler:
             decided.caught_up_s,
             decided.tree_tests,
         )
-        hearing = time.perf_counter()
+        hearing = clock.perf_counter()
         self.controller.observe(report)
-        self._heard_s = time.perf_counter() - hearing
+        self._heard_s = clock.perf_counter() - hearing
         # What plain decoding takes as well.
         self._booked_s = hearing - told
 

@@ -1,5 +1,6 @@
 """What rounds cost, learnt from times that are known."""
 
+import math
 import random
 
 import pytest
@@ -119,3 +120,17 @@ def test_the_noise_of_plain_rounds_is_known() -> None:
     for number in range(40):
         steady.observe_plain(ONE, 0.02 * (1 + 0.1 * (number % 2)), 32, noise=0.01)
     assert steady.noise < 0.02
+
+
+def test_a_size_that_was_checked_often_bounds_smaller_ones_in_every_context() -> None:
+    """A pause in a check of few rows, or behind the 128th token, is none of the draft's."""
+    cost = CheckCost()
+    cost.observe_plain(Load(1, 50.0), 1.0, 8)
+    for _ in range(3):
+        cost.observe(Load(1, 60.0), 5, 1.4)
+    assert cost.trusted_s(Load(1, 60.0), 5) == math.inf
+    cost.observe(Load(1, 60.0), 5, 1.4)
+    for held in (60.0, 130.0, 3000.0):
+        for rows in (2, 3, 5):
+            assert cost.trusted_s(Load(1, held), rows) == pytest.approx(1.4, rel=0.05)
+        assert cost.trusted_s(Load(1, held), 6) == math.inf

@@ -1,5 +1,6 @@
 """When drafts end: the rule beside a plain search, and the law of what it lets through."""
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -195,3 +196,9 @@ def test_no_token_below_the_least_confidence_is_checked(seed: int) -> None:
     likely = RatePace([0], chances, Costs(1 + 1e-3 * np.arange(41.0), np.zeros(11)))
     assert likely.lengths([[min(0.99, 1.02 * likely.least_confidence(0))]]) == [1]
     assert RatePace([0], chances, Costs(check, np.zeros(11)), 1).least_confidence(0) == 0
+
+
+def test_the_cheapest_row_is_the_least_time_of_one_that_is_added() -> None:
+    check = np.array([2.0, 3.0, 3.4, 5.0])
+    assert Costs(check, np.zeros(2)).cheapest_row == pytest.approx(0.35)
+    assert Costs(check[:1], np.zeros(2)).cheapest_row == math.inf

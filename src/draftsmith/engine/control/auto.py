@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from draftsmith.engine.control.contract import Choice, Ledger, RoundReport, Samp
 from draftsmith.engine.control.costs import Load
 from draftsmith.engine.control.fixed import at_most
 from draftsmith.engine.control.learnt import Learnt
-from draftsmith.engine.control.pacing import Costs, RatePace
-from draftsmith.engine.control.runs import Run, Waiting
+from draftsmith.engine.control.pacing import Costs, Hearing, RatePace
+from draftsmith.engine.control.runs import LONGEST_RUN, Run, Waiting
 
 __all__ = ["AutoGamma"]
 
@@ -29,7 +30,9 @@ _SURE = 3.0
 _REFRESH = 192
 """Rounds after which a plain one is timed again."""
 _SHORTEST_REST, _LONGEST_REST = 8, 32
-"""Plain rounds after which drafting is thought over again, where the ledger bears none."""
+"""Plain rounds after which drafting is thought over again."""
+_LONG_REST = 128
+"""The most of them where the ledger bears none: a thought costs as much as it grows in a rest."""
 _CURIOSITY = 0.005
 """Share of plain decoding's time that drafts may cost which are not expected to pay: what they
 find out is worth as much. So a cheap one is tried often, a dear one seldom."""
@@ -59,12 +62,15 @@ class AutoGamma:
     Args:
         allowance: Share of plain decoding's time that speculation may lose.
         grant: Plain rounds that it may lose before that share is as much, beside `_EARLY`.
+        is_drawn: Whether drafts are drawn token by token; others are there at once, and are cut.
     """
 
-    def __init__(self, allowance: float = _ALLOWANCE, grant: float = _GRANT) -> None:
+    def __init__(
+        self, allowance: float = _ALLOWANCE, grant: float = _GRANT, *, is_drawn: bool = True
+    ) -> None:
         self._allowance = allowance
         self._grant = grant
-        self._learnt = Learnt()
+        self._learnt = Learnt(is_drawn=is_drawn)
         self._rested = self._learnt.books.rested
         self._ids: list[int] = []
         """The batch of the last round."""
@@ -75,7 +81,7 @@ class AutoGamma:
         self._zeros: list[int] = []
         self._plain = Choice(self._zeros)
         """A plain round of this batch."""
-        self._pace: RatePace | None = None
+        self._pace: RatePace | Hearing | None = None
         """Of the last round that had one."""
         self._run = Run()
         """Of the last rounds with drafts."""
@@ -111,7 +117,9 @@ class AutoGamma:
         if not self._learnt.books.num_rounds:
             # One prompt is read on trust.
             self._num_unseen = self._learnt.unread.of(sequences[0])
-            return Choice([at_most(_FIRST, sequences[0]), *[0] * (len(ids) - 1)])
+            # What is drawn costs a step a token: how far to go is learnt from short drafts first.
+            self._pace = Hearing() if self._learnt.is_judged else None
+            return Choice([at_most(_FIRST, sequences[0]), *[0] * (len(ids) - 1)], self._pace)
         num_due = self._num_due()
         if num_due > 0:
             self._rests = num_due - 1
@@ -135,10 +143,14 @@ class AutoGamma:
         if self._run.is_learnt:
             return
         learnt = self._learnt
-        learnt.has_cut = learnt.has_cut or (self._pace is not None and self._pace.has_cut)
         debt_s = learnt.books.entered.debt_s
-        for one in self._run.take():
-            learnt.learn(one.report, one.load, one.num_unseen)
+        learnt.is_judged = learnt.is_judged or (self._pace is not None and self._pace.has_cut)
+        for in_vain, rounds in groupby(self._run.take(), key=lambda one: one.is_in_vain):
+            if in_vain and learnt.check.is_known:
+                learnt.learn_asked([(one.report, one.load) for one in rounds])
+            else:
+                for one in rounds:
+                    learnt.learn(one.report, one.load, one.num_unseen)
         self._run.judge(has_won=learnt.books.entered.debt_s < debt_s)
 
     def _think(self, sequences: Sequence[Sample]) -> Choice | None:
@@ -161,15 +173,21 @@ class AutoGamma:
 
     def _affordable(self, sequences: Sequence[Sample]) -> Choice | None:
         """The best choice, plain decoding included; None if the ledger does not bear it."""
-        costs, self._candidates = self._costs(sequences), []
-        plain_s = float(costs.check[0])
+        plain_s = self._learnt.check.plain_s(self._load)
         bearable_s = self._bearable_s(sequences, plain_s)
+        if bearable_s <= plain_s:
+            self._rest_until(plain_s, bearable_s, plain_s)
+            return None
+        costs, self._candidates = self._costs(sequences), []
         least_s = plain_s + float(costs.draft[1])
         if least_s > bearable_s:
             self._rest_until(least_s, bearable_s, plain_s)
             return None
         is_free = self._learnt.is_free(plain_s)
         if is_free and self._learnt.by_confidence.is_known:
+            if num_rests := self._spread((bearable_s - plain_s) / plain_s):
+                self._rest(num_rests)
+                return self._plain
             # A token for each sequence: the pace decides when it knows what there is.
             gammas = tuple(self._learnt.unread.at_most(1, sequence) for sequence in sequences)
             seconds = float(costs.check[sum(gammas)] + costs.draft[max(gammas)])
@@ -186,10 +204,22 @@ class AutoGamma:
             return None
         return self._paced(sequences, gammas, costs, bearable_s)
 
+    def _spread(self, num_bearable: float) -> float:
+        """Plain rounds behind asking in vain, so that what may be lost lasts until a draft pays.
+
+        Args:
+            num_bearable: Plain rounds that may be lost still.
+        """
+        if not self._run.has_lost:
+            return 0.0
+        self._run.has_lost = False
+        return LONGEST_RUN * max(0.0, self._grant / num_bearable - 1) if num_bearable > 0 else 0.0
+
     def _rest_until(self, seconds: float, bearable_s: float, plain_s: float) -> None:
         """Until the ledger can bear a round of so many seconds."""
         grown_s = max(self._allowance * plain_s - self._learnt.last_rest.own_s, 1e-9)
-        self._rest(max(float(_SHORTEST_REST), (seconds - bearable_s) / grown_s))
+        num_rounds = max(float(_SHORTEST_REST), (seconds - bearable_s) / grown_s)
+        self._rests = int(min(num_rounds, _LONG_REST)) - 1
 
     def _rest(self, num_rounds: float) -> None:
         """So many plain rounds at most, this one among them."""

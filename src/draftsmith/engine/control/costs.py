@@ -148,23 +148,34 @@ class CheckCost:
 
     def seconds(self, load: Load, rows: int) -> float:
         """Expected time of a check of `rows` rows; infinite before any was observed."""
-        return float(self.table(load, rows - load.size)[-1])
+        return self.plain_s(load) * float(self._shape(load, rows - load.size)[rows - load.size])
 
     def trusted_s(self, load: Load, rows: int) -> float:
-        """As `seconds`; infinite where too few checks of such a size were seen to go by."""
-        size = self._checks.get(_place(rows), {}).get(_context(load.held))
-        is_trusted = size is not None and size.count > _TRUSTED
-        return self.seconds(load, rows) if is_trusted else math.inf
+        """As `seconds`, of the next number of rows that was seen often enough to go by.
+
+        In any context; infinite where none was.
+        """
+        trusted = [
+            one.rows
+            for sizes in self._checks.values()
+            for one in sizes.values()
+            if one.count > _TRUSTED and one.rows > rows - 0.5
+        ]
+        return self.seconds(load, max(rows, round(min(trusted)))) if trusted else math.inf
 
     def table(self, load: Load, most: int) -> NDArray[np.float64]:
         """Expected times with 0 to `most` drafted rows: straight between what was measured."""
+        return self.plain_s(load) * self._shape(load, most)[: most + 1]
+
+    def _shape(self, load: Load, most: int) -> NDArray[np.float64]:
+        """What checks take with 0 to `most` drafted rows or more, over a plain round."""
         if not self._plain:
-            return np.full(most + 1, math.inf)
+            return np.ones(most + 1)
         place = load.size, _context(load.held)
         ratios = self._ratios.get(place)
         if ratios is None or len(ratios) <= most:
             ratios = self._ratios[place] = self._tabulate(load, max(most, 63))
-        return self.plain_s(load) * ratios[: most + 1]
+        return ratios
 
     def _learn_token(self, jump: float, missed: float, usual: float) -> None:
         """Least squares over jumps; one that is no larger than those before may surprise less."""
@@ -315,16 +326,18 @@ class DraftCost:
         # A prompt is read many rows at once: some tenth of a step a token.
         return num_tokens * (0.1 * self.step_s(plain_s) if each is None else each)
 
-    def observe(self, steps: int, num_unseen: int, seconds: float) -> None:
-        """Learn from one round's drafting.
+    def observe(self, steps: int, num_unseen: int, seconds: float, num_rounds: int = 1) -> None:
+        """Learn from the drafting of a round, or of several that were alike.
 
         Args:
             steps: Tokens drafted in the longest draft.
             num_unseen: Tokens to catch up on beyond the few of every round.
             seconds: Time of it all.
+            num_rounds: Of whose time this is the mean.
         """
         self.first_s = self.first_s or seconds
-        self._learn(steps, num_unseen, seconds)
+        for _ in range(num_rounds):
+            self._learn(steps, num_unseen, seconds)
         self.dearest_s = max(self.dearest_s, self.catch_up_s(num_unseen, 0.0))
 
     def observe_reading(self, num_unseen: int, seconds: float) -> None:

@@ -27,9 +27,16 @@ _AGED = 8
 
 
 class Learnt:
-    """What rounds of all batches have shown, kept from run to run."""
+    """What rounds of all batches have shown, kept from run to run.
 
-    def __init__(self) -> None:
+    Args:
+        is_drawn: Whether drafts are drawn token by token.
+    """
+
+    def __init__(self, *, is_drawn: bool) -> None:
+        self.is_judged = not is_drawn
+        """Whether a pace judges drafts when they are there; of a drafter that says it draws, once
+        one has."""
         self.books = Books()
         self.check = CheckCost()
         self.draft = DraftCost()
@@ -46,8 +53,6 @@ class Learnt:
         self.last_rest = Rest()
         self.thought_s = 0.0
         """What the controller takes in a round with drafts."""
-        self.has_cut = False
-        """Whether any pace has cut deterministic drafts."""
         self._num_unaged = 0
         """Rounds by which what was learnt of drafts is older than it is taken for."""
 
@@ -78,7 +83,7 @@ class Learnt:
         if self.draft.round_s >= _FREE * plain_s:
             return False
         if self.by_confidence.is_known:
-            return self.has_cut
+            return self.is_judged
         return not self.by_position.is_known
 
     def catch_up_s(self, sequences: Sequence[Sample], plain_s: float) -> float:
@@ -122,6 +127,41 @@ class Learnt:
             self._learn_draft(report, load, num_unseen)
         self.books.enter(Ledger(report.total_s, plain_s, report.draft_s, report.own_s, 1, 0))
 
+    def learn_asked(self, rounds: Sequence[tuple[RoundReport, Load]]) -> None:
+        """From rounds of one batch whose drafter was asked in vain, in a row: nothing was checked.
+
+        They are most rounds of a draft that is free to ask, and take a fifth of the time together
+        that each by itself would.
+
+        Args:
+            rounds: Each with what it had before it; none read a prompt or had forced tokens.
+        """
+        reports, load = [report for report, _ in rounds], rounds[-1][1]
+        number = len(reports)
+        times = [one.total_s - one.own_s - one.draft_s - one.read_s for one in reports]
+        usual_s = self.check.plain_s(load)
+        paused_s = sum(max(0.0, one - usual_s) for one in times)
+        usual_s *= self.check.observe(load, load.size, sum(times) / number)
+        total_s = sum(one.total_s for one in reports)
+        own_s = sum(one.own_s for one in reports)
+        draft_s = sum(one.draft_s for one in reports)
+        read_s = sum(one.read_s for one in reports)
+        plain_s = number * usual_s + paused_s + read_s
+        self._num_unaged += number
+        self.age()
+        num_steps = round(sum(one.num_steps for one in reports) / number)
+        self.draft.observe(num_steps, 0, draft_s / number, number)
+        self._learn_thought(own_s / number, number)
+        for place, sequence in enumerate(reports[-1].sequences):
+            asked = self.asked[sequence.id]
+            for one in reports:
+                if one.gammas[place]:
+                    asked.add(float(bool(one.confidences[place])), fade=_ASKED_FADE)
+            self.unread.note_seen(sequence)
+        self._learn_gain(reports[-1], load, num_steps, number)
+        self.idle += number
+        self.books.enter(Ledger(total_s, plain_s, draft_s, own_s, number, 0))
+
     def _plain_s(self, report: RoundReport, load: Load, check_s: float) -> float:
         """Learn the cost of the check; what plain decoding would have taken for the same tokens."""
         rows = load.size + report.num_drafted
@@ -151,9 +191,7 @@ class Learnt:
             self.draft.observe(report.num_steps, 0, report.draft_s - report.caught_up_s)
         else:
             self.draft.observe(report.num_steps, num_unseen, report.draft_s)
-        # A pause of the machine is not the controller's.
-        thought_s = min(report.own_s, 2 * self.thought_s or report.own_s)
-        self.thought_s += 0.2 * (thought_s - self.thought_s)
+        self._learn_thought(report.own_s)
         columns = zip(report.sequences, report.gammas, report.guesses, strict=True)
         for place, (sequence, gamma, record) in enumerate(columns):
             if gamma == 0:
@@ -164,15 +202,25 @@ class Learnt:
             self.by_confidence.observe(sequence.id, report.tests(place), record.num_accepted)
             self.unread.note_seen(sequence)
         if not report.is_first:
-            self._learn_gain(report, load)
+            self._learn_gain(report, load, report.num_steps)
         is_idle = not any(record.num_drafted for record in report.guesses)
         self.idle = self.idle + 1 if is_idle else 0
 
-    def _learn_gain(self, report: RoundReport, load: Load) -> None:
+    def _learn_thought(self, own_s: float, num_rounds: int = 1) -> None:
+        """What the controller took in each of so many rounds."""
+        # A pause of the machine is not the controller's.
+        for _ in range(num_rounds):
+            thought_s = min(own_s, 2 * self.thought_s or own_s)
+            self.thought_s += 0.2 * (thought_s - self.thought_s)
+
+    def _learn_gain(
+        self, report: RoundReport, load: Load, num_steps: int, num_rounds: int = 1
+    ) -> None:
         rows = load.size + sum(record.num_drafted for record in report.guesses)
         # Not the measured time: noise must not make a draft pay of which nothing is kept.
         plain_s = self.check.plain_s(load)
-        drafting_s = report.num_steps * self.draft.step_s(plain_s)
+        drafting_s = num_steps * self.draft.step_s(plain_s)
         seconds = self.check.seconds(load, rows) + drafting_s + self.thought_s
         for sequence, record in zip(report.sequences, report.guesses, strict=True):
-            self.gain.observe(sequence.id, record.num_committed, seconds / plain_s)
+            for _ in range(num_rounds):
+                self.gain.observe(sequence.id, record.num_committed, seconds / plain_s)

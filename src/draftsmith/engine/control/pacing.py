@@ -1,7 +1,9 @@
 """When the drafts of one round are long enough, by the confidence of the drafter so far."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +12,58 @@ from draftsmith.core.scheduling import Candidate, best_cut, best_schedule
 from draftsmith.core.trees import along
 from draftsmith.engine.control.chances import Chances
 
-__all__ = ["Costs", "RatePace"]
+__all__ = ["Costs", "Hearing", "RatePace"]
 
 
 _CHEAPEST = 16
 """Rows of a check, up to which the cheapest are looked for."""
 
 
-class Costs(NamedTuple):
+@dataclass(frozen=True)
+class Costs:
     """What a round takes, in seconds."""
 
     check: NDArray[np.float64]
     """Entry n is the check with n drafted rows beside the one row of each sequence."""
     draft: NDArray[np.float64]
     """Entry d is the time of drafting d tokens deep."""
+
+    @cached_property
+    def cheapest_row(self) -> float:
+        """The time of a drafted row where rows are cheapest, as a share of a plain round."""
+        # Plain numbers, once for all rounds of a thought: amid passes a call of numpy takes 20 us.
+        plain_s, *others = self.check[: 1 + _CHEAPEST].tolist()
+        added = [(one - plain_s) / count for count, one in enumerate(others, start=1)]
+        return min(added, default=math.inf) / plain_s
+
+
+class Hearing:
+    """Ends no draft: with it the first draft of all tells how sure the drafter is of each token."""
+
+    has_cut = False
+
+    def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
+        """All of them."""
+        del drafts
+        return list(rows)
+
+    def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
+        """The whole drafts."""
+        self.has_cut = True
+        return list(map(len, drafts))
+
+    def least_confidence(self, row: int) -> float:
+        """None is ruled out."""
+        del row
+        return 0.0
+
+    def nodes(
+        self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """All of them."""
+        del parents
+        self.has_cut = True
+        return [list(range(len(draft))) for draft in drafts]
 
 
 class RatePace:
@@ -89,11 +129,7 @@ class RatePace:
         """At which a token is kept as often as its row costs, where rows are cheapest."""
         if self._min_depth:
             return 0.0
-        check = self._costs.check
-        added = (check[1 : 1 + _CHEAPEST] - check[0]) / np.arange(
-            1, 1 + len(check[1 : 1 + _CHEAPEST])
-        )
-        return self._chances.confidence_of(self._ids[row], float(added.min() / check[0]))
+        return self._chances.confidence_of(self._ids[row], self._costs.cheapest_row)
 
     def nodes(
         self, drafts: Sequence[Sequence[float]], parents: Sequence[Sequence[int]]
@@ -135,5 +171,5 @@ class RatePace:
         return usual
 
     def _seconds(self, num_rows: int, depth: int) -> float:
-        check, draft = self._costs
+        check, draft = self._costs.check, self._costs.draft
         return float(check[min(num_rows, len(check) - 1)] + draft[min(depth, len(draft) - 1)])

@@ -7,9 +7,9 @@ from draftsmith.engine.control.contract import RoundReport
 from draftsmith.engine.control.costs import Load
 from draftsmith.engine.control.pacing import Costs
 
-__all__ = ["Run", "Waiting"]
+__all__ = ["LONGEST_RUN", "Run", "Waiting"]
 
-_LONGEST = 8
+LONGEST_RUN = 8
 """Rounds. A thought amid passes finds nothing of its own in the processor's caches, and takes five
 times as long as the next one."""
 
@@ -22,6 +22,13 @@ class Waiting(NamedTuple):
     """What it had before it."""
     num_unseen: int
     """Tokens that the drafter had to catch up on."""
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether the drafter was asked, and nothing was checked: a plain round but for that."""
+        report = self.report
+        is_plain = not (report.is_first or self.num_unseen or report.caught_up_s)
+        return is_plain and not report.has_forced and not report.num_drafted
 
 
 class Run:
@@ -36,13 +43,15 @@ class Run:
         """The longest drafts, for each sequence."""
         self.costs: Costs | None = None
         """As they were taken to be."""
+        self.has_lost = False
+        """Whether the last one came out behind plain decoding."""
         self._left = 0
         """Rounds that are still to come."""
         self._longest = 1
         self._bearable_s = 0.0
         """The longest round that the ledger bears now, as far as it is known."""
-        self._longest_s = 0.0
-        """Of a round whose drafts all are as long as they may be."""
+        self._plain_s = self._longest_s = 0.0
+        """Of a plain round, and of one whose drafts all are as long as they may be."""
         self._waiting: list[Waiting] = []
 
     @property
@@ -65,8 +74,9 @@ class Run:
             is_free: Whether asking for drafts costs next to nothing.
         """
         self.caps, self.costs = caps, costs
-        self._left = (_LONGEST if is_free else self._longest) - 1
+        self._left = (LONGEST_RUN if is_free else self._longest) - 1
         self._bearable_s = bearable_s
+        self._plain_s = float(costs.check[0])
         self._longest_s = float(costs.check[sum(caps)] + costs.draft[max(caps)])
 
     def go_on(self) -> None:
@@ -80,9 +90,9 @@ class Run:
     def note(self, one: Waiting) -> None:
         """It waits until the run ends."""
         self._waiting.append(one)
-        if self._left and self.costs is not None:
+        if self._left:
             num_committed = sum(record.num_committed for record in one.report.records)
-            plain_s = float(self.costs.check[0]) * num_committed / one.load.size
+            plain_s = self._plain_s * num_committed / one.load.size
             self._bearable_s += plain_s + one.report.read_s - one.report.total_s
             if self._bearable_s < self._longest_s:
                 self._left = 0
@@ -94,4 +104,5 @@ class Run:
 
     def judge(self, has_won: bool) -> None:
         """Whether what was learnt last came out ahead of plain decoding."""
-        self._longest = min(_LONGEST, 2 * self._longest) if has_won else 1
+        self._longest = min(LONGEST_RUN, 2 * self._longest) if has_won else 1
+        self.has_lost = not has_won

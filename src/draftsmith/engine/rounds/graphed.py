@@ -6,7 +6,6 @@ twin is `step.run_round`, which also runs what this cannot: parameters that look
 verifiers other than the coupled one, drafts on the host, the end of a context.
 """
 
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from torch import Tensor
 from draftsmith.core.verify import CoupledVerifier
 from draftsmith.drafters.contract import DraftState
 from draftsmith.drafters.heads.gpu_head import GpuHead
+from draftsmith.engine import clock
 from draftsmith.engine.control.contract import Choice
 from draftsmith.engine.requests.sequence import Sequence as Sample
 from draftsmith.engine.rounds.buffers import MOST_GAMMA, Begin, bucket
@@ -279,7 +279,7 @@ class GraphedRounds:
         """The time when the device has done what it was given so far."""
         if self._target.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
-        return time.perf_counter()
+        return clock.perf_counter()
 
     def _launch(
         self,

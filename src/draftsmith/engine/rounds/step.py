@@ -1,10 +1,10 @@
 """One round over a batch: draft, check, decide."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from draftsmith.drafters.contract import DraftState
+from draftsmith.engine import clock
 from draftsmith.engine.control.contract import NO_TREES, Choice, Forced
 from draftsmith.engine.rounds.forced import propose_along
 from draftsmith.engine.rounds.lessons import teach
@@ -57,19 +57,19 @@ def run_round(
     Raises:
         DraftError: If the drafter proposes what fits no batch.
     """
-    start = time.perf_counter()
+    start = clock.perf_counter()
     states = target.take_states if target.hands_out else None
     proposal = propose_along(target.model, drafter, name, turns, choice.pace, states)
     # Every drafted token was read on the host by now, or the draft needed no device.
-    draft_s = time.perf_counter() - start
+    draft_s = clock.perf_counter() - start
     num_top_ids = 0 if drafter is None else drafter.num_top_ids
     vocab_size = target.model.traits.vocab_size
     outcomes = check_drafts(target, turns, proposal, vocab_size, num_top_ids)
     if drafter is not None and num_top_ids:
         # The logits are there: the sync is over.
-        start = time.perf_counter()
+        start = clock.perf_counter()
         teach(drafter, turns, outcomes)
-        draft_s += time.perf_counter() - start
+        draft_s += clock.perf_counter() - start
     confidences = [turn.confidences for turn in turns]
     forced = [turn.forced for turn in turns]
     tests = NO_TREES if proposal.parents is None else _tree_tests(turns, outcomes)
