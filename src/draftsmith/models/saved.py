@@ -35,7 +35,7 @@ def save_folder(
         folder: Made where it is missing.
         config: What `config.json` holds.
         tensors: By name.
-        texts: Further files, by name.
+        texts: Further files, by name, or by place in a folder within.
 
     Raises:
         InvalidRequestError: The folder cannot be written to.
@@ -44,6 +44,7 @@ def save_folder(
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / "model.safetensors", tensors)
         for name, text in {**texts, "config.json": json.dumps(config, indent=2) + "\n"}.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             with written_whole(folder / name) as place:
                 place.write_text(text, encoding="utf-8")
     except OSError as error:

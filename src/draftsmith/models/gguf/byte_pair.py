@@ -11,7 +11,7 @@ from draftsmith.models.gguf.alphabet import BYTES
 from draftsmith.models.gguf.pre_tokenizers import PreRule, build_split, pre_rule
 from draftsmith.models.gguf.vocabulary import Vocabulary
 
-__all__ = ["BytePairEncoder"]
+__all__ = ["BytePairEncoder", "merging"]
 
 _SPACE = "\u2581"
 _LINES = re.compile(r"[^\n]+|\n+")
@@ -63,6 +63,21 @@ class BytePairEncoder:
                 "vocabulary has no token: leave that character out"
             )
         return ids
+
+
+def merging(vocabulary: Vocabulary) -> Backend | None:
+    """The split and the merges of a vocabulary in the alphabet of bytes; None of another.
+
+    Bytes that have no token are none there, as in the folder that such a file was made from.
+    """
+    rule, ids = pre_rule(vocabulary), vocabulary.ids
+    if rule.is_raw:
+        return None
+    # A pair with such a byte is never met.
+    pairs = [pair for pair in _pairs(vocabulary) if pair[0] in ids and pair[1] in ids]
+    found = Backend(BPE(vocab=ids, merges=pairs, ignore_merges=rule.ignores_merges))
+    found.pre_tokenizer = build_split(rule.split)
+    return found
 
 
 def _backend(vocabulary: Vocabulary, rule: PreRule) -> Backend:

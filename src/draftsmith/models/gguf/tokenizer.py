@@ -25,6 +25,7 @@ from draftsmith.models.gguf.keys import CHAT_TEMPLATE, PREFIX, check_keys, flag
 from draftsmith.models.gguf.pre_tokenizers import PRE_TOKENIZERS, pre_rule
 from draftsmith.models.gguf.sentence_piece import SentencePieceEncoder
 from draftsmith.models.gguf.special import Special, special_tokens, token_types
+from draftsmith.models.gguf.tokenizer_files import Described, byte_pair_files
 from draftsmith.models.gguf.vocabulary import (
     BYTE,
     CONTROL,
@@ -89,6 +90,7 @@ class GgufTokenizer(Tokenizer):
         self._after = [_edge(vocabulary, "eos")] if adds_eos else []
         self._chat_template = _chat_template(vocabulary)
         self._named = _named_tokens(vocabulary)
+        self._path = path
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the special tokens that the model expects."""
@@ -141,6 +143,20 @@ class GgufTokenizer(Tokenizer):
             return encoder.encode(text, is_first=False) if text else []
 
         return Pieces([self._piece(token) for token in range(len(self._tokens))], cut)
+
+    def as_files(self) -> dict[str, str]:
+        """The files of a folder of `transformers`, for a byte-level vocabulary of pairs."""
+        # Read once more: what is held for a run is less than what a folder says.
+        described = Described(
+            self._types,
+            self._specials,
+            self._before,
+            self._after,
+            self._chat_template,
+            self._named,
+        )
+        with named_after(self._path):
+            return byte_pair_files(read_vocabulary(self._path), described)
 
     @cached_property
     def _renderer(self) -> Any:  # noqa: ANN401 - an object of transformers

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer as Backend
+from transformers import PreTrainedTokenizerFast
+
 from draftsmith.errors import InvalidRequestError
 from draftsmith.models.gguf.alphabet import BYTES
 from draftsmith.models.hf.chat import render_chat
 from draftsmith.models.tokenizer import Message, Tokenizer, Tool, check_text
 
-__all__ = ["TransformersTokenizer", "saved_files"]
+__all__ = ["TransformersTokenizer", "files_of"]
 
 
 class TransformersTokenizer(Tokenizer):
@@ -93,7 +96,7 @@ class TransformersTokenizer(Tokenizer):
 
     def as_files(self) -> dict[str, str]:
         """The files of a folder from which `transformers` loads it, their texts by name."""
-        return saved_files(self.tokenizer)
+        return _saved(self.tokenizer)
 
     @property
     def has_chat_template(self) -> bool:
@@ -101,12 +104,33 @@ class TransformersTokenizer(Tokenizer):
         return bool(getattr(self.tokenizer, "chat_template", None))
 
 
-def saved_files(tokenizer: Any) -> dict[str, str]:
-    """What `save_pretrained` writes, by name."""
+def files_of(
+    backend: Backend, chat_template: str | dict[str, str] | None, named: dict[str, str]
+) -> dict[str, str]:
+    """The files of a tokenizer of the `tokenizers` library, by name.
+
+    Args:
+        backend: The tokenizer.
+        chat_template: One, or several by name.
+        named: Special tokens by the names that `transformers` has for them.
+    """
+    options: dict[str, Any] = {"chat_template": chat_template} if chat_template else {}
+    return _saved(
+        PreTrainedTokenizerFast(
+            tokenizer_object=backend, clean_up_tokenization_spaces=False, **named, **options
+        )
+    )
+
+
+def _saved(tokenizer: Any) -> dict[str, str]:
+    """What `save_pretrained` writes, by its place in the folder."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
+        root = Path(folder)
         return {
-            path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())
+            path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
         }
 
 
