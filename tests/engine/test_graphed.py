@@ -297,7 +297,7 @@ def test_a_draft_may_have_a_shorter_context_and_fewer_ids(target) -> None:
     draft = GpuDecoder.on_weights(weights, config, "draft")
     draft.can_be_captured = True
     assert draft.pool.store.most_pages < target.pool.store.most_pages
-    with mock.patch("draftsmith.engine.engine._check_vocabularies"):
+    with mock.patch("draftsmith.engine.pairs._check_vocabularies"):
         found = results(target, draft, 3, params=replace(GREEDY, max_tokens=40))
     want = results(target, None, 0, params=replace(GREEDY, max_tokens=40), is_graphed=False)
     assert [one.token_ids for one in found] == [one.token_ids for one in want]

@@ -1,7 +1,7 @@
 """A trained head whose laws are computed once behind each text, so that many samples are cheap.
 
-A head's next law is decided by the text and by what it has drafted so far. It is asked in a round of
-its own where that comes first, and remembered; drawing, verdicts and commits run for every sample.
+A head's next law is decided by the text and by what it has drafted so far. It is asked in a round
+of its own where that comes first, and remembered; drawing, verdicts and commits run each time.
 """
 
 from collections.abc import Sequence

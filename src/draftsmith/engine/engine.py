@@ -9,26 +9,19 @@ from draftsmith.core.params import SamplingParams
 from draftsmith.core.values import check_flag, check_whole
 from draftsmith.drafters.contract import Drafter
 from draftsmith.drafters.lengths import check_fits, fits
-from draftsmith.drafters.model import ModelDrafter
-from draftsmith.drafters.translated import TranslatedDrafter
 from draftsmith.engine.control.auto import AutoGamma
 from draftsmith.engine.control.contract import Controller
 from draftsmith.engine.control.fixed import FixedGamma
 from draftsmith.engine.generation import Generation, Job
-from draftsmith.engine.hierarchical import SpeculativeDrafter
+from draftsmith.engine.pairs import check_counted, check_kinds, check_pair
 from draftsmith.engine.requests.prompts import PlainPrompt, Prompts, plain_prompts
 from draftsmith.engine.requests.request import make_request
 from draftsmith.engine.requests.result import GenerationResult, StreamEvent
 from draftsmith.engine.room import CacheStatistics, check_cache_tokens
 from draftsmith.engine.scheduler import Scheduler
-from draftsmith.errors import (
-    DraftsmithError,
-    InvalidRequestError,
-    NotRollbackableError,
-    VocabularyMismatchError,
-)
-from draftsmith.models.contract import BoundedCache, CacheSettings, LanguageModel
-from draftsmith.models.tokenizer import Tokenizer, check_same_vocabulary
+from draftsmith.errors import DraftsmithError, InvalidRequestError
+from draftsmith.models.contract import CacheSettings, LanguageModel
+from draftsmith.models.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
 
@@ -93,7 +86,7 @@ class Engine:
         cache_tokens: int | None = None,
         prefix_caching: bool = True,
     ) -> None:
-        _check_kinds(target, tokenizer, draft, draft_tokenizer)
+        check_kinds(target, tokenizer, draft, draft_tokenizer)
         self.gamma: Gamma = _gamma_for(gamma, draft)
         self.max_batch_size = check_whole("max_batch_size", max_batch_size)
         if self.max_batch_size < 1:
@@ -115,11 +108,9 @@ class Engine:
             memory=CacheSettings(self.cache_tokens, check_flag("prefix_caching", prefix_caching)),
         )
         if self.draft is not None:
-            _check_pair(target, self.draft)
-            _check_vocabularies(target, tokenizer, self.draft, draft_tokenizer)
+            check_pair(target, tokenizer, self.draft, draft_tokenizer)
         if self.cache_tokens is not None:
-            _check_counted(self.cache_tokens, [target, *_models(self.draft)])
-            _check_translated(self.cache_tokens, self.draft)
+            check_counted(self.cache_tokens, target, self.draft)
 
     @property
     def controller(self) -> Controller:
@@ -286,26 +277,6 @@ def _gamma_for(gamma: Gamma | None, draft: Drafter | None) -> Gamma:
     return found
 
 
-def _check_kinds(target: object, tokenizer: object, draft: object, draft_tokenizer: object) -> None:
-    """Refuse objects that are not ours, with the way to have them loaded or wrapped."""
-    for name, value, kind in (
-        ("target", target, LanguageModel),
-        ("tokenizer", tokenizer, Tokenizer | None),
-        ("draft", draft, Drafter | None),
-        ("draft_tokenizer", draft_tokenizer, Tokenizer | None),
-    ):
-        if not isinstance(value, kind):
-            if isinstance(value, type):
-                raise InvalidRequestError(
-                    f"{name} is the class {value.__name__}: give an object of it"
-                )
-            text = value if isinstance(value, str) else type(value).__name__
-            raise InvalidRequestError(
-                f"{name} must be an object of draftsmith's, got {text!r}: use load_engine, which "
-                "takes names, paths and objects of transformers"
-            )
-
-
 def _params_for(
     params: SamplingParams | Sequence[SamplingParams] | None, sampling: dict[str, Any], count: int
 ) -> list[SamplingParams]:
@@ -328,104 +299,3 @@ def _params_for(
     if len(params) != count:
         raise InvalidRequestError(f"params must be one, or {count}, got {len(params)}")
     return list(params)
-
-
-def _check_vocabularies(
-    target: LanguageModel,
-    tokenizer: Tokenizer | None,
-    draft: Drafter,
-    draft_tokenizer: Tokenizer | None,
-) -> None:
-    """Refuse a draft of another vocabulary: by its tokenizer, or else by its size."""
-    name = target.traits.name
-    for drafter in _model_drafters(draft):
-        theirs = drafter.tokenizer or (draft_tokenizer if drafter is draft else None)
-        traits = drafter.model.traits
-        if tokenizer is not None and theirs is not None:
-            # The same object: whoever loaded the draft has compared the two.
-            if theirs is not tokenizer:
-                check_same_vocabulary(tokenizer, theirs, name, traits.name)
-        elif traits.vocab_size != target.traits.vocab_size:
-            raise VocabularyMismatchError(
-                f"draft {traits.name} has {traits.vocab_size} ids and target {name} "
-                f"{target.traits.vocab_size}: use a draft of the target's family, or give both "
-                "tokenizers (tokenizer, draft_tokenizer) to show that it is"
-            )
-
-
-def _check_pair(target: LanguageModel, draft: Drafter) -> None:
-    """Refuse speculation where it cannot be done."""
-    models = [target, *_models(draft)]
-    for model in models:
-        if not model.traits.can_rollback:
-            raise NotRollbackableError(
-                f"{model.traits.name} cannot speculate: {model.traits.why_no_rollback}; "
-                "use gamma=0 for plain decoding"
-            )
-    _check_boundaries(target, draft)
-    _check_branches(target, draft)
-    for model in models[1:]:
-        if model.traits.is_encoder_decoder != target.traits.is_encoder_decoder:
-            raise InvalidRequestError(
-                f"draft {model.traits.name} and target {target.traits.name} must both be "
-                "encoder-decoder models or both be decoder-only"
-            )
-
-
-def _check_boundaries(target: LanguageModel, draft: Drafter) -> None:
-    """Refuse a draft that reads what the target does not hand out."""
-    if not draft.boundaries:
-        return
-    if not target.num_boundaries:
-        raise InvalidRequestError(
-            f"draft {draft.name} reads hidden states, which {target.traits.name} hands out only "
-            "where a native decoder runs it in one process: use another draft"
-        )
-    off = [one for one in draft.boundaries if not 0 <= one < target.num_boundaries]
-    if off:
-        raise InvalidRequestError(
-            f"draft {draft.name} reads boundary {off[0]}, but {target.traits.name} has "
-            f"{target.num_boundaries - 1} layers: it was made for another target"
-        )
-
-
-def _check_branches(target: LanguageModel, draft: Drafter) -> None:
-    """Refuse trees of guesses where the target checks chains only."""
-    if draft.branches > 1 and not target.takes_trees:
-        raise InvalidRequestError(
-            f"branches={draft.branches} needs a target that a native decoder runs on a CPU, and "
-            f"{target.traits.name} checks chains only: leave it out"
-        )
-
-
-def _model_drafters(draft: Drafter) -> list[ModelDrafter | SpeculativeDrafter]:
-    """Those that run a model of the target's vocabulary, the outermost first."""
-    if isinstance(draft, SpeculativeDrafter):
-        return [draft, *_model_drafters(draft.inner)]
-    return [draft] if isinstance(draft, ModelDrafter) else []
-
-
-def _models(draft: Drafter | None) -> list[LanguageModel]:
-    """Those that a drafter runs."""
-    if isinstance(draft, TranslatedDrafter):
-        return [draft.model]
-    return [] if draft is None else [drafter.model for drafter in _model_drafters(draft)]
-
-
-def _check_translated(cache_tokens: int, draft: Drafter | None) -> None:
-    """Refuse a number of the target's tokens for a draft that counts in its own."""
-    if isinstance(draft, TranslatedDrafter):
-        raise InvalidRequestError(
-            f"cache_tokens={cache_tokens} counts tokens of the target, and draft {draft.name} has "
-            "another vocabulary: leave it out, or use a draft of the target's family"
-        )
-
-
-def _check_counted(cache_tokens: int, models: Sequence[LanguageModel]) -> None:
-    """Refuse a number of tokens where a model's memory is not counted in them."""
-    for model in models:
-        if not isinstance(model.open_cache(), BoundedCache):
-            raise InvalidRequestError(
-                f"cache_tokens={cache_tokens} needs a native decoder on a CPU or a GPU, and "
-                f"{model.traits.name} has none: leave it out"
-            )
