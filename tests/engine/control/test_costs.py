@@ -134,3 +134,21 @@ def test_a_size_that_was_checked_often_bounds_smaller_ones_in_every_context() ->
         for rows in (2, 3, 5):
             assert cost.trusted_s(Load(1, held), rows) == pytest.approx(1.4, rel=0.05)
         assert cost.trusted_s(Load(1, held), 6) == math.inf
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_machine_that_becomes_faster_makes_no_check_cheaper_than_a_plain_round(
+    seed: int,
+) -> None:
+    """Else drafts would seem to win that are never right."""
+    chance, cost = random.Random(seed), CheckCost()
+    cost.observe_plain(Load(1, 50.0), 1.0, 8)
+    for number in range(60):
+        # Two more rows take 10 % of a pass, which takes 25 % less from now on.
+        seconds = 0.75 * 1.1 * math.exp(chance.gauss(0, 0.03))
+        usual_s = cost.plain_s(Load(1, 60.0))
+        booked_s = usual_s * cost.observe(Load(1, 60.0), 3, seconds)
+        if number > 5:
+            assert booked_s < 1.1 * seconds
+    assert cost.plain_s(Load(1, 60.0)) < 0.86
+    assert cost.seconds(Load(1, 60.0), 3) == pytest.approx(0.75 * 1.1, rel=0.05)

@@ -10,6 +10,8 @@ import pytest
 from draftsmith import Engine, SamplingParams
 from draftsmith.core.statistics import RoundRecord
 from draftsmith.drafters import ModelDrafter
+from draftsmith.drafters.contract import DraftContext, DraftState, StatefulDrafter
+from draftsmith.drafters.draft import Draft
 from draftsmith.engine.control.auto import AutoGamma
 from draftsmith.engine.control.contract import Choice, RoundReport, Sample
 from tests.engine.clockwork import VOCAB, Clock, Clockwork, clock
@@ -168,3 +170,38 @@ def test_prompts_that_are_read_beside_a_round_are_not_what_it_costs(clock: Clock
     ledger = auto.controller.ledger
     assert ledger.spent_s == pytest.approx(auto_s)
     assert ledger.plain_s == pytest.approx(plain_s, rel=0.01)
+
+
+class Silent(DraftState):
+    """Asked for 0.1 ms, and has nothing to say."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def propose(self, context: DraftContext) -> Draft:
+        self._clock.now += 0.0001
+        nothing: list[list[int]] = [[] for _ in context.sequences]
+        return Draft.certain(nothing, context.device, nothing)
+
+    def release(self, sequence: int) -> None:
+        pass
+
+
+class SilentDrafter(StatefulDrafter):
+    name = "silent"
+    uses_torch_threads = draws_from_law = False
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def open(self) -> DraftState:
+        return Silent(self._clock)
+
+
+def test_noise_in_rounds_in_vain_is_no_pause(clock: Clock) -> None:
+    """Those that are longer by chance take no more of plain decoding than the others."""
+    bench = Bench(clock, lambda: SilentDrafter(clock), noise=0.1)
+    ledger = bench.run("auto", 8, 256).engine.controller.ledger
+    assert ledger is not None
+    assert ledger.num_rounds - ledger.num_plain_rounds > 400
+    assert ledger.debt_s == pytest.approx(ledger.draft_s, abs=0.003 * ledger.spent_s)

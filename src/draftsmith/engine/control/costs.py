@@ -195,7 +195,7 @@ class CheckCost:
             self._num_untold = 0
             self._ratios.clear()
         if size is None:
-            sizes[context] = _Size(float(rows), load.held, value, 1)
+            sizes[context] = _Size(float(rows), load.held, max(value, at), 1)
             return 1.0
         size.count += 1
         there = self._line(load.size, size.held)
@@ -209,6 +209,12 @@ class CheckCost:
         size.held += step * (load.held - size.held)
         size.value *= self._line(load.size, size.held) / there
         size.value *= math.exp(shape * surprise)
+        least = self._line(load.size, size.held)
+        if size.value < least:
+            # No check takes less than its plain round: the machine has become faster since those.
+            if is_told:
+                self._level *= size.value / least
+            size.value = least
         return math.exp(surprise) if is_told else 1.0
 
     def _line(self, size: int, held: float) -> float:

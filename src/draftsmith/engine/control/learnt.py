@@ -22,6 +22,9 @@ _ASKED_FADE = 0.9
 _FREE = 0.08
 """A draft that takes less of a plain round is asked for as long as the ledger bears it, and judged
 when it is there: what followed before is worth the most where it is seldom there."""
+_PAUSED = 2.0
+"""Plain rounds that one without a drafted row may take before the machine has paused in it: what is
+less is noise, of which the shorter rounds have as much."""
 _AGED = 8
 """Rounds after which what was learnt of drafts is made as old as it is: one is next to nothing."""
 
@@ -139,14 +142,13 @@ class Learnt:
         reports, load = [report for report, _ in rounds], rounds[-1][1]
         number = len(reports)
         times = [one.total_s - one.own_s - one.draft_s - one.read_s for one in reports]
-        usual_s = self.check.plain_s(load)
-        paused_s = sum(max(0.0, one - usual_s) for one in times)
-        usual_s *= self.check.observe(load, load.size, sum(times) / number)
+        self.check.observe(load, load.size, sum(times) / number)
         total_s = sum(one.total_s for one in reports)
         own_s = sum(one.own_s for one in reports)
         draft_s = sum(one.draft_s for one in reports)
         read_s = sum(one.read_s for one in reports)
-        plain_s = number * usual_s + paused_s + read_s
+        # They are plain rounds: what they took is not estimated.
+        plain_s = sum(times) + read_s
         self._num_unaged += number
         self.age()
         num_steps = round(sum(one.num_steps for one in reports) / number)
@@ -179,7 +181,8 @@ class Learnt:
         else:
             # What is beyond both its rows one by one and what such checks have taken is a pause of
             # the machine, which would have met plain decoding, too.
-            longest_s = max(usual_s * rows / load.size, self.check.trusted_s(load, rows))
+            alone_s = usual_s * max(rows / load.size, _PAUSED)
+            longest_s = max(alone_s, self.check.trusted_s(load, rows))
             usual_s *= self.check.observe(load, rows, check_s)
             plain_s = usual_s + max(0.0, check_s - longest_s)
         return plain_s + num_saved * usual_s
