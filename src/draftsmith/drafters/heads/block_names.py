@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from draftsmith.drafters.heads.names import LAYER_PARTS, their_name
 from draftsmith.errors import ModelFormatError
 
 __all__ = ["our_block_names", "their_block_name"]
@@ -27,19 +28,6 @@ _WHOLE = {
     # Others' names of the same.
     "encoder.fc.weight": "fc",
     "encoder.output_norm_enc.weight": "context_norm",
-}
-_PARTS = {
-    "input_layernorm": "input_norm",
-    "post_attention_layernorm": "post_norm",
-    "self_attn.q_proj": "query",
-    "self_attn.k_proj": "key",
-    "self_attn.v_proj": "value",
-    "self_attn.o_proj": "output",
-    "self_attn.q_norm": "query_norm",
-    "self_attn.k_norm": "key_norm",
-    "mlp.gate_proj": "gate",
-    "mlp.up_proj": "up",
-    "mlp.down_proj": "down",
 }
 _LAYER = re.compile(r"layers\.(?P<number>[0-9]+)\.(?P<part>.+)\.weight")
 _IDS = ("d2t", "t2d")
@@ -91,20 +79,16 @@ def their_block_name(name: str) -> str:
         >>> their_block_name("layers.0.query"), their_block_name("context_norm")
         ('layers.0.self_attn.q_proj.weight', 'hidden_norm.weight')
     """
-    if not name.startswith("layers."):
-        return next(theirs for theirs, ours in _WHOLE.items() if ours == name)
-    _, number, part = name.split(".")
-    theirs = next(theirs for theirs, ours in _PARTS.items() if ours == part)
-    return f"layers.{number}.{theirs}.weight"
+    return their_name(name, _WHOLE, LAYER_PARTS)
 
 
 def _our_name(name: str) -> str | None:
     if name in _WHOLE:
         return _WHOLE[name]
     layer = _LAYER.fullmatch(name)
-    if layer is None or layer["part"] not in _PARTS:
+    if layer is None or layer["part"] not in LAYER_PARTS:
         return None
-    return f"layers.{int(layer['number'])}.{_PARTS[layer['part']]}"
+    return f"layers.{int(layer['number'])}.{LAYER_PARTS[layer['part']]}"
 
 
 def _unknown(name: str, folder: Path) -> ModelFormatError:

@@ -1,38 +1,29 @@
 """A head as files: in the layout of speculators, which vLLM loads, and which we read again."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from draftsmith.drafters.heads.block_config import BlockConfig
 from draftsmith.drafters.heads.config import HeadConfig
+from draftsmith.drafters.heads.names import their_name
 from draftsmith.drafters.heads.weights import HeadWeights
 from draftsmith.drafters.heads.whole_numbers import QUANTIZATION, rounded
 from draftsmith.models.saved import save_folder
 
 __all__ = [
+    "common_keys",
     "speculators_config",
     "speculators_tensors",
     "tables_of_ids",
     "write_speculators",
 ]
 
-_PARTS = {
-    "input_norm": "input_layernorm",
-    "hidden_norm": "hidden_norm",
-    "post_norm": "post_attention_layernorm",
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "output": "self_attn.o_proj",
-    "query_norm": "self_attn.q_norm",
-    "key_norm": "self_attn.k_norm",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
-_WHOLE = {"head": "lm_head", "embedding": "embed_tokens"}
+_NUM_TOKENS = 4
+"""Of a draft, for programs that ask the file."""
 
 
 def write_speculators(
@@ -66,9 +57,39 @@ def speculators_config(
     Returns:
         What JSON holds.
     """
+    layer = {"model_type": "qwen3" if config.normalises_heads else "llama", "mlp_bias": False}
+    return {
+        "architectures": ["Eagle3Speculator"],
+        **common_keys(config, "eagle3", layer, _NUM_TOKENS, dtype),
+        "eagle_aux_hidden_state_layer_ids": list(config.boundaries),
+        "norm_before_residual": config.norm_before_residual,
+        "norm_output": config.feeds_back_normed,
+        "norm_before_fc": config.feature_norm == "joint",
+        "fc_norm": config.feature_norm == "each",
+    }
+
+
+def common_keys(
+    config: HeadConfig | BlockConfig,
+    kind: str,
+    layer: Mapping[str, object],
+    num_tokens: int,
+    dtype: torch.dtype,
+) -> dict[str, object]:
+    """What the config.json of every kind of head says.
+
+    Args:
+        config: The head's.
+        kind: By the name that speculators gives it.
+        layer: What only this kind says of its layers.
+        num_tokens: Of a draft, where other programs ask for a number.
+        dtype: Of the stored weights.
+
+    Returns:
+        What JSON holds.
+    """
     rope = {"rope_type": "default", **dict(config.rope_scaling), "rope_theta": config.rope_theta}
-    layer = {
-        "model_type": "qwen3" if config.normalises_heads else "llama",
+    sizes = {
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.num_layers,
@@ -77,7 +98,6 @@ def speculators_config(
         "head_dim": config.head_size,
         "hidden_act": "silu",
         "attention_bias": False,
-        "mlp_bias": False,
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rope_theta,
         "rope_parameters": rope,
@@ -85,24 +105,17 @@ def speculators_config(
         "vocab_size": config.target_vocab_size,
     }
     packed = {"quantization_config": QUANTIZATION} if dtype == torch.int8 else {}
-    proposal = {"proposal_type": "greedy", "speculative_tokens": 4}
     return {
-        "architectures": ["Eagle3Speculator"],
-        "speculators_model_type": "eagle3",
+        "speculators_model_type": kind,
         "speculators_config": {
-            "algorithm": "eagle3",
+            "algorithm": kind,
             "default_proposal_method": "greedy",
-            "proposal_methods": [proposal],
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": num_tokens}],
             "verifier": {"name_or_path": config.target, "architectures": []},
         },
-        "transformer_layer_config": layer,
+        "transformer_layer_config": {**layer, **sizes},
         "draft_vocab_size": config.vocab_size,
         "target_hidden_size": config.target_hidden_size,
-        "eagle_aux_hidden_state_layer_ids": list(config.boundaries),
-        "norm_before_residual": config.norm_before_residual,
-        "norm_output": config.feeds_back_normed,
-        "norm_before_fc": config.feature_norm == "joint",
-        "fc_norm": config.feature_norm == "each",
         "tie_word_embeddings": False,
         "torch_dtype": str(torch.bfloat16 if packed else dtype).removeprefix("torch."),
         **packed,
@@ -122,7 +135,7 @@ def speculators_tensors(
     Returns:
         The tensors, `d2t` (offsets) and `t2d` among them where the vocabulary is reduced.
     """
-    named = {_their_name(name): tensor for name, tensor in weights.tensors.items()}
+    named = {their_name(name): tensor for name, tensor in weights.tensors.items()}
     if dtype == torch.int8:
         found = rounded(named)
     else:
@@ -147,10 +160,3 @@ def tables_of_ids(
     marks = torch.zeros(target_vocab_size, dtype=torch.bool)
     marks[ids] = True
     return {"d2t": ids - torch.arange(len(ids)), "t2d": marks}
-
-
-def _their_name(name: str) -> str:
-    if not name.startswith("layers."):
-        return f"{_WHOLE.get(name, name)}.weight"
-    _, number, part = name.split(".")
-    return f"layers.{number}.{_PARTS[part]}.weight"

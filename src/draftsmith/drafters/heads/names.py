@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 from jaxtyping import Int
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from draftsmith.errors import ModelFormatError
 
-__all__ = ["drafted_ids", "our_names"]
+__all__ = ["LAYER_PARTS", "drafted_ids", "our_names", "their_name"]
 
 _WHOLE = {
     "fc.weight": "fc",
@@ -19,9 +20,8 @@ _WHOLE = {
     "lm_head.weight": "head",
     "embed_tokens.weight": "embedding",
 }
-_PARTS = {
+LAYER_PARTS: Final = {
     "input_layernorm": "input_norm",
-    "hidden_norm": "hidden_norm",
     "post_attention_layernorm": "post_norm",
     "self_attn.q_proj": "query",
     "self_attn.k_proj": "key",
@@ -33,6 +33,8 @@ _PARTS = {
     "mlp.up_proj": "up",
     "mlp.down_proj": "down",
 }
+"""What all publishers call the parts of a layer, and we."""
+_PARTS = {**LAYER_PARTS, "hidden_norm": "hidden_norm"}
 _LAYER = re.compile(r"(?:midlayer|layers\.(?P<number>[0-9]+))\.(?P<part>.+)\.weight")
 _FEATURE_NORM = re.compile(r"fc_norm\.([0-9]+)\.weight")
 _IDS = ("d2t", "t2d")
@@ -71,6 +73,27 @@ def our_names(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, Te
             raise _unknown(name, folder)
         found[ours] = tensor
     return found, is_middle
+
+
+def their_name(
+    name: str, whole: Mapping[str, str] = _WHOLE, parts: Mapping[str, str] = _PARTS
+) -> str:
+    """What most publishers call a tensor.
+
+    Args:
+        name: Ours.
+        whole: Their names of tensors outside of layers, and ours; the first of several counts.
+        parts: The same of the parts of a layer.
+
+    Example:
+        >>> their_name("layers.0.query"), their_name("head"), their_name("fc_norm.1")
+        ('layers.0.self_attn.q_proj.weight', 'lm_head.weight', 'fc_norm.1.weight')
+    """
+    if not name.startswith("layers."):
+        return next((theirs for theirs, ours in whole.items() if ours == name), f"{name}.weight")
+    _, number, part = name.split(".")
+    theirs = next(theirs for theirs, ours in parts.items() if ours == part)
+    return f"layers.{number}.{theirs}.weight"
 
 
 def _our_name(name: str) -> str | None:
