@@ -332,7 +332,9 @@ def test_what_we_cannot_honour_is_refused_by_its_name(
 
 def test_what_changes_nothing_is_no_reason_to_refuse(tmp_path: Path) -> None:
     harmless = {"add_sep_token": True, "token_type_count": 2, "remove_extra_whitespaces": False}
-    byte_pair(tmp_path, add_space_prefix=False, **harmless)
+    wanted = byte_pair(tmp_path).encode("hello world")
+    found = byte_pair(tmp_path, add_space_prefix=False, **harmless).encode("hello world")
+    assert found == wanted != []
 
 
 def test_a_token_given_twice_is_refused(tmp_path: Path) -> None:
