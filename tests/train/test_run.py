@@ -20,7 +20,7 @@ from draftsmith.engine.engine import Engine
 from draftsmith.errors import DraftsmithError
 from draftsmith.models import saved
 from draftsmith.train import Outcome, TrainOptions, train_head
-from draftsmith.train.heldout import Costs, foretold
+from draftsmith.train.heldout import Costs, foretold, no_dearer_than_wider
 from draftsmith.train.run import Report
 from tests.train.kit import prompts, save_easy_target
 
@@ -217,6 +217,14 @@ def test_the_best_length_is_foretold() -> None:
     assert foretold([0.9, 0.9], costs()).gamma == 3
     assert foretold([0.05, 0.05], costs()).gamma == 1
     assert foretold([0.9, 0.9], costs()).tokens_per_pass == pytest.approx(1 + 0.9 + 0.81 + 0.729)
+
+
+def test_a_pass_that_other_work_delayed_foretells_no_gain() -> None:
+    rates, delayed = [0.24], [20.0, 11.0, 12.0]
+    checks = no_dearer_than_wider(delayed)
+    assert checks == [11.0, 11.0, 12.0]
+    found = foretold(rates, Costs(checks[0], checks, [1.0]))
+    assert found.speed_up < found.tokens_per_pass
 
 
 @pytest.mark.parametrize(

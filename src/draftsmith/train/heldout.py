@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,16 @@ from draftsmith.train.pupil import Pupil
 from draftsmith.train.teacher import Lesson, Teacher, batches
 from draftsmith.train.texts import Text
 
-__all__ = ["Acceptance", "Costs", "Gain", "Tally", "acceptance", "foretold", "measured_costs"]
+__all__ = [
+    "Acceptance",
+    "Costs",
+    "Gain",
+    "Tally",
+    "acceptance",
+    "foretold",
+    "measured_costs",
+    "no_dearer_than_wider",
+]
 
 _MOST_GAMMA = 8
 _CONTEXT = 64
@@ -209,7 +219,21 @@ def _pass_times(model: LanguageModel, widest: int) -> list[float]:
         model.forward(cache, Rows([row], [[1] * width]))
         cache.rollback(row, _CONTEXT)
 
-    return [_least(lambda width=width: check(width)) for width in range(1, widest + 1)]
+    times = [_least(lambda width=width: check(width)) for width in range(1, widest + 1)]
+    return no_dearer_than_wider(times)
+
+
+def no_dearer_than_wider(times: Sequence[float]) -> list[float]:
+    """Seconds of ever wider passes, without what other work added where a wider one took less.
+
+    Args:
+        times: As they were measured.
+
+    Example:
+        >>> no_dearer_than_wider([9.0, 4.0, 5.0])
+        [4.0, 4.0, 5.0]
+    """
+    return list(accumulate(reversed(times), min))[::-1]
 
 
 def _draft_times(drafter: Drafter) -> list[float]:
