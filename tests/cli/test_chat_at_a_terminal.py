@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
+
 _WAIT_S = 120.0
 _CTRL_C = b"\x03"
 _CTRL_D = b"\x04"
@@ -112,6 +114,7 @@ def test_a_whole_talk(roomy: str) -> None:
         assert talk.end() == 0
 
 
+@pytest.mark.long
 def test_ctrl_d_leaves(roomy: str) -> None:
     with _Keyboard("chat", "-m", roomy, "--quiet") as talk:
         talk.wait_for_prompt()

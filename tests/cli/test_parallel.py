@@ -12,6 +12,7 @@ import pytest
 
 from draftsmith.parallel.processes import end_group
 from tests.cli.outcome import Cli
+from tests.grids import thinned
 
 pytestmark = pytest.mark.xdist_group("ranks")  # a process has one group of ranks
 
@@ -64,8 +65,14 @@ def _refusals(err: bytes) -> list[str]:
     return [line for line in err.decode().splitlines() if "in plain torch" not in line]
 
 
-@pytest.mark.parametrize("kind", ["none", "prompt-lookup", "model"])
-@pytest.mark.parametrize("law", [("--temp", "0"), ("--temp", "0.9", "--seed", "5")])
+@pytest.mark.parametrize(
+    ("kind", "law"),
+    thinned(
+        ["none", "prompt-lookup", "model"],
+        [("--temp", "0"), ("--temp", "0.9", "--seed", "5")],
+        every=2,
+    ),
+)
 def test_ranks_write_the_text_of_one_process(
     kind: str, law: tuple[str, ...], cli: Cli, roomy: str, draft: str
 ) -> None:
@@ -113,6 +120,7 @@ def test_what_ranks_cannot_do_is_refused_by_name(
     assert len(_refusals(outcome.stderr.encode())) == 1
 
 
+@pytest.mark.long
 def test_heads_that_ranks_cannot_share_are_refused(cli: Cli, tiny: str) -> None:
     end_group()
 
@@ -137,14 +145,8 @@ def test_a_rank_that_is_killed_in_mid_text_ends_it_with_one_line(roomy: str) -> 
     assert _all_go("killed")
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param(signal.SIGINT, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_when_rank_0_ends_no_process_is_left(number: signal.Signals, roomy: str) -> None:
     with _start(number.name, "generate", "hi", "-m", roomy, *_RANKS, *_LONG) as process:
         assert process.stdout is not None

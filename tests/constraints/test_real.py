@@ -25,6 +25,7 @@ from draftsmith.constraints.grammars import grammars_of
 from draftsmith.models.hf.load import wrap_tokenizer
 from draftsmith.models.load import load_tokenizer
 from draftsmith.models.reference import local_path, resolve
+from tests.grids import thinned
 
 pytestmark = [pytest.mark.real_model, pytest.mark.xdist_group("real_model")]
 
@@ -67,8 +68,7 @@ def drafters(engine: Engine) -> dict[str, Drafter | None]:
     }
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("name", "mode"), thinned(FORMS, MODES, every=2))
 def test_a_text_fits_its_schema_and_is_that_of_plain_decoding(
     off: Engine, name: str, mode: str
 ) -> None:

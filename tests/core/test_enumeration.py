@@ -24,6 +24,7 @@ from draftsmith.core.verify import (
     RejectionVerifier,
     ThresholdVerifier,
 )
+from tests.grids import beginning
 
 VERIFIERS = [RejectionVerifier(), BlockVerifier()]
 
@@ -37,19 +38,20 @@ def honest_cut(draft: Tokens, laws: Tensor) -> int:
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS, ids=lambda v: v.name)
-@pytest.mark.parametrize("chunk", range(4))
+@pytest.mark.parametrize("chunk", beginning(range(5), 1))
 def test_one_round_has_the_targets_law_in_200_worlds(
     verifier: ThresholdVerifier, chunk: int
 ) -> None:
-    for seed in range(50 * chunk, 50 * chunk + 50):
+    for seed in range(40 * chunk, 40 * chunk + 40):
         world, gamma = a_world(seed), 1 + seed % 3
         history = (0, 1, 2, 0)[: seed % 5]
         assert distance_of_a_round(world, verifier, gamma, history) <= EXACT, f"world {seed}"
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS, ids=lambda v: v.name)
-def test_many_rounds_have_the_targets_law(verifier: ThresholdVerifier) -> None:
-    for seed in range(12):
+@pytest.mark.parametrize("chunk", beginning(range(4), 1))
+def test_many_rounds_have_the_targets_law(verifier: ThresholdVerifier, chunk: int) -> None:
+    for seed in range(3 * chunk, 3 * chunk + 3):
         distance = distance_of_rounds(a_world(seed), verifier, gamma=2, length=4)
         assert distance <= EXACT, f"world {seed}"
 
@@ -61,7 +63,7 @@ def test_a_cut_that_looks_at_the_law_only_is_exact(verifier: ThresholdVerifier) 
         assert distance <= EXACT, f"world {seed}"
 
 
-@pytest.mark.parametrize("gamma", [0, 1, 2, 3])
+@pytest.mark.parametrize("gamma", beginning([0, 1, 2, 3], 3))
 def test_the_coupled_verifier_gives_the_plain_text_for_every_possible_draft(gamma: int) -> None:
     differing, total = num_seeded_differences(CoupledVerifier(), num_worlds=12, gamma=gamma)
     assert total >= 12
@@ -86,16 +88,17 @@ def test_the_enumeration_catches(name: str) -> None:
     bug = BUGS[name]
     for part, verifier in (bug.verifiers or {"rejection": RejectionVerifier()}).items():
         if isinstance(verifier, ThresholdVerifier):
-            worst = max(
+            found = (
                 distance_of_a_round(a_world(seed, verifier), verifier, gamma=2, cut=bug.cut)
                 for seed in range(30)
             )
             if verifier.tree_rule is not None:
                 trees = (distance_of_a_tree(a_world(n), verifier, [-1, -1, 0]) for n in range(6))
-                worst = max(worst, *trees)
+                found = itertools.chain(found, trees)
+            is_caught = any(distance > 1e-6 for distance in found)  # in the first world that can
         else:
-            worst = num_seeded_differences(verifier, 4, gamma=2)[0]
-        assert worst > 1e-6, f"{name} went unseen in {part}"
+            is_caught = num_seeded_differences(verifier, 4, gamma=2)[0] > 0
+        assert is_caught, f"{name} went unseen in {part}"
 
 
 @given(seed=st.integers(0, 2**32), gamma=st.integers(1, 2))

@@ -39,6 +39,7 @@ from tests.engine.kit import PROMPTS, texts
 from tests.engine.test_law import DETECTS, FALSE_FAIL_RATE, LENGTH, PROMPT, exact_law, params
 from tests.engine.test_law import VOCAB as FEW
 from tests.engine.test_trees import PARAMS, Paced, native, plain_texts, twin
+from tests.grids import thinned
 from tests.models.native.test_cpu import plain
 from tests.statistics import assert_law
 
@@ -60,9 +61,9 @@ def total(results: Sequence[GenerationResult]) -> SpeculationStatistics:
     return sum((result.statistics for result in results), SpeculationStatistics())
 
 
-@pytest.mark.parametrize("branches", [2, 3])
-@pytest.mark.parametrize("gamma", [1, 3, 7, 16])
-@pytest.mark.parametrize("mode", PARAMS)
+@pytest.mark.parametrize(
+    ("mode", "gamma", "branches"), thinned(PARAMS, [1, 3, 7, 16], [2, 3], every=2)
+)
 def test_the_text_is_that_of_plain_decoding(mode: str, gamma: int, branches: int) -> None:
     for model in (twin(), another()):
         results = run(mode, ModelDrafter(model, branches=branches), gamma)
