@@ -267,8 +267,8 @@ FAULTS: Mapping[str, ThresholdVerifier] = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_caught(name: str) -> None:
-    worst = max(distance(a_small_world(seed), FAULTS[name], SHAPES["2x2"]) for seed in range(10))
-    assert worst > 1e-3, worst
+    found = (distance(a_small_world(seed), FAULTS[name], SHAPES["2x2"]) for seed in range(10))
+    assert any(one > 1e-3 for one in found)
 
 
 def likeliest(law: Tensor, taken: Sequence[int]) -> Tensor:
@@ -280,11 +280,11 @@ def likeliest(law: Tensor, taken: Sequence[int]) -> Tensor:
 
 @pytest.mark.parametrize("verifier", VERIFIERS, ids=lambda v: v.name)
 def test_likeliest_children_under_a_soft_law_are_caught(verifier: ThresholdVerifier) -> None:
-    worst = max(
+    found = (
         distance(a_small_world(seed), verifier, SHAPES["2x2"], drawn_from=likeliest)
         for seed in range(10)
     )
-    assert worst > 0.01, worst
+    assert any(one > 0.01 for one in found)
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS, ids=lambda v: v.name)
@@ -323,11 +323,11 @@ def without_the_flat_that_went_on(tree: DrawnTree, laws: Sequence[Tensor]) -> li
 def test_a_cut_that_looks_at_a_drawn_token_is_caught(
     verifier: ThresholdVerifier, fault: TreeCut
 ) -> None:
-    worst = max(
+    found = (
         distance(a_small_world(seed), verifier, [-1, 0, 0, 1], (), 4, cut=fault)
         for seed in range(10)
     )
-    assert worst > 0.01, worst
+    assert any(one > 0.01 for one in found)
 
 
 @pytest.mark.parametrize("verifier", VERIFIERS, ids=lambda v: v.name)

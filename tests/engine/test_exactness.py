@@ -46,7 +46,7 @@ def test_the_text_is_that_of_plain_decoding(kind: str, drafter: str, mode: str) 
     _says_the_same(kind, drafter, mode, GAMMAS[-(number % 2)])
 
 
-@pytest.mark.parametrize(("drafter", "mode", "gamma"), thinned(DRAFTERS, MODES, GAMMAS, every=4))
+@pytest.mark.parametrize(("drafter", "mode", "gamma"), thinned(DRAFTERS, MODES, GAMMAS, every=2))
 def test_so_is_it_with_every_gamma(drafter: str, mode: str, gamma: int) -> None:
     _says_the_same("llama", drafter, mode, gamma)
 

@@ -30,6 +30,7 @@ from tests.drafters.recording import view
 from tests.engine.kit import PROMPTS, texts
 from tests.engine.test_grown_trees import bushy, few, first_tokens
 from tests.engine.test_law import DETECTS, FALSE_FAIL_RATE, exact_law
+from tests.grids import thinned
 from tests.statistics import assert_law
 
 __all__ = ["bushy"]
@@ -50,10 +51,10 @@ def drafter(model: LanguageModel, name: str = "dspark", branches: int = 1) -> Bl
     return BlockDrafter(head, "head", branches)
 
 
-@pytest.mark.parametrize("kind", ["plain", "fast"])
-@pytest.mark.parametrize("name", ["dflash", "dspark-sure"])
-@pytest.mark.parametrize("gamma", [1, 4, "auto"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("kind", "name", "gamma", "mode"),
+    thinned(["plain", "fast"], ["dflash", "dspark-sure"], [1, 4, "auto"], MODES, every=2),
+)
 def test_the_text_is_that_of_plain_decoding(kind: str, name: str, gamma: int, mode: str) -> None:
     model, params = target(kind), MODES[mode]
     wanted = texts(Engine(model).generate(PROMPTS, params))
@@ -70,9 +71,9 @@ def test_the_text_is_that_of_plain_decoding_under_penalties(name: str) -> None:
     assert texts(results) == wanted
 
 
-@pytest.mark.parametrize("branches", [2, 3])
-@pytest.mark.parametrize("gamma", [6, 9, "auto"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("branches", "gamma", "mode"), thinned([2, 3], [6, 9, "auto"], MODES, every=2)
+)
 def test_with_trees_the_text_is_that_of_plain_decoding(
     branches: int, gamma: int, mode: str
 ) -> None:
