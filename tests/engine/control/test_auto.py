@@ -185,7 +185,6 @@ def test_a_machine_that_pauses_in_a_check_is_not_the_drafts_debt(clock: Clock) -
     ledger = bench.run("auto", 1, 400).results[0].ledger
     assert ledger is not None
     assert any(rows > 1 and pause for rows, pause in zip(calls, pauses, strict=True))
-    # Those of sizes that were hardly checked are the draft's: nobody knows what such a check takes.
     assert ledger.plain_s > 400 * 0.017 + 0.4
 
 

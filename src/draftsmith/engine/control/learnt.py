@@ -1,5 +1,6 @@
 """All that rounds have shown: what they take, what drafts are worth, and the ledger."""
 
+import math
 from collections.abc import Sequence
 
 from draftsmith.engine.control.books import Books, Rest
@@ -13,6 +14,7 @@ from draftsmith.engine.control.chances import (
 )
 from draftsmith.engine.control.contract import Ledger, RoundReport, Sample
 from draftsmith.engine.control.costs import CheckCost, DraftCost, Load
+from draftsmith.engine.control.doubt import Doubt
 from draftsmith.engine.control.unread import Unread
 
 __all__ = ["Learnt"]
@@ -56,6 +58,7 @@ class Learnt:
         self.last_rest = Rest()
         self.thought_s = 0.0
         """What the controller takes in a round with drafts."""
+        self._doubt = Doubt()
         self._num_unaged = 0
         """Rounds by which what was learnt of drafts is older than it is taken for."""
 
@@ -181,10 +184,14 @@ class Learnt:
         else:
             # What is beyond both its rows one by one and what such checks have taken is a pause of
             # the machine, which would have met plain decoding, too.
-            alone_s = usual_s * max(rows / load.size, _PAUSED)
-            longest_s = max(alone_s, self.check.trusted_s(load, rows))
+            longest_s = usual_s * max(rows / load.size, _PAUSED)
+            trusted_s = self.check.trusted_s(load, rows)
             usual_s *= self.check.observe(load, rows, check_s)
-            plain_s = usual_s + max(0.0, check_s - longest_s)
+            if math.isfinite(trusted_s):
+                paused_s = max(0.0, check_s - max(longest_s, trusted_s))
+            else:
+                paused_s = self._doubt.paused_s(rows, max(0.0, check_s - longest_s))
+            plain_s = usual_s + paused_s
         return plain_s + num_saved * usual_s
 
     def _learn_draft(self, report: RoundReport, load: Load, num_unseen: int) -> None:
