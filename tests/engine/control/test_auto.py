@@ -248,6 +248,19 @@ def test_one_long_prompt_does_not_stop_the_drafts_of_the_others(clock: Clock) ->
     assert long.statistics.num_drafted == 0
 
 
+def test_two_bad_drafts_are_no_verdict(clock: Clock) -> None:
+    """A head that must read what it has missed is never tried again where they are."""
+    started: list[int] = []
+
+    def alpha(position: int) -> float:
+        started.append(position)
+        return 0.0 if position < min(started) + 10 else 0.9
+
+    bench = Bench(clock, lambda: model_draft(clock, alpha, 0.006, read_s=0.003))
+    [result] = bench.run("auto", 1, 200).results
+    assert result.statistics.num_drafted > 100
+
+
 def test_a_draft_that_turns_good_is_found_again(clock: Clock) -> None:
     bench = Bench(clock, lambda: model_draft(clock, lambda at: float(at > 500), 0.001, 1e-5))
     result = bench.run("auto", 1, 1500).results[0]

@@ -48,6 +48,9 @@ _RISK = 0.25
 that a confident drafter gets wrong must leave enough to be tried again."""
 _FIRST = 2
 """Tokens of the very first draft, beside the prompt: what else it takes to read the prompt."""
+_FIRST_VERDICT = 5
+"""Rounds with drafts before they may be found to gain nothing, if the ledger bears them: the first
+tokens of a text are the hardest, and what a drafter misses meanwhile it would have to read."""
 _DEPTHS = np.arange(MAX_GAMMA + 1.0)
 
 
@@ -287,7 +290,8 @@ class AutoGamma:
         """The best draft, or none where plain decoding is expected to be faster."""
         if not self._learnt.by_confidence.is_known:
             return self._best(sequences, costs)
-        if self._learnt.gain.expected(self._ids) > 0:
+        gain = self._learnt.gain
+        if gain.expected(self._ids) > 0 or gain.num_rounds < _FIRST_VERDICT:
             return self._best(sequences, costs, min_depth=1)
         return Schedule((0,) * len(sequences), float(len(sequences)), float(costs.check[0]))
 

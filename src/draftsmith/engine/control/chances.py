@@ -252,6 +252,8 @@ class Gain:
     def __init__(self) -> None:
         self._all = Tally()
         """Gained; of so many tokens; in so many rounds."""
+        self.num_rounds = 0
+        """That were ever learnt from."""
         self._own: dict[int, Tally] = {}
 
     @property
@@ -267,6 +269,7 @@ class Gain:
     def observe(self, text: int, tokens: int, plain_rounds: float) -> None:
         """Tokens of one text in one round with a draft, and the plain rounds that it took."""
         gained = tokens - plain_rounds
+        self.num_rounds += 1
         self._own.setdefault(text, Tally()).add(gained, float(tokens), _GAIN_FADE)
         self._all.add(gained, float(tokens))
 
