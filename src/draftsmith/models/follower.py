@@ -316,8 +316,10 @@ class Follower:
         model, log = self.model, self._log
         logits, states = model.forward_with_states(self._cache, batch, log.boundaries)
         for sequence, new, own in zip(sequences, batch.tokens, states, strict=True):
-            # A copy: the rest of the pass is not kept alive by it.
-            log.note(sequence.id, len(self._rows[sequence.id].held), own[: len(new)].clone())
+            if len(sequences) > 1:
+                # A copy: the rest of the pass is not kept alive by it.
+                own = own[: len(new)].clone()
+            log.note(sequence.id, len(self._rows[sequence.id].held), own)
         return logits
 
     def keep(self, sequence: Followed, path: Sequence[int]) -> None:

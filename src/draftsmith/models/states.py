@@ -65,7 +65,8 @@ class StateLog:
             self.cut(sequence, position)
         if position > text.stop:
             return
-        new = states[max(0, text.start - position) :]
+        # Amid passes a call of torch takes 20 us, also for a slice of everything.
+        new = states[text.start - position :] if position < text.start else states
         if len(new):
             text.parts.append(new)
         text.stop = max(text.stop, position + len(states))
