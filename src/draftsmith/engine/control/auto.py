@@ -84,7 +84,7 @@ class AutoGamma:
         self._zeros: list[int] = []
         self._plain = Choice(self._zeros)
         """A plain round of this batch."""
-        self._pace: RatePace | Hearing | None = None
+        self._pace: RatePace | None = None
         """Of the last round that had one."""
         self._run = Run()
         """Of the last rounds with drafts."""
@@ -121,8 +121,8 @@ class AutoGamma:
             # One prompt is read on trust.
             self._num_unseen = self._learnt.unread.of(sequences[0])
             # What is drawn costs a step a token: how far to go is learnt from short drafts first.
-            self._pace = Hearing() if self._learnt.is_judged else None
-            return Choice([at_most(_FIRST, sequences[0]), *[0] * (len(ids) - 1)], self._pace)
+            pace = Hearing() if self._learnt.is_judged else None
+            return Choice([at_most(_FIRST, sequences[0]), *[0] * (len(ids) - 1)], pace)
         num_due = self._num_due()
         if num_due > 0:
             self._rests = num_due - 1

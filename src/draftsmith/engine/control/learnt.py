@@ -136,8 +136,7 @@ class Learnt:
     def learn_asked(self, rounds: Sequence[tuple[RoundReport, Load]]) -> None:
         """From rounds of one batch whose drafter was asked in vain, in a row: nothing was checked.
 
-        They are most rounds of a draft that is free to ask, and take a fifth of the time together
-        that each by itself would.
+        They are most rounds of a draft that is free to ask.
 
         Args:
             rounds: Each with what it had before it; none read a prompt or had forced tokens.

@@ -40,8 +40,6 @@ class Costs:
 class Hearing:
     """Ends no draft: with it the first draft of all tells how sure the drafter is of each token."""
 
-    has_cut = False
-
     def wanting(self, drafts: Sequence[Sequence[float]], rows: Sequence[int]) -> list[int]:
         """All of them."""
         del drafts
@@ -49,7 +47,6 @@ class Hearing:
 
     def lengths(self, drafts: Sequence[Sequence[float]]) -> list[int]:
         """The whole drafts."""
-        self.has_cut = True
         return list(map(len, drafts))
 
     def least_confidence(self, row: int) -> float:
@@ -62,7 +59,6 @@ class Hearing:
     ) -> list[list[int]]:
         """All of them."""
         del parents
-        self.has_cut = True
         return [list(range(len(draft))) for draft in drafts]
 
 
