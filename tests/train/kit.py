@@ -3,10 +3,15 @@
 # pyright: basic
 
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import pytest
 import torch
 
+from draftsmith.core.params import SamplingParams
+from draftsmith.engine.engine import Engine
+from draftsmith.train.heldout import Acceptance
 from tests import tiny
 
 SPOKEN = 64
@@ -34,3 +39,16 @@ def save_easy_target(
 def prompts(count: int = 40) -> list[list[int]]:
     """Short ones, all different."""
     return [[4 + i % 60, 4 + 7 * i % 60, 4 + (11 * i + 3) % 60] for i in range(count)]
+
+
+def check_is_as_foretold(drafting: Engine, plain: Engine, acceptance: Acceptance) -> None:
+    """A trained draft changes no text, and its first tokens are kept as often as held-out ones."""
+    params = SamplingParams(max_tokens=48, ignore_eos=True)
+    drafted = drafting.generate(prompts(20), params)
+    assert [one.text for one in drafted] == [
+        one.text for one in plain.generate(prompts(20), params)
+    ]
+    told = [one.completions[0].statistics for one in drafted]
+    first = [one.acceptance_per_position[0] for one in told]
+    kept = mean(one for one in first if one is not None)
+    assert kept == pytest.approx(acceptance.greedy[0], abs=0.12)

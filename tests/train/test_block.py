@@ -5,14 +5,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from statistics import mean
 from typing import Any
 
 import pytest
 import torch
 
 from draftsmith.api import load_engine
-from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.heads.block_drafter import BlockDrafter
 from draftsmith.drafters.heads.block_export import write_block
 from draftsmith.drafters.heads.block_layouts import read_block
@@ -37,7 +35,7 @@ from draftsmith.train.teacher import Teacher
 from draftsmith.train.texts import Text
 from tests.drafters.heads import block_kit, kit
 from tests.kernels.gpu.device import DEVICE
-from tests.train.kit import prompts, save_easy_target
+from tests.train.kit import check_is_as_foretold, prompts, save_easy_target
 from tests.train.test_on_a_device import elsewhere
 from tests.train.test_run import GOOD, SMALL, Killed, killer
 
@@ -84,16 +82,7 @@ def test_acceptance_rises_and_is_what_the_head_drafts(
     assert trained.acceptance.sampled[2] > trials[0].sampled[2] + 0.1
     drafting = load_engine(str(target), str(trained.folder), gamma=3)
     assert isinstance(drafting.draft, BlockDrafter)
-    params = SamplingParams(max_tokens=48, ignore_eos=True)
-    drafted = drafting.generate(prompts(20), params)
-    assert [one.text for one in drafted] == [
-        one.text for one in engine.generate(prompts(20), params)
-    ]
-    told = [one.completions[0].statistics for one in drafted]
-    first = [one.acceptance_per_position[0] for one in told]
-    assert mean(one for one in first if one is not None) == pytest.approx(
-        trained.acceptance.greedy[0], abs=0.12
-    )
+    check_is_as_foretold(drafting, engine, trained.acceptance)
 
 
 def test_a_recipe_lies_beside_it(trained: Outcome) -> None:

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from statistics import mean
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from draftsmith.api import load_drafter, load_engine
-from draftsmith.core.params import SamplingParams
 from draftsmith.drafters.heads.tables import tables_of
 from draftsmith.drafters.model import ModelDrafter
 from draftsmith.engine.engine import Engine
@@ -39,7 +37,7 @@ from draftsmith.train.student import loss_of
 from draftsmith.train.teacher import Lesson, Teacher
 from draftsmith.train.texts import Text
 from tests.kernels.gpu.device import DEVICE
-from tests.train.kit import prompts, save_easy_target
+from tests.train.kit import check_is_as_foretold, prompts, save_easy_target
 from tests.train.test_on_a_device import elsewhere
 from tests.train.test_run import Killed, killer
 
@@ -95,16 +93,7 @@ def test_acceptance_rises_and_is_what_it_drafts(
     assert isinstance(drafter, ModelDrafter)
     assert drafter.tokenizer is engine.tokenizer
     drafting = Engine(engine.target, engine.tokenizer, drafter, gamma=3)
-    params = SamplingParams(max_tokens=48, ignore_eos=True)
-    drafted = drafting.generate(prompts(20), params)
-    assert [one.text for one in drafted] == [
-        one.text for one in engine.generate(prompts(20), params)
-    ]
-    told = [one.completions[0].statistics for one in drafted]
-    first = [one.acceptance_per_position[0] for one in told]
-    assert mean(one for one in first if one is not None) == pytest.approx(
-        trained.acceptance.greedy[0], abs=0.12
-    )
+    check_is_as_foretold(drafting, engine, trained.acceptance)
 
 
 def test_a_recipe_lies_beside_it(trained: Outcome) -> None:
