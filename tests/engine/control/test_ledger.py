@@ -173,15 +173,18 @@ def test_prompts_that_are_read_beside_a_round_are_not_what_it_costs(clock: Clock
 
 
 class Silent(DraftState):
-    """Asked for 0.1 ms, and has nothing to say."""
+    """Has nothing to say, but for a few wrong guesses at the beginning."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, drafter: "SilentDrafter") -> None:
+        self._drafter = drafter
 
     def propose(self, context: DraftContext) -> Draft:
-        self._clock.now += 0.0001
-        nothing: list[list[int]] = [[] for _ in context.sequences]
-        return Draft.certain(nothing, context.device, nothing)
+        told = self._drafter
+        told.clock.now += told.seconds
+        told.asked.append(len(context.sequences[0].tokens))
+        is_guess = len(told.asked) <= told.num_guesses
+        rows = [[0] if is_guess else [] for _ in context.sequences]
+        return Draft.certain(rows, context.device, [[0.4] * len(row) for row in rows])
 
     def release(self, sequence: int) -> None:
         pass
@@ -191,11 +194,12 @@ class SilentDrafter(StatefulDrafter):
     name = "silent"
     uses_torch_threads = draws_from_law = False
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, seconds: float = 0.0001, num_guesses: int = 0) -> None:
+        self.clock, self.seconds, self.num_guesses = clock, seconds, num_guesses
+        self.asked: list[int] = []
 
     def open(self) -> DraftState:
-        return Silent(self._clock)
+        return Silent(self)
 
 
 def test_noise_in_rounds_in_vain_is_no_pause(clock: Clock) -> None:
@@ -205,3 +209,13 @@ def test_noise_in_rounds_in_vain_is_no_pause(clock: Clock) -> None:
     assert ledger is not None
     assert ledger.num_rounds - ledger.num_plain_rounds > 400
     assert ledger.debt_s == pytest.approx(ledger.draft_s, abs=0.003 * ledger.spent_s)
+
+
+def test_what_may_be_lost_lasts_until_a_draft_may_pay(clock: Clock) -> None:
+    """Asking takes a twentieth of a round: in every round, all would be gone by token 100."""
+    drafter = SilentDrafter(clock, 0.0009, num_guesses=3)
+    bench = Bench(clock, lambda: drafter)
+    ledger = bench.run("auto", 1, 320).engine.controller.ledger
+    assert ledger is not None
+    assert len([place for place in drafter.asked if 150 <= place < 280]) >= 8
+    assert ledger.debt_s < 0.017 * 3.6
